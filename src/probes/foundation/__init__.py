@@ -1,0 +1,1 @@
+"""Frozen configs, digests, atomic artifacts with provenance, progress, tables, shape vocabulary."""

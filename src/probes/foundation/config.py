@@ -1,0 +1,54 @@
+"""Settings that cannot change under a run: frozen, closed to unknown keys, saved beside what they made."""
+
+from pathlib import Path
+from typing import Any, Self
+
+import pydantic
+
+from probes.foundation.digest import digest_json
+from probes.foundation.errors import InputError
+
+
+class Config(pydantic.BaseModel):
+    """Base of every config. Unknown keys are refused; instances hash, compare and digest by value."""
+
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
+
+    @property
+    def digest(self) -> str:
+        """sha256 over the canonical JSON of all settings."""
+        return digest_json(self.model_dump(mode="json"))
+
+    def to_json(self) -> str:
+        return self.model_dump_json(indent=2) + "\n"
+
+    @classmethod
+    def from_file(cls, path: Path | str) -> Self:
+        """Read a saved config; a key or value that does not fit is an `InputError` naming the file."""
+        try:
+            return cls.model_validate_json(Path(path).read_text())
+        except FileNotFoundError:
+            raise InputError(f"no config file at {path}") from None
+        except pydantic.ValidationError as error:
+            raise InputError(f"{path} is not a valid {cls.__name__}: {error}") from error
+
+    def differences(self, other: "Config") -> dict[str, tuple[Any, Any]]:
+        """Settings in which two configs differ, by dotted name: `{name: (mine, other's)}`."""
+        mine = _flatten(self.model_dump(mode="json"))
+        theirs = _flatten(other.model_dump(mode="json"))
+        names = sorted(mine.keys() | theirs.keys())
+        return {
+            name: (mine.get(name), theirs.get(name))
+            for name in names
+            if mine.get(name) != theirs.get(name)
+        }
+
+
+def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
