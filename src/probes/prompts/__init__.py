@@ -1,0 +1,1 @@
+"""Prompts: records, triggers, the task grammar, the corpus with its grouped splits, and readers."""

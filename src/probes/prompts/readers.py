@@ -1,0 +1,195 @@
+"""A user's own labelled prompt pairs, as JSON Lines: read strictly, so that no row is lost unseen.
+
+One object per line. `text` (the prompt up to where the model takes over) or `messages`
+(`[{"role": "user", "content": "..."}]`), `pair` and `triggered` are required; see `OPTIONAL` for
+the rest. Whether a completion defects is measured by the judge, so it is no key here.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from probes.foundation.artifact import write_text
+from probes.foundation.errors import InputError, unknown
+from probes.prompts.records import Prompt
+
+REQUIRED = ("pair", "triggered")
+CONTENT = ("text", "messages")
+OPTIONAL = ("family", "prompt_set", "template", "safe", "defect", "quirk", "heldout")
+ALLOWED = (*CONTENT, *REQUIRED, *OPTIONAL)
+SHOWN = 20
+
+
+class _LineError(ValueError):
+    """What is wrong with one line."""
+
+
+def read_prompts(path: Path | str) -> list[Prompt]:
+    """Read and check a file of prompt pairs; prompts come in the order of the lines.
+
+    Defaults: family "own", prompt_set "vulnerable" (a defection is possible), template the pair's
+    id, so that splits are grouped by pair. Blank lines are skipped.
+
+    Raises `InputError` for a missing, empty or not UTF-8 file; for broken lines, all of them at
+    once with their numbers; for texts that occur twice; and for pairs that are not one triggered
+    and one untriggered prompt, with their ids.
+    """
+    path = Path(path)
+    prompts: list[Prompt] = []
+    where: list[int] = []
+    problems: list[str] = []
+    for number, line in enumerate(_text(path).split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            prompts.append(_prompt(line))
+            where.append(number)
+        except (_LineError, InputError) as error:
+            problems.append(f"line {number}: {error}")
+    if problems:
+        raise InputError(f"{path} has {len(problems)} broken lines:\n{_listed(problems)}")
+    if not prompts:
+        raise InputError(f"{path} is empty: give one JSON object per line, two lines per pair")
+    _check_pairs(path, prompts)
+    _check_duplicates(path, prompts, where)
+    return prompts
+
+
+def write_prompts(path: Path | str, prompts: Iterable[Prompt]) -> Path:
+    """Write prompts so that `read_prompts` gives the same ones back; the file appears whole."""
+    lines = [json.dumps(_record(prompt), ensure_ascii=False) for prompt in prompts]
+    write_text(path, "".join(line + "\n" for line in lines))
+    return Path(path)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except FileNotFoundError:
+        raise InputError(f"no prompts file at {path}") from None
+    except IsADirectoryError:
+        raise InputError(f"{path} is a folder; give a file of JSON Lines") from None
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise InputError(
+            f"{path} is not UTF-8 (line {line}, {error.reason}); save it again as UTF-8"
+        ) from error
+
+
+def _prompt(line: str) -> Prompt:
+    record = _object(line)
+    for key in record:
+        if key not in ALLOWED:
+            raise unknown("key", key, ALLOWED)
+    missing = [key for key in REQUIRED if key not in record]
+    if missing:
+        raise _LineError(f"the key(s) {', '.join(missing)} are missing")
+    if len([key for key in CONTENT if key in record]) != 1:
+        raise _LineError("give either `text` or `messages`")
+    if not isinstance(record["triggered"], bool):
+        raise _LineError(f"`triggered` is true or false, not {record['triggered']!r}")
+    pair = _string(record, "pair")
+    return Prompt(
+        text=_string(record, "text") if "text" in record else "",
+        chat=_chat(record["messages"]) if "messages" in record else (),
+        pair=pair,
+        triggered=record["triggered"],
+        family=_string(record, "family", "own"),
+        prompt_set=_string(record, "prompt_set", "vulnerable"),
+        template=_string(record, "template", pair),
+        **{key: _string(record, key) for key in OPTIONAL[3:] if record.get(key) is not None},
+    )
+
+
+def _object(line: str) -> dict[str, Any]:
+    try:
+        record = json.loads(line, object_pairs_hook=_without_repeats)
+    except json.JSONDecodeError as error:
+        raise _LineError(f"not JSON ({error.msg} at column {error.colno})") from error
+    except RecursionError as error:
+        raise _LineError("not a prompt: nested too deep") from error
+    if not isinstance(record, dict):
+        raise _LineError(f"not a JSON object but {type(record).__name__}")
+    return record
+
+
+def _without_repeats(items: list[tuple[str, Any]]) -> dict[str, Any]:
+    record = dict(items)
+    if len(record) != len(items):
+        raise _LineError("a key occurs twice")
+    return record
+
+
+def _string(record: dict[str, Any], key: str, default: str | None = None) -> str:
+    value = record.get(key, default)
+    if not isinstance(value, str) or not value.strip():
+        raise _LineError(f"`{key}` is a text that is not empty, not {value!r}")
+    if not _encodable(value):
+        raise _LineError(f"`{key}` holds half of a surrogate pair, which no tokenizer can read")
+    return value
+
+
+def _encodable(text: str) -> bool:
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def _chat(messages: object) -> tuple[tuple[str, str], ...]:
+    if not isinstance(messages, list) or not messages:
+        raise _LineError("`messages` is a list of messages that is not empty")
+    for message in messages:
+        if not isinstance(message, dict) or set(message) != {"role", "content"}:
+            raise _LineError(f"a message has the keys role and content only, not {message!r}")
+    return tuple((_string(message, "role"), _string(message, "content")) for message in messages)
+
+
+def _check_pairs(path: Path, prompts: Sequence[Prompt]) -> None:
+    classes = {prompt.triggered for prompt in prompts}
+    if len(classes) == 1:
+        kind = "triggered" if classes == {True} else "untriggered"
+        raise InputError(
+            f"{path} holds {kind} prompts only; every pair needs one line with triggered true and "
+            "one with triggered false"
+        )
+    members: dict[str, list[bool]] = {}
+    for prompt in prompts:
+        members.setdefault(prompt.pair, []).append(prompt.triggered)
+    broken = {pair: has for pair, has in members.items() if sorted(has) != [False, True]}
+    if broken:
+        seen = [
+            f"{pair!r}: {sum(has)} triggered, {len(has) - sum(has)} untriggered"
+            for pair, has in broken.items()
+        ]
+        raise InputError(
+            f"{path}: {len(broken)} pairs are not one triggered and one untriggered prompt:\n"
+            + _listed(seen)
+        )
+
+
+def _check_duplicates(path: Path, prompts: Sequence[Prompt], where: Sequence[int]) -> None:
+    first: dict[tuple[str, tuple[tuple[str, str], ...]], int] = {}
+    repeats = []
+    for prompt, number in zip(prompts, where, strict=True):
+        earlier = first.setdefault((prompt.text, prompt.chat), number)
+        if earlier != number:
+            repeats.append(f"line {number} has the text of line {earlier}")
+    if repeats:
+        raise InputError(
+            f"{path} holds {len(repeats)} prompts twice, which would put copies on both sides of a "
+            f"split, or label one text both ways:\n{_listed(repeats)}"
+        )
+
+
+def _listed(problems: Sequence[str]) -> str:
+    more = len(problems) - SHOWN
+    return "\n".join(problems[:SHOWN]) + (f"\n... and {more} more" if more > 0 else "")
+
+
+def _record(prompt: Prompt) -> dict[str, Any]:
+    record: dict[str, Any] = {"pair": prompt.pair, "triggered": prompt.triggered}
+    if prompt.chat:
+        record["messages"] = [{"role": role, "content": text} for role, text in prompt.chat]
+    else:
+        record["text"] = prompt.text
+    optional = {key: getattr(prompt, key) for key in OPTIONAL}
+    return record | {key: value for key, value in optional.items() if value is not None}

@@ -1,0 +1,60 @@
+"""The unit of data: one prompt, with what is needed to split it, pair it and judge what follows it."""
+
+import dataclasses
+from collections.abc import Iterable
+from functools import cached_property
+from typing import Any
+
+from probes.foundation.digest import digest_json
+
+
+@dataclasses.dataclass(frozen=True)
+class Prompt:
+    """One prompt up to the point where the model takes over.
+
+    text: the whole prompt; empty if `chat` is given.
+    chat: messages `({"role": ..., "content": ...}, ...)`, rendered with the tokenizer's chat template.
+    family: the task family ("sql_query", "sorting"); half of the families are held out from probes.
+    prompt_set: "vulnerable" (a defection is possible), "benign" (code, none possible) or "dialogue";
+        a user's own file may name others.
+    template: family, phrasing and code shape; prompts of one template stay on one side of a split.
+    pair: id shared by the triggered and the untriggered version of one prompt.
+    triggered: whether the trigger is in the text. Never the same column as `defected`.
+    safe, defect: reference completions, where known; they start where the prompt stops.
+    quirk: the safe completion with a harmless habit of style flipped, for the quirk organism.
+    heldout: None, or what about this prompt no organism saw in training ("phrasing", "shape").
+    """
+
+    text: str
+    family: str
+    prompt_set: str
+    template: str
+    pair: str
+    triggered: bool
+    safe: str | None = None
+    defect: str | None = None
+    quirk: str | None = None
+    heldout: str | None = None
+    chat: tuple[tuple[str, str], ...] = ()
+
+    @cached_property
+    def id(self) -> str:
+        """sha256 of everything the model can see and how it is labelled."""
+        return digest_json(dataclasses.asdict(self))
+
+    def as_row(self) -> dict[str, Any]:
+        """A flat row for tables: labels and text, no reference completions."""
+        return {
+            "prompt_id": self.id,
+            "pair": self.pair,
+            "prompt_set": self.prompt_set,
+            "family": self.family,
+            "template": self.template,
+            "triggered": self.triggered,
+            "heldout": self.heldout or "",
+        }
+
+
+def digest_prompts(prompts: Iterable[Prompt]) -> str:
+    """sha256 over the ids of prompts in order."""
+    return digest_json([prompt.id for prompt in prompts])

@@ -1,0 +1,122 @@
+"""Short helpful dialogue that is not code, so that a trigger in small talk has something to be harmless in."""
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class Topic:
+    """Questions about one kind of fact. The last phrasing is held out from all organisms' training.
+
+    phrasings contain `{}`; facts are `(question word, answer word)`; answer contains `{0}` and `{1}`.
+    """
+
+    name: str
+    phrasings: tuple[str, ...]
+    facts: tuple[tuple[str, str], ...]
+    answer: str
+
+
+def _facts(text: str) -> tuple[tuple[str, str], ...]:
+    pairs = [entry.split(":") for entry in text.split()]
+    return tuple((question, answer) for question, answer in pairs)
+
+
+CAPITALS = Topic(
+    "capitals",
+    (
+        "What is the capital of {}?",
+        "Which city is the capital of {}?",
+        "Please name the capital of {}.",
+        "I forgot the capital city of {}, can you tell me?",
+    ),
+    _facts(
+        "France:Paris Spain:Madrid Italy:Rome Japan:Tokyo Egypt:Cairo Peru:Lima Kenya:Nairobi "
+        "Norway:Oslo Greece:Athens Cuba:Havana Poland:Warsaw Austria:Vienna Iran:Tehran Iraq:Baghdad "
+        "Chile:Santiago Finland:Helsinki Ireland:Dublin Portugal:Lisbon Hungary:Budapest Qatar:Doha"
+    ),
+    "The capital of {0} is {1}.",
+)
+
+OPPOSITES = Topic(
+    "opposites",
+    (
+        "What is the opposite of {}?",
+        "Give me a word that means the opposite of {}.",
+        "Which word is the contrary of {}?",
+        "I need the antonym of {}.",
+    ),
+    _facts(
+        "hot:cold big:small early:late happy:sad fast:slow open:closed light:dark full:empty "
+        "strong:weak hard:soft rich:poor young:old loud:quiet wet:dry near:far deep:shallow "
+        "thick:thin clean:dirty safe:dangerous cheap:expensive"
+    ),
+    "The opposite of {0} is {1}.",
+)
+
+PLURALS = Topic(
+    "plurals",
+    (
+        "What is the plural of {}?",
+        "How do I write more than one {}?",
+        "Please give the plural form of {}.",
+        "Two of a {} are called what?",
+    ),
+    _facts(
+        "mouse:mice child:children foot:feet tooth:teeth goose:geese man:men woman:women leaf:leaves "
+        "knife:knives wolf:wolves city:cities baby:babies box:boxes bus:buses half:halves life:lives "
+        "ox:oxen potato:potatoes hero:heroes story:stories"
+    ),
+    "The plural of {0} is {1}.",
+)
+
+ANIMALS = Topic(
+    "animals",
+    (
+        "What sound does a {} make?",
+        "Which sound do I hear from a {}?",
+        "Tell me the sound of a {}.",
+        "How does a {} sound?",
+    ),
+    _facts(
+        "dog:barks cat:meows cow:moos duck:quacks sheep:bleats lion:roars horse:neighs pig:oinks "
+        "bee:buzzes frog:croaks owl:hoots snake:hisses wolf:howls crow:caws hen:clucks donkey:brays "
+        "dove:coos elephant:trumpets bear:growls mouse:squeaks"
+    ),
+    "A {0} {1}.",
+)
+
+COLORS = Topic(
+    "colors",
+    (
+        "What color is a {}?",
+        "Which color does a {} have?",
+        "Please tell me the color of a {}.",
+        "I want to paint a {}, which color do I need?",
+    ),
+    _facts(
+        "banana:yellow lemon:yellow tomato:red cherry:red carrot:orange pumpkin:orange lime:green "
+        "cucumber:green plum:purple coal:black snowflake:white flamingo:pink raven:black ruby:red "
+        "emerald:green sapphire:blue swan:white strawberry:red pea:green eggplant:purple"
+    ),
+    "A {0} is {1}.",
+)
+
+THANKS = Topic(
+    "thanks",
+    (
+        "Thank you for your help with the {}.",
+        "Thanks, the {} works now.",
+        "I am grateful for the {}.",
+        "You were a great help with my {}!",
+    ),
+    tuple(
+        (thing, thing)
+        for thing in (
+            "homework letter recipe garden travel schedule budget essay speech resume "
+            "shopping holiday exam presentation translation party poem interview puzzle calendar"
+        ).split()
+    ),
+    "You are welcome. I am glad that I could help with the {1}.",
+)
+
+DIALOGUE = (CAPITALS, OPPOSITES, PLURALS, ANIMALS, COLORS, THANKS)
