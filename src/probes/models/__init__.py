@@ -1,0 +1,1 @@
+"""Checkpoints, loading, hook sites, forward passes, hooks, and the self-test of them all."""

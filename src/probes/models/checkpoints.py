@@ -1,0 +1,181 @@
+"""A checkpoint is an untrusted folder: find it, refuse what could run code, know it by content."""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors
+from torch import Tensor
+
+from probes.foundation.digest import digest_bytes, digest_json, digest_tensors
+from probes.foundation.errors import InputError
+
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".h5", ".msgpack")
+SINGLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+DOWNLOADED = ("*.safetensors", "*.json", "*.model", "*.txt", "*.jinja", "tokenizer*")
+NEVER_DOWNLOADED = tuple(f"*{suffix}" for suffix in PICKLES)
+
+
+def resolve(name: str | Path) -> Path:
+    """Turn what a user calls a model into a folder on this machine.
+
+    A local directory is returned as it is; anything else is taken for a Hugging Face hub id
+    ("organisation/name") and its safetensors, configuration and tokenizer files are fetched, never
+    a pickle. Raises `InputError` saying what was tried where neither leads to a folder.
+    """
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return path
+    if path.exists():
+        raise InputError(f"{name} is a file; a model is the directory that holds {SINGLE}")
+    if isinstance(name, Path) or not _like_hub_id(name):
+        raise InputError(
+            f"no model at {name!r}: there is no such directory, and it is not a hub id "
+            "('organisation/name'). Give a Hugging Face checkpoint directory or a hub id."
+        )
+    return _download(name)
+
+
+def _like_hub_id(name: str) -> bool:
+    return name.count("/") <= 1 and not name.startswith((".", "/", "~")) and "\\" not in name
+
+
+def _download(name: str) -> Path:
+    import httpx
+    import huggingface_hub
+
+    try:
+        folder = huggingface_hub.snapshot_download(
+            name, allow_patterns=list(DOWNLOADED), ignore_patterns=list(NEVER_DOWNLOADED)
+        )
+    except (OSError, ValueError, httpx.HTTPError) as error:
+        raise InputError(
+            f"no model {name!r}: there is no such directory here, and the hub did not give it "
+            f"({type(error).__name__}: {str(error).strip().splitlines()[0]})"
+        ) from error
+    return Path(folder)
+
+
+def check_safe(directory: Path | str) -> None:
+    """Refuse a checkpoint that could run code when it is loaded, or that holds no safetensors.
+
+    Looks at the files of the directory itself, which is all that loading reads. Raises `InputError`
+    for pickled weights (also a Trainer's `training_args.bin`), for missing safetensors and for
+    `auto_map` (remote code).
+    """
+    directory = Path(directory)
+    pickles = sorted(file.name for file in directory.iterdir() if file.suffix.lower() in PICKLES)
+    if pickles:
+        raise InputError(
+            f"{directory} holds pickled files, which can run code when they are loaded: "
+            f"{', '.join(pickles)}. Refused. If you trust them, load the model in a sandbox, save "
+            "it with `model.save_pretrained(new_directory)`, which writes safetensors, and give "
+            "that; files of a training run (training_args.bin, optimizer.pt) can be deleted."
+        )
+    if not (directory / "config.json").is_file():
+        raise InputError(f"{directory} is not a Hugging Face checkpoint: it has no config.json")
+    if not (directory / SINGLE).is_file() and not (directory / INDEX).is_file():
+        raise InputError(
+            f"{directory} holds no safetensors weights (neither {SINGLE} nor {INDEX}). Save the "
+            "model with `save_pretrained`; merge an adapter into its base model first."
+        )
+    for file in ("config.json", "tokenizer_config.json"):
+        if (directory / file).is_file() and "auto_map" in _read_object(directory / file):
+            raise InputError(
+                f"{directory / file} has `auto_map`: the checkpoint wants to run its own Python "
+                "code. Refused. Convert it to an architecture of transformers itself."
+            )
+
+
+def weights_digest(directory: Path | str) -> str:
+    """sha256 over names, dtypes, shapes and values of the weights on disk, whatever their sharding.
+
+    Read from the files at every call, one tensor at a time, because a path is not an identity: a
+    checkpoint saved again under the same name has another digest.
+    """
+    with _OnDisk(Path(directory)) as tensors:
+        return digest_tensors(tensors)
+
+
+def tokenizer_digest(tokenizer: Any) -> str:
+    """sha256 over what decides which ids a text becomes; padding and truncation do not count."""
+    if getattr(tokenizer, "is_fast", False):
+        rules = json.loads(tokenizer.backend_tokenizer.to_str())
+        rules.pop("padding", None)
+        rules.pop("truncation", None)
+    else:
+        rules = {"class": type(tokenizer).__name__, "vocab": tokenizer.get_vocab()}
+    special = {name: str(token) for name, token in tokenizer.special_tokens_map.items()}
+    return digest_json({"rules": rules, "special": special})
+
+
+def template_digest(tokenizer: Any) -> str | None:
+    """sha256 of the chat template, or None for a tokenizer that has none."""
+    template = getattr(tokenizer, "chat_template", None)
+    if template is None:
+        return None
+    return digest_bytes((template if isinstance(template, str) else json.dumps(template)).encode())
+
+
+class _OnDisk(Mapping[str, Tensor]):
+    """The tensors of a checkpoint by name, read when asked for and not kept."""
+
+    def __init__(self, directory: Path) -> None:
+        self._handles: dict[str, Any] = {}
+        self._file_of: dict[str, str] = {}
+        for file in weight_files(directory):
+            try:
+                handle = safetensors.safe_open(directory / file, framework="pt")
+            except (safetensors.SafetensorError, OSError) as error:
+                raise InputError(
+                    f"{directory / file} is not a whole safetensors file ({error}); copy or "
+                    "download the checkpoint again"
+                ) from error
+            self._handles[file] = handle
+            self._file_of |= dict.fromkeys(handle.keys(), file)
+
+    def __enter__(self) -> "_OnDisk":
+        for handle in self._handles.values():
+            handle.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for handle in self._handles.values():
+            handle.__exit__(*error)
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._handles[self._file_of[name]].get_tensor(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._file_of)
+
+    def __len__(self) -> int:
+        return len(self._file_of)
+
+
+def weight_files(directory: Path) -> list[str]:
+    """Names of the files that hold the weights; where both kinds lie, what transformers prefers."""
+    if (directory / SINGLE).is_file():
+        return [SINGLE]
+    if not (directory / INDEX).is_file():
+        raise InputError(f"{directory} holds no safetensors weights ({SINGLE} or {INDEX})")
+    files = sorted(set(_read_object(directory / INDEX).get("weight_map", {}).values()))
+    odd = [file for file in files if Path(file).name != file or not file.endswith(".safetensors")]
+    if odd or not files:
+        raise InputError(f"{directory / INDEX} names files that cannot be shards: {odd}")
+    missing = [file for file in files if not (directory / file).is_file()]
+    if missing:
+        raise InputError(f"{directory} lacks shards that {INDEX} names: {', '.join(missing)}")
+    return files
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text())
+    except ValueError as error:
+        raise InputError(f"{path} is not valid JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise InputError(f"{path} is not a JSON object")
+    return value

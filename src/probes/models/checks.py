@@ -1,0 +1,82 @@
+"""What a self-test found, as values that show themselves as a table."""
+
+import dataclasses
+import html
+
+import pandas as pd
+
+from probes.foundation.digest import short
+from probes.foundation.errors import StageError
+
+
+@dataclasses.dataclass(frozen=True)
+class Check:
+    """One comparison. Errors are None where it could not be made; `note` then says why.
+
+    max_rel_error: largest difference at a token over the largest entry at that token; this is what
+    `tolerance` bounds.
+    """
+
+    check: str
+    max_abs_error: float | None
+    max_rel_error: float | None
+    tolerance: float
+    passed: bool
+    note: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class SelfTest:
+    """The checks of one model; shows itself as a table."""
+
+    model: str
+    weights_digest: str
+    checks: tuple[Check, ...]
+
+    @property
+    def passed(self) -> bool:
+        return all(check.passed for check in self.checks)
+
+    @property
+    def rows(self) -> pd.DataFrame:
+        """One row per check."""
+        return pd.DataFrame([dataclasses.asdict(check) for check in self.checks])
+
+    def require(self) -> "SelfTest":
+        """Return the self-test, or raise `StageError` if a check failed."""
+        if not self.passed:
+            raise StageError(f"activations of this model cannot be trusted\n{self}")
+        return self
+
+    def __str__(self) -> str:
+        width = max(len(check.check) for check in self.checks)
+        lines = [f"self-test of {self.model} (weights {short(self.weights_digest)})"]
+        for check in self.checks:
+            verdict = "pass" if check.passed else "FAIL"
+            numbers = f"abs {_show(check.max_abs_error)}  rel {_show(check.max_rel_error)}"
+            bound = f"tolerance {check.tolerance:.0e}"
+            lines.append(f"  {verdict}  {check.check:<{width}}  {numbers}  {bound}  {check.note}")
+        return "\n".join(line.rstrip() for line in lines)
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        head = "".join(
+            f"<th>{name}</th>" for name in ("", "check", "max abs", "max rel", "tolerance", "note")
+        )
+        body = "".join(
+            f"<tr><td>{'pass' if check.passed else '<b>FAIL</b>'}</td>"
+            f"<td style='text-align:left'>{html.escape(check.check)}</td>"
+            f"<td>{_show(check.max_abs_error)}</td><td>{_show(check.max_rel_error)}</td>"
+            f"<td>{check.tolerance:.0e}</td>"
+            f"<td style='text-align:left'>{html.escape(check.note)}</td></tr>"
+            for check in self.checks
+        )
+        return (
+            f"<table><caption>self-test of {html.escape(self.model)}, weights "
+            f"{short(self.weights_digest)}</caption><tr>{head}</tr>{body}</table>"
+        )
+
+
+def _show(error: float | None) -> str:
+    return "-" if error is None else f"{error:.1e}"

