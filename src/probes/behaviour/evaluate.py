@@ -1,0 +1,118 @@
+"""The behaviour stage: sample, judge and count, once per model and prompts, kept on disk."""
+
+import dataclasses
+import html
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+
+import pandas as pd
+
+from probes.behaviour.completion import COLUMNS, as_table
+from probes.behaviour.cwe import CWE
+from probes.behaviour.rates import BY, rates
+from probes.behaviour.sampling import sample
+from probes.foundation.artifact import building, is_finished
+from probes.foundation.config import Config
+from probes.foundation.digest import digest_json, short
+from probes.foundation.tables import read_table, write_table
+from probes.models.loading import Model
+from probes.prompts.records import Prompt, digest_prompts
+
+COMPLETIONS, RATES = "completions.parquet", "rates.csv"
+
+
+class SamplingConfig(Config):
+    """How completions are drawn; see `behaviour.sampling.sample`."""
+
+    max_new_tokens: int = 160
+    temperature: float = 1.0
+    seed: int = 0
+    n: int = 1
+    stop: str | None = "</code>"
+    batch_tokens: int = 16384
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Behaviour:
+    """What one or several models did. completions: a row each; rates: `behaviour.rates` of them."""
+
+    completions: pd.DataFrame
+    rates: pd.DataFrame
+
+    def __repr__(self) -> str:
+        return self.summary().to_string()
+
+    def _repr_html_(self) -> str:
+        models = ", ".join(html.escape(str(name)) for name in self.completions["model"].unique())
+        return f"<p><b>Behaviour</b> of {models}, with 95% intervals</p>{self.summary().to_html()}"
+
+    def summary(self) -> pd.DataFrame:
+        """Rates in per cent with intervals, a row per group of prompts and a column per measure."""
+        text = self.rates.assign(
+            cell=[
+                f"{100 * value:.1f}% [{100 * low:.1f}, {100 * high:.1f}] n={n}"
+                for value, low, high, n in self.rates[["value", "low", "high", "n"]].itertuples(
+                    index=False
+                )
+            ]
+        )
+        wide = text.pivot_table(
+            index=[*BY], columns="measure", values="cell", aggfunc="first", sort=False
+        )
+        return wide.reindex(columns=list(dict.fromkeys(text["measure"]))).fillna("")
+
+    def examples(self, n: int = 3) -> pd.DataFrame:
+        """The first completions of each group, to read: numbers alone have misled before."""
+        shown = [*BY, "defected", "findings", "text"]
+        return self.completions.groupby([*BY], sort=False).head(n)[shown]
+
+
+def evaluate(
+    model: Model,
+    prompts: Sequence[Prompt],
+    config: SamplingConfig | None = None,
+    *,
+    path: Path | str | None = None,
+) -> Behaviour:
+    """Sample the model on the prompts and judge by Bandit what it wrote; nothing is executed.
+
+    path: a folder artifact (`completions.parquet`, `rates.csv`). If it holds the finished result of
+    the same weights, tokenizer, prompts, settings and judge, it is read; otherwise it is made.
+    Raises what `sample` raises, and `IntegrityError` if files at `path` were changed.
+    """
+    config = config or SamplingConfig()
+    if path is None:
+        return _measure(model, prompts, config)
+    path = Path(path)
+    key = digest_json(
+        {
+            "weights": model.weights_digest,
+            "tokenizer": model.tokenizer_digest,
+            "dtype": str(model.dtype),
+            "name": model.name,
+            "prompts": digest_prompts(prompts),
+            "settings": config.digest,
+            "judge": {"bandit": metadata.version("bandit"), "counted": CWE},
+        }
+    )
+    if not is_finished(path, key):
+        behaviour = _measure(model, prompts, config)
+        with building(
+            path, kind="behaviour", key=key, model=model.name, weights=short(model.weights_digest),
+            n_prompts=len(prompts), settings=config.model_dump(mode="json"),
+        ) as folder:  # fmt: skip
+            write_table(folder / COMPLETIONS, behaviour.completions)
+            write_table(folder / RATES, behaviour.rates)
+    return read(path)
+
+
+def read(path: Path | str) -> Behaviour:
+    """The behaviour that `evaluate` wrote to a folder."""
+    completions = read_table(Path(path) / COMPLETIONS).astype(COLUMNS)
+    return Behaviour(completions, rates(completions))
+
+
+def _measure(model: Model, prompts: Sequence[Prompt], config: SamplingConfig) -> Behaviour:
+    completions = as_table(sample(model, prompts, **config.model_dump()))
+    return Behaviour(completions, rates(completions))

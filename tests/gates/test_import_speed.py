@@ -1,0 +1,68 @@
+"""What is quick stays quick: heavy libraries are imported only where they are used."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import probes.foundation
+
+SOURCE = Path(probes.foundation.__file__).parent.parent
+HEAVY = ("torch", "transformers", "transformer_lens", "sklearn", "datasets", "bandit")
+SHAPES = "probes.foundation.shapes"  # the vocabulary of tensor axes names torch's type
+SLOWEST_HELP_S = 1.0
+
+
+def modules(*folders: str) -> list[str]:
+    files = [file for folder in folders for file in sorted((SOURCE / folder).rglob("*.py"))]
+    names = [
+        ".".join(("probes", *file.relative_to(SOURCE).with_suffix("").parts)) for file in files
+    ]
+    return [name.removesuffix(".__init__") for name in names if name != SHAPES]
+
+
+def imported_by(names: list[str], watched: tuple[str, ...]) -> set[str]:
+    """Which of `watched` a fresh interpreter has loaded after importing these modules."""
+    code = (
+        f"import importlib, sys\nfor name in {names!r}:\n    importlib.import_module(name)\n"
+        f"print(*[name for name in {watched!r} if name in sys.modules])"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(out.stdout.split())
+
+
+@pytest.mark.parametrize("folder", ["foundation", "prompts", "cli"])
+def test_light_folders_import_nothing_heavy(folder: str) -> None:
+    names = modules(folder)
+    assert names
+    assert imported_by(names, HEAVY) == set()
+
+
+@pytest.mark.parametrize("folder", ["evaluation", "plotting"])
+def test_arrays_and_tables_need_no_model_library(folder: str) -> None:
+    assert imported_by(modules(folder), ("torch", "transformers", "transformer_lens")) == set()
+
+
+def test_judging_code_needs_no_model_library() -> None:
+    names = ["probes.behaviour.judge", "probes.behaviour.judges", "probes.behaviour.rates"]
+    assert imported_by(names, ("torch", "transformers", "bandit")) == set()
+
+
+def test_transformer_lens_waits_until_a_bridge_is_asked_for() -> None:
+    assert imported_by(modules("models", "activations", "studies"), ("transformer_lens",)) == set()
+
+
+def test_help_answers_at_once() -> None:
+    """The best of several runs: a busy machine may slow one of them, never all."""
+    took = []
+    for _ in range(5):
+        start = time.perf_counter()
+        run = [sys.executable, "-m", "probes.cli.main", "--help"]
+        out = subprocess.run(run, capture_output=True, text=True, check=True)
+        took.append(time.perf_counter() - start)
+        assert "study" in out.stdout
+        if took[-1] < SLOWEST_HELP_S:
+            break
+    assert min(took) < SLOWEST_HELP_S
