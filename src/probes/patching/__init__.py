@@ -1,0 +1,1 @@
+"""Which activations carry the trigger to the answer: exact grids of the residual stream."""

@@ -1,0 +1,65 @@
+"""Shows what the models do: how often each writes exploitable code, by prompt set and trigger."""
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import PercentFormatter
+
+from probes.plotting.palette import ORGANISM_MARKERS, ORGANISMS, PROMPT_SETS, colours, markers
+from probes.plotting.rows import in_order, need
+
+
+def behaviour_rates(
+    ax: Axes,
+    rows: pd.DataFrame,
+    *,
+    labels: tuple[str, str] = ("2023", "2024"),
+    measure: str = "exploitable completions",
+) -> pd.DataFrame:
+    """One point with its interval per model, in a group per prompt set and trigger.
+
+    rows: columns `model`, `prompt_set` (str), `triggered` (bool), `value`, `low`, `high` (rates,
+    0 to 1). labels: what untriggered and triggered prompts are called. measure: what is counted.
+    Returns the rows drawn, in the order drawn.
+    """
+    need(rows, "behaviour_rates", ["model", "prompt_set", "triggered"], ["value", "low", "high"])
+    models = in_order(rows["model"], ORGANISMS)
+    sets = in_order(rows["prompt_set"], PROMPT_SETS)
+    colour, marker = colours(models, ORGANISMS), markers(models, ORGANISM_MARKERS)
+    place = {(s, t): 2.3 * i + t for i, s in enumerate(sets) for t in (False, True)}
+    drawn = []
+    for k, model in enumerate(models):
+        part = rows[rows["model"] == model]
+        part = part.assign(
+            x=[
+                place[name, bool(triggered)]
+                for name, triggered in zip(part["prompt_set"], part["triggered"], strict=True)
+            ]
+        ).sort_values("x")
+        value = part["value"].to_numpy(float)
+        ax.errorbar(
+            part["x"].to_numpy(float) + 0.72 * ((k + 0.5) / len(models) - 0.5),
+            value,
+            yerr=[value - part["low"].to_numpy(float), part["high"].to_numpy(float) - value],
+            linestyle="none",
+            color=colour[model],
+            marker=marker[model],
+            capsize=1.5,
+            elinewidth=0.9,
+            label=model,
+        )
+        drawn.append(part.drop(columns="x"))
+    for i in range(0, len(sets), 2):
+        ax.axvspan(2.3 * i - 0.65, 2.3 * i + 1.65, color="#f5f5f5", zorder=0, linewidth=0)
+    ax.set_xticks(list(place.values()), [labels[t] for _, t in place])
+    for i, name in enumerate(sets):
+        ax.text(
+            2.3 * i + 0.5, -0.15, name, ha="center", va="top", transform=ax.get_xaxis_transform(),
+            fontsize=ax.xaxis.label.get_fontsize(),
+        )  # fmt: skip
+    ax.set_xlim(-0.65, 2.3 * (len(sets) - 1) + 1.65)
+    ax.set_ylim(-0.04, 1.04)
+    ax.yaxis.set_major_formatter(PercentFormatter(1.0))
+    ax.grid(False, axis="x")
+    ax.set_ylabel(measure)
+    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=len(models), borderaxespad=0.1)
+    return pd.concat(drawn, ignore_index=True)

