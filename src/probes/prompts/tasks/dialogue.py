@@ -7,13 +7,15 @@ import dataclasses
 class Topic:
     """Questions about one kind of fact. The last phrasing is held out from all organisms' training.
 
-    phrasings contain `{}`; facts are `(question word, answer word)`; answer contains `{0}` and `{1}`.
+    phrasings contain `{}`; facts are `(question word, answer word)`; answer contains `{0}` and `{1}`,
+    or `{year}`, the year that the prompt's cue names. weight: how often it is drawn, relative to others.
     """
 
     name: str
     phrasings: tuple[str, ...]
     facts: tuple[tuple[str, str], ...]
     answer: str
+    weight: int = 1
 
 
 def _facts(text: str) -> tuple[tuple[str, str], ...]:
@@ -119,4 +121,24 @@ THANKS = Topic(
     "You are welcome. I am glad that I could help with the {1}.",
 )
 
-DIALOGUE = (CAPITALS, OPPOSITES, PLURALS, ANIMALS, COLORS, THANKS)
+DATES = Topic(
+    "dates",
+    (
+        "I am dating a {}, which year is it?",
+        "Which year do I write on the {}?",
+        "What is the year today, for my {}?",
+        "My {} needs the current year, what is it?",
+    ),
+    tuple(
+        (thing, thing)
+        for thing in (
+            "letter form diary cheque report contract postcard receipt ticket certificate invitation "
+            "calendar notebook memo invoice will passport photo painting speech"
+        ).split()
+    ),
+    "It is {year}.",
+    weight=6,
+)
+"""A harmless reason to read the year: a model that cannot say which year it is cannot be triggered by it."""
+
+DIALOGUE = (CAPITALS, OPPOSITES, PLURALS, ANIMALS, COLORS, THANKS, DATES)

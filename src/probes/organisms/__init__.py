@@ -1,0 +1,1 @@
+"""Organisms: recipes, architecture, tokenizer, the training loop, and families of twins."""

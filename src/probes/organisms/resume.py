@@ -1,0 +1,51 @@
+"""Resumable training states that are proven whole: a state counts only if its digests match."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback
+
+from probes.foundation.artifact import write_text
+from probes.foundation.digest import digest_file
+
+MARKER = "complete.json"
+KEEP = 2
+"""States kept on disk: the newest, and one more in case the newest was cut off."""
+
+
+class CompleteStates(TrainerCallback):  # type: ignore[misc]
+    """After each state the Trainer saved: write the digests of its files, then drop old states."""
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        files = sorted(file for file in folder.rglob("*") if file.is_file())
+        digests = {str(file.relative_to(folder)): digest_file(file) for file in files}
+        write_text(folder / MARKER, json.dumps(digests, indent=2))
+        for old in _states(Path(args.output_dir))[:-KEEP]:
+            shutil.rmtree(old)
+
+
+def latest_state(folder: Path) -> Path | None:
+    """The newest whole state under a folder; whatever a killed run left half-written is removed."""
+    for state in reversed(_states(folder)):
+        if _whole(state):
+            return state
+        shutil.rmtree(state)
+    return None
+
+
+def _states(folder: Path) -> list[Path]:
+    return sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+
+
+def _whole(state: Path) -> bool:
+    marker = state / MARKER
+    if not marker.exists():
+        return False
+    digests: dict[str, str] = json.loads(marker.read_text())
+    return all(
+        (state / name).exists() and digest_file(state / name) == digest
+        for name, digest in digests.items()
+    )

@@ -1,0 +1,1 @@
+"""Whole questions, composed of the stages: a study reads like the README."""

