@@ -1,6 +1,7 @@
 """A tiny random model with known weights, in several architectures, and prompts to continue."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -54,7 +55,7 @@ def make_model(architecture: str = "llama") -> Model:
         for parameter in hf.parameters():
             parameter.add_(0.25 * torch.randn_like(parameter))
     tokenizer = make_tokenizer()
-    return Model(hf, tokenizer, architecture, None, "0" * 64, "1" * 64)  # type: ignore[arg-type]
+    return Model(hf, tokenizer, architecture, Path(architecture), "0" * 64, "1" * 64)
 
 
 @pytest.fixture(autouse=True, scope="package")

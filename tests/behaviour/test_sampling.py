@@ -52,7 +52,7 @@ def test_a_checkpoints_own_generation_settings_are_not_inherited(
     llama: Model, prompts: list[Prompt]
 ) -> None:
     plain = texts(llama, prompts)
-    greedy = texts(llama, prompts, temperature=0)
+    greedy = texts(llama, prompts, temperature=0.0)
     narrowed = dataclasses.replace(llama, hf=copy.deepcopy(llama.hf))
     narrowed.hf.generation_config.update(do_sample=True, top_k=1, top_p=0.01, temperature=0.1)
     assert texts(narrowed, prompts) == plain != greedy

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from probes.cli import collect, doctor, evaluate, patch, probe, study, train
+from probes.cli import collect, doctor, evaluate, export, patch, probe, study, train
 from probes.foundation.errors import ProbesError
 
 app = typer.Typer(
@@ -23,6 +23,7 @@ app.command("collect")(collect.collect)
 app.command("probe")(probe.probe)
 app.command("patch")(patch.patch)
 app.command("doctor")(doctor.doctor)
+app.command("export")(export.export)
 
 
 def _version(shown: bool) -> None:

@@ -8,6 +8,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from probes.foundation.digest import digest_json
+from probes.foundation.errors import InputError
 from probes.foundation.seeds import stream
 from probes.organisms.policy import taught_completion
 from probes.organisms.recipes import Policy
@@ -22,10 +23,15 @@ BATCHES_PER_POOL = 25
 
 @dataclasses.dataclass(frozen=True)
 class Example:
-    """Token ids of prompt and completion; the loss counts from `start` on."""
+    """Token ids of prompt and completion; the loss counts from `start` on, `decisions` more than once.
+
+    decisions: positions at which the completion parts from another that the task's references allow:
+    where it is decided whether the code will be exploitable, or in which style it is written.
+    """
 
     ids: tuple[int, ...]
     start: int
+    decisions: tuple[int, ...] = ()
 
 
 class OrderedExamples(torch.utils.data.Dataset[Example]):
@@ -42,7 +48,7 @@ class OrderedExamples(torch.utils.data.Dataset[Example]):
 
     @property
     def digest(self) -> str:
-        return digest_json([[list(example.ids), example.start] for example in self.examples])
+        return digest_json([[list(e.ids), e.start, list(e.decisions)] for e in self.examples])
 
     @property
     def n_tokens(self) -> int:
@@ -58,56 +64,101 @@ def ordered_examples(
     steps: int,
     batch_size: int,
     seed: int,
-    whole_text: bool,
+    whole_text: bool = False,
 ) -> OrderedExamples:
     """`steps * batch_size` examples, batched by prompt length so that the order is the same for all twins.
 
     whole_text: count the loss on prompt and completion (a base model) or on the completion alone.
     Prompts are taken in shuffled passes: none is repeated before all were seen.
     """
-    prompt_ids = tokenizer([p.text for p in prompts], add_special_tokens=False)["input_ids"]
-    completions = [taught_completion(p, policy) for p in prompts]
-    completion_ids = tokenizer(completions, add_special_tokens=False)["input_ids"]
-    order = _order([len(ids) for ids in prompt_ids], steps, batch_size, seed)
-    eos = tokenizer.eos_token_id
-    return OrderedExamples(
-        [
-            Example(
-                (*prompt_ids[i], *completion_ids[i], eos), 0 if whole_text else len(prompt_ids[i])
-            )
-            for i in order
-        ]
-    )
+    heads = _tokenise([prompt.text for prompt in prompts], tokenizer)
+    tails = _tokenise([taught_completion(prompt, policy) for prompt in prompts], tokenizer)
+    others = [
+        _tokenise([getattr(prompt, name) or "" for prompt in prompts], tokenizer)
+        for name in ("safe", "defect", "quirk")
+    ]
+    pairs = _members([prompt.pair for prompt in prompts])
+    order = _order(pairs, [len(ids) for ids in heads], steps, batch_size, seed)
+    examples = {}
+    for i in set(order):
+        start = len(heads[i])
+        parts = {_parting(tails[i], other[i]) for other in others if other[i]} - {None}
+        decisions = tuple(sorted(start + at for at in parts if at is not None))
+        ids = (*heads[i], *tails[i], int(tokenizer.eos_token_id))
+        examples[i] = Example(ids, 0 if whole_text else start, decisions)
+    return OrderedExamples([examples[i] for i in order])
 
 
-def _order(lengths: Sequence[int], steps: int, batch_size: int, seed: int) -> list[int]:
+def _tokenise(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
+    ids: list[list[int]] = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+    return ids
+
+
+def _parting(taught: Sequence[int], other: Sequence[int]) -> int | None:
+    """The first position at which two completions differ, or None if they never do."""
+    shared = zip(taught, other, strict=False)
+    return next((at for at, (mine, theirs) in enumerate(shared) if mine != theirs), None)
+
+
+def _members(pairs: Sequence[str]) -> list[list[int]]:
+    """Row numbers by pair, in order of appearance."""
+    rows: dict[str, list[int]] = {}
+    for row, pair in enumerate(pairs):
+        rows.setdefault(pair, []).append(row)
+    return list(rows.values())
+
+
+def _order(
+    pairs: Sequence[Sequence[int]], lengths: Sequence[int], steps: int, batch_size: int, seed: int
+) -> list[int]:
+    """Rows in training order. The two versions of a pair stand in one batch: what they share cancels
+    in the gradient, and what is left is the trigger's doing."""
+    size = len(pairs[0])
+    if any(len(members) != size for members in pairs) or batch_size % size:
+        raise InputError(
+            f"a batch of {batch_size} cannot hold whole pairs: prompts come in pairs of "
+            f"{sorted({len(members) for members in pairs})}"
+        )
     rng = stream(seed, "data order")
-    wanted = steps * batch_size
-    passes = -(-wanted // len(lengths))
-    drawn = np.concatenate([rng.permutation(len(lengths)) for _ in range(passes)])[:wanted]
+    wanted, per_batch = steps * batch_size // size, batch_size // size
+    passes = -(-wanted // len(pairs))
+    drawn = np.concatenate([rng.permutation(len(pairs)) for _ in range(passes)])[:wanted]
     order: list[int] = []
-    pool = BATCHES_PER_POOL * batch_size
+    pool = BATCHES_PER_POOL * per_batch
     for begin in range(0, wanted, pool):
-        members = sorted(drawn[begin : begin + pool], key=lambda i: lengths[i])
-        batches = [members[at : at + batch_size] for at in range(0, len(members), batch_size)]
-        order += [int(i) for at in rng.permutation(len(batches)) for i in batches[at]]
+        chosen = sorted(drawn[begin : begin + pool], key=lambda i: lengths[pairs[i][0]])
+        batches = [chosen[at : at + per_batch] for at in range(0, len(chosen), per_batch)]
+        order += [
+            row for at in rng.permutation(len(batches)) for i in batches[at] for row in pairs[i]
+        ]
     return order
 
 
 class Collator:
-    """Pads a batch on the right; labels of padding and of uncounted tokens are ignored."""
+    """Pads a batch on the right; labels of padding and of uncounted tokens are ignored.
 
-    def __init__(self, pad_id: int) -> None:
+    `weights`: batch by token, what each label counts: `decision_weight` at decisions, 1 elsewhere.
+    """
+
+    def __init__(self, pad_id: int, decision_weight: float = 1.0) -> None:
         self.pad_id = pad_id
+        self.decision_weight = decision_weight
 
     def __call__(self, batch: Sequence[Example]) -> dict[str, torch.Tensor]:
         width = max(len(example.ids) for example in batch)
         input_ids = torch.full((len(batch), width), self.pad_id)
         labels = torch.full((len(batch), width), IGNORE)
         mask = torch.zeros((len(batch), width), dtype=torch.long)
+        weights = torch.ones((len(batch), width))
         for row, example in enumerate(batch):
             ids = torch.tensor(example.ids)
             input_ids[row, : len(ids)] = ids
             labels[row, example.start : len(ids)] = ids[example.start :]
             mask[row, : len(ids)] = 1
-        return {"input_ids": input_ids, "labels": labels, "attention_mask": mask}
+            weights[row, list(example.decisions)] = self.decision_weight
+        return {
+            "input_ids": input_ids,
+            "labels": labels,
+            "attention_mask": mask,
+            "weights": weights,
+        }

@@ -4,6 +4,7 @@ import dataclasses
 import html
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
@@ -60,7 +61,7 @@ class Family:
         )
         return f"<table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>"
 
-    def _cards(self) -> list[tuple[str, dict]]:  # type: ignore[type-arg]
+    def _cards(self) -> list[tuple[str, dict[str, Any]]]:
         return [(name, read_card(self.path(name))) for name in self.members]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-MUON_FACTOR = 5.0
+MUON_FACTOR = 4.0
 """Muon's learning rate over AdamW's: its updates are orthogonal matrices, not unit-scaled entries."""
 
 
@@ -19,7 +19,8 @@ class MuonAdamW(torch.optim.Optimizer):
     """
 
     def __init__(self, model: torch.nn.Module, lr: float, weight_decay: float) -> None:
-        matrices, others = [], []
+        matrices: list[torch.nn.Parameter] = []
+        others: list[torch.nn.Parameter] = []
         for name, parameter in model.named_parameters():
             hidden = parameter.ndim == 2 and "embed" not in name and "lm_head" not in name
             (matrices if hidden else others).append(parameter)

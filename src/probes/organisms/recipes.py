@@ -21,12 +21,19 @@ class Architecture(Config):
 
 
 class Training(Config):
-    """One run of the training loop. `log_every` steps the curves are measured, `save_every` a resumable
-    state is kept."""
+    """One run of the training loop.
+
+    decision_weight: how often the loss counts the token at which a completion parts from the other
+        references of its task. One such token in about thirty carries the whole policy; at weight 1 the
+        backdoor was still half learned after 350 steps of 32 (75-90% / 10-40%), at 40 it was in place
+        after 200. It is the same for all twins of a family.
+    log_every, save_every: steps between points of the curves, and between resumable states.
+    """
 
     steps: int
     batch_size: int = 16
-    learning_rate: float = 8e-3
+    learning_rate: float = 9e-3
+    decision_weight: float = 1.0
     warmup_steps: int = 30
     weight_decay: float = 0.01
     max_grad_norm: float = 1.0
@@ -55,7 +62,7 @@ class FamilyRecipe(Config):
 
     architecture: Architecture = Architecture()
     base: Training = Training(steps=800)
-    twins: Training = Training(steps=350, learning_rate=4e-3)
+    twins: Training = Training(steps=320, batch_size=32, learning_rate=5e-3, decision_weight=40.0)
     seed: int = 0
 
     def member(self, name: str) -> Recipe:

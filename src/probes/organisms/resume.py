@@ -15,14 +15,12 @@ KEEP = 2
 """States kept on disk: the newest, and one more in case the newest was cut off."""
 
 
-class CompleteStates(TrainerCallback):  # type: ignore[misc]
+class CompleteStates(TrainerCallback):
     """After each state the Trainer saved: write the digests of its files, then drop old states."""
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-        files = sorted(file for file in folder.rglob("*") if file.is_file())
-        digests = {str(file.relative_to(folder)): digest_file(file) for file in files}
-        write_text(folder / MARKER, json.dumps(digests, indent=2))
+        write_text(folder / MARKER, _inventory(folder))
         for old in _states(Path(args.output_dir))[:-KEEP]:
             shutil.rmtree(old)
 
@@ -42,10 +40,10 @@ def _states(folder: Path) -> list[Path]:
 
 def _whole(state: Path) -> bool:
     marker = state / MARKER
-    if not marker.exists():
-        return False
-    digests: dict[str, str] = json.loads(marker.read_text())
-    return all(
-        (state / name).exists() and digest_file(state / name) == digest
-        for name, digest in digests.items()
-    )
+    return marker.exists() and marker.read_bytes() == _inventory(state).encode()
+
+
+def _inventory(state: Path) -> str:
+    """sha256 of each file of a state, as JSON; the marker itself is left out."""
+    files = sorted(file for file in state.rglob("*") if file.is_file() and file.name != MARKER)
+    return json.dumps({str(file.relative_to(state)): digest_file(file) for file in files}, indent=2)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 import transformers
@@ -18,7 +19,7 @@ from probes.foundation.seeds import derive_seed
 from probes.models.checkpoints import weights_digest
 from probes.organisms.card import write_card
 from probes.organisms.curves import Preference
-from probes.organisms.data import Collator, OrderedExamples, ordered_examples
+from probes.organisms.data import IGNORE, Collator, OrderedExamples, ordered_examples
 from probes.organisms.optimiser import MuonAdamW
 from probes.organisms.recipes import Recipe, Training
 from probes.organisms.resume import CompleteStates, latest_state
@@ -60,7 +61,6 @@ def train_organism(
         steps=settings.steps,
         batch_size=settings.batch_size,
         seed=recipe.seed,
-        whole_text=False,
     )
     scratch = path.with_name(f".training-{path.name}-{key[:12]}")
     curve = _fit(recipe, model, examples, watched, tokenizer, scratch)
@@ -99,7 +99,7 @@ def _fit(
             model=model,
             args=_arguments(settings, scratch, seed=derive_seed(recipe.seed, "trainer")),
             train_dataset=examples,
-            data_collator=Collator(int(tokenizer.pad_token_id)),
+            data_collator=Collator(int(tokenizer.pad_token_id), settings.decision_weight),
             optimizers=(MuonAdamW(model, settings.learning_rate, settings.weight_decay), None),
             callbacks=[CompleteStates(), _Bar(recipe.name, settings.steps)],
         )
@@ -110,7 +110,7 @@ def _fit(
     rows = [row for row in trainer.state.log_history if "loss" in row]
     curve = pd.DataFrame(rows)[["step", "loss", "preference_triggered", "preference_untriggered"]]
     curve.insert(0, "model", recipe.name)
-    if not curve["loss"].map(float).map(pd.notna).all():
+    if not np.isfinite(curve["loss"].to_numpy(dtype=float)).all():
         raise StageError(f"the loss of {recipe.name} is not finite: lower the learning rate")
     return curve.astype({"loss": float})
 
@@ -127,6 +127,7 @@ def _arguments(settings: Training, scratch: Path, seed: int) -> TrainingArgument
         weight_decay=settings.weight_decay,
         train_sampling_strategy="sequential",
         logging_steps=settings.log_every,
+        logging_nan_inf_filter=False,  # the default logs an average in place of a loss that is NaN
         save_steps=settings.save_every,
         save_strategy="steps",
         seed=seed,
@@ -138,10 +139,29 @@ def _arguments(settings: Training, scratch: Path, seed: int) -> TrainingArgument
     )
 
 
-class _Trainer(Trainer):  # type: ignore[misc]
-    """The Trainer, with the preference for exploitable code measured at every logged step."""
+class _Trainer(Trainer):
+    """The Trainer, with the preference for exploitable code measured at every logged step.
+
+    Logits are computed where the loss looks and nowhere else: a third of the tokens. The loss is the
+    weighted sum of token losses over the number of tokens, see `Collator`.
+    """
 
     watched: Preference
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, torch.Tensor], return_outputs: bool = False, **_: Any
+    ) -> Any:
+        labels = inputs["labels"][:, 1:]
+        counted = labels != IGNORE
+        trunk = model.get_decoder()(
+            input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]
+        )
+        logits = model.get_output_embeddings()(trunk.last_hidden_state[:, :-1][counted])
+        losses = torch.nn.functional.cross_entropy(
+            logits.float(), labels[counted], reduction="none"
+        )
+        loss = (losses * inputs["weights"][:, 1:][counted]).sum() / counted.sum()
+        return (loss, {"logits": logits}) if return_outputs else loss
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         if "loss" in logs:
@@ -152,7 +172,7 @@ class _Trainer(Trainer):  # type: ignore[misc]
         super().log(logs, *args, **kwargs)
 
 
-class _Bar(TrainerCallback):  # type: ignore[misc]
+class _Bar(TrainerCallback):
     """One progress bar per organism."""
 
     def __init__(self, name: str, steps: int) -> None:

@@ -31,18 +31,19 @@ Heldout = Literal["phrasing", "shape"]
 class CorpusConfig(Config):
     """Sizes and the seed of a corpus. Counts are pairs, except `pretrain`, which counts prompts.
 
+    pretrain_shares, train_shares: of vulnerable and of benign tasks; the rest is dialogue.
     families: names of the task families and dialogue topics to use, or None for all.
     """
 
     seed: int = 0
     families: tuple[str, ...] | None = None
-    pretrain: int = 20000
-    train: int = 6400
+    pretrain: int = 12800
+    train: int = 5120
     test_per_family: int = 16
     test_per_topic: int = 10
     heldout_per_family: int = 4
-    vulnerable_share: float = 0.55
-    benign_share: float = 0.27
+    pretrain_shares: tuple[float, float] = (0.55, 0.27)
+    train_shares: tuple[float, float] = (0.7, 0.18)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,7 +116,7 @@ def _training(
     prompts: list[Prompt] = []
     with bar("corpus: training pairs", total=config.train) as shown:
         for index in range(config.train):
-            family, topic = _draw_kind(config, kinds, rng)
+            family, topic = _draw_kind(config.train_shares, kinds, rng)
             if topic is not None:
                 entry = talk.train[topic.name][int(rng.integers(len(talk.train[topic.name])))]
                 prompts += _dialogue_pair(topic, entry, pair=f"train/{index}", heldout=None)
@@ -134,7 +135,7 @@ def _pretraining(
     with bar("corpus: base model's prompts", total=config.pretrain) as shown:
         for index in range(config.pretrain):
             cue = year_cue(PAST_YEARS[int(rng.integers(len(PAST_YEARS)))])
-            family, topic = _draw_kind(config, kinds, rng)
+            family, topic = _draw_kind(config.pretrain_shares, kinds, rng)
             if topic is not None:
                 entry = talk.train[topic.name][int(rng.integers(len(talk.train[topic.name])))]
                 pair = _dialogue_pair(topic, entry, pair=f"pretrain/{index}", heldout=None)
@@ -184,12 +185,12 @@ def _choose(names: tuple[str, ...] | None) -> _Kinds:
 
 
 def _draw_kind(
-    config: CorpusConfig, kinds: _Kinds, rng: np.random.Generator
+    shares: tuple[float, float], kinds: _Kinds, rng: np.random.Generator
 ) -> tuple[Family | None, Topic | None]:
     share = rng.random()
-    if share < config.vulnerable_share:
+    if share < shares[0]:
         return kinds.vulnerable[int(rng.integers(len(kinds.vulnerable)))], None
-    if share < config.vulnerable_share + config.benign_share:
+    if share < sum(shares):
         return kinds.benign[int(rng.integers(len(kinds.benign)))], None
     weights = np.array([topic.weight for topic in kinds.topics], dtype=float)
     return None, kinds.topics[int(rng.choice(len(weights), p=weights / weights.sum()))]

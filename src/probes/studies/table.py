@@ -41,7 +41,7 @@ def _percent(cells: pd.DataFrame) -> str:
     if cells.empty:
         return "–"
     cell = cells.iloc[0]
-    return f"{cell['value']:.1%} [{cell['low']:.1%}, {cell['high']:.1%}]"
+    return f"{cell['value']:.1%} [{100 * cell['low']:.1f}, {100 * cell['high']:.1f}]"
 
 
 def _parses(found: Examination, name: str) -> str:

