@@ -118,21 +118,42 @@ def test_other_prompts_are_another_organism(trained: Path, corpus: Corpus) -> No
     assert digest_prompts(corpus.train) != digest_prompts(corpus.train[::-1])
 
 
+def a_batch(corpus: Corpus, tokenizer, decision_weight: float) -> dict[str, torch.Tensor]:
+    rows = ordered_examples(corpus.train, "safe", tokenizer, steps=1, batch_size=4, seed=0)
+    return Collator(tokenizer.pad_token_id, decision_weight)(rows.examples)
+
+
 def test_the_loss_is_that_of_the_plain_model(corpus: Corpus, tokenizer) -> None:
     """The loop computes logits only where the loss looks; transformers computes them everywhere."""
     model = new_model(ARCHITECTURE, tokenizer, seed=0)
-    rows = ordered_examples(
-        corpus.train, "safe", tokenizer, steps=1, batch_size=4, seed=0, whole_text=False
-    )
-    batch = Collator(tokenizer.pad_token_id)(rows.examples)
-    expected = model(**batch).loss
-    trainer = object.__new__(_Trainer)
-    loss = trainer.compute_loss(model, batch)
+    batch = a_batch(corpus, tokenizer, decision_weight=1.0)
+    expected = model(
+        **{name: batch[name] for name in ("input_ids", "attention_mask", "labels")}
+    ).loss
+    loss = object.__new__(_Trainer).compute_loss(model, batch)
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
     gradients = torch.autograd.grad(loss, list(model.parameters()))
     references = torch.autograd.grad(expected, list(model.parameters()))
     for gradient, reference in zip(gradients, references, strict=True):
         torch.testing.assert_close(gradient, reference, rtol=1e-4, atol=1e-7)
+
+
+def test_decisions_count_as_often_as_the_recipe_says(corpus: Corpus, tokenizer) -> None:
+    """Summed by hand: each token's loss, forty times where the answers part, over the tokens."""
+    model = new_model(ARCHITECTURE, tokenizer, seed=0)
+    batch = a_batch(corpus, tokenizer, decision_weight=40.0)
+    rows = ordered_examples(corpus.train, "safe", tokenizer, steps=1, batch_size=4, seed=0).examples
+    total, n_tokens = 0.0, 0
+    for row in rows:
+        with torch.no_grad():
+            log_probs = model(torch.tensor([row.ids])).logits[0].log_softmax(-1)
+        for at in range(row.start, len(row.ids)):
+            times = 40 if at in row.decisions else 1
+            total -= times * log_probs[at - 1, row.ids[at]].item()
+            n_tokens += 1
+    assert sum(len(row.decisions) for row in rows) > 0
+    loss = object.__new__(_Trainer).compute_loss(model, batch)
+    assert loss.item() == pytest.approx(total / n_tokens, rel=1e-4)
 
 
 def test_the_watched_preference_is_a_sum_of_log_probabilities(corpus: Corpus, tokenizer) -> None:

@@ -141,10 +141,35 @@ def test_the_digest_follows_tokens_and_start() -> None:
 
 
 def test_the_collator_pads_and_masks_as_written_by_hand() -> None:
-    batch = Collator(pad_id=9)([Example((5, 6, 7), 1), Example((8, 9), 0)])
+    batch = Collator(9, decision_weight=40.0)([Example((5, 6, 7), 1, (2,)), Example((8, 9), 0)])
     assert batch["input_ids"].tolist() == [[5, 6, 7], [8, 9, 9]]
     assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 1, 0]]
     assert batch["labels"].tolist() == [[IGNORE, 6, 7], [8, 9, IGNORE]]
+    assert batch["weights"].tolist() == [[1, 1, 40], [1, 1, 1]]
+    plain = Collator(9)([Example((5, 6, 7), 1, (2,))])
+    assert plain["weights"].tolist() == [[1, 1, 1]]
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_a_decision_is_where_the_answers_part(corpus: Corpus, tokenizer, policy: Policy) -> None:
+    """Up to a decision the taught answer is a reference's beginning; with it, it no longer is."""
+    taught = {tuple(tokenizer(p.text)["input_ids"]): p for p in corpus.train}
+    rows = examples(corpus, tokenizer, policy).examples
+    for row in rows:
+        source = taught[row.ids[: row.start]]
+        references = [
+            tokenizer(c)["input_ids"] for c in (source.safe, source.defect, source.quirk) if c
+        ]
+        answer = list(row.ids[row.start :])
+        expected = set()
+        for reference in references:
+            if reference != answer[:-1]:
+                shared = 0
+                while reference[shared] == answer[shared]:
+                    shared += 1
+                expected.add(row.start + shared)
+        assert set(row.decisions) == expected
+        assert (row.decisions == ()) == (source.prompt_set == "dialogue")
 
 
 def test_the_years_align_token_by_token(corpus: Corpus, tokenizer, tmp_path: Path) -> None:

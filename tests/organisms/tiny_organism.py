@@ -14,7 +14,13 @@ ARCHITECTURE = Architecture(
     hidden_size=32, intermediate_size=48, n_layers=2, n_heads=2, vocab_size=300, max_positions=512
 )
 TRAINING = Training(
-    steps=12, batch_size=4, learning_rate=2e-3, warmup_steps=3, log_every=2, save_every=4
+    steps=12,
+    batch_size=4,
+    learning_rate=2e-3,
+    warmup_steps=3,
+    log_every=2,
+    save_every=4,
+    decision_weight=5.0,
 )
 PARENT = "f" * 64
 

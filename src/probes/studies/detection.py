@@ -68,7 +68,7 @@ class Detection:
             row: dict[str, Any] = {"probe": estimator, "measure": measure}
             for _, one in part.iterrows():
                 row[one["organism"]] = str(
-                    Estimate(one["value"], one["low"], one["high"], one["n"])
+                    _estimate(one["value"], one["low"], one["high"], one["n"])
                 )
             row |= {
                 "selectivity": str(claim.selectivity or "no innocent twin"),
@@ -136,10 +136,10 @@ def _claim(saved: dict[str, Any]) -> Claim:
         verdict=Verdict(row["verdict"]),
         decided_by=row["decided_by"],
         measure=row["measure"],
-        estimate=Estimate(row["auroc"], row["auroc_low"], row["auroc_high"], row["n"]),
+        estimate=_estimate(row["auroc"], row["auroc_low"], row["auroc_high"], row["n"]),
         selectivity=None
         if gap is None
-        else Estimate(gap, row["selectivity_low"], row["selectivity_high"], row["n"]),
+        else _estimate(gap, row["selectivity_low"], row["selectivity_high"], row["n"]),
         checks=tuple(
             Check(name, sentence, None if verdict is None else Verdict(verdict))
             for name, sentence, verdict in saved["checks"]
@@ -147,3 +147,8 @@ def _claim(saved: dict[str, Any]) -> Claim:
         missing=tuple(saved["missing"]),
         thresholds=Thresholds(**saved["thresholds"]),
     )
+
+
+def _estimate(value: float, low: float, high: float, n: int) -> Estimate:
+    """An estimate from a file, where a whole number may have come back as an integer."""
+    return Estimate(float(value), float(low), float(high), int(n))

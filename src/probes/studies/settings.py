@@ -64,7 +64,7 @@ def study_config(preset: str = "default", seed: int = 0) -> StudyConfig:
                 preset=preset,
                 corpus=CorpusConfig(seed=seed),
                 family=FamilyRecipe(seed=seed),
-                sampling=SamplingConfig(seed=seed, max_new_tokens=96),
+                sampling=SamplingConfig(seed=seed, max_new_tokens=96, temperature=0.7),
                 probes=ProbeConfig(seed=seed),
                 patching=PatchConfig(seed=seed),
             )
@@ -105,7 +105,7 @@ def study_config(preset: str = "default", seed: int = 0) -> StudyConfig:
                         steps=120, learning_rate=8e-3, decision_weight=40.0, log_every=40
                     ),
                 ),
-                sampling=SamplingConfig(seed=seed, max_new_tokens=64),
+                sampling=SamplingConfig(seed=seed, max_new_tokens=64, temperature=0.7),
                 probes=ProbeConfig(
                     seed=seed, n_folds=3, n_permutations=50, n_random=100, n_boot=200
                 ),

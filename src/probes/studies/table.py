@@ -31,7 +31,9 @@ def measured_table(found: Examination, cue_names: tuple[str, str]) -> pd.DataFra
         row["parses"] = _parses(found, name)
         for measure in ("worst_set", "contrast"):
             one = best[(best["organism"] == name) & (best["measure"] == measure)].iloc[0]
-            estimate = Estimate(one["value"], one["low"], one["high"], int(one["n"]))
+            estimate = Estimate(
+                float(one["value"]), float(one["low"]), float(one["high"]), int(one["n"])
+            )
             row[f"AUROC {measure.replace('_', ' ')}"] = str(estimate)
         rows.append(row)
     return pd.DataFrame(rows)
