@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback, Trai
 from probes.foundation.artifact import building, disk_errors, is_finished
 from probes.foundation.digest import digest_json
 from probes.foundation.errors import StageError
+from probes.foundation.memory import keep_freed_memory
 from probes.foundation.progress import bar
 from probes.foundation.seeds import derive_seed
 from probes.models.checkpoints import weights_digest
@@ -93,6 +94,7 @@ def _fit(
     """Run the Hugging Face Trainer to the end; returns the training curve, one row per logged step."""
     settings = recipe.training
     transformers.utils.logging.disable_progress_bar()
+    keep_freed_memory()
     with disk_errors(scratch, "saving training state to"):
         scratch.mkdir(parents=True, exist_ok=True)
         trainer = _Trainer(
