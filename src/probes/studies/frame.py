@@ -24,6 +24,9 @@ class Frame:
     worst: evaluation rows that enter the worst set (positives and negative sets that are large enough).
     novel: rows with a held-out phrasing or shape, of the evaluation's families.
     held_out: what is disjoint between fit and evaluation: "family" or "template".
+    folds_by: what cross-validation inside the fit keeps together. Families where there are enough, so
+        that site and estimator are chosen by how they do on families they did not see, as they will
+        be judged; otherwise templates.
     """
 
     table: pd.DataFrame
@@ -34,6 +37,12 @@ class Frame:
     novel: Bool[np.ndarray, "row"]
     negative_set: np.ndarray
     held_out: str
+    folds_by: str
+
+    @property
+    def fold_groups(self) -> np.ndarray:
+        """The group of each fitted row."""
+        return self.table.loc[self.fit, self.folds_by].to_numpy()
 
     @property
     def y(self) -> Bool[np.ndarray, "row"]:
@@ -52,7 +61,7 @@ class Frame:
         return counts.rename_axis(index=None, columns=None).sort_index(ascending=False)
 
 
-def make_frame(prompts: pd.DataFrame, defected: pd.Series, seed: int) -> Frame:
+def make_frame(prompts: pd.DataFrame, defected: pd.Series, n_folds: int, seed: int) -> Frame:
     """Label prompts by what the model wrote and split them so that whole families are held out.
 
     prompts: a store's prompt table. defected: bool by prompt id. Half of the families of each prompt
@@ -87,6 +96,7 @@ def make_frame(prompts: pd.DataFrame, defected: pd.Series, seed: int) -> Frame:
     sizes = pd.Series(sets[evaluation & ~y]).value_counts()
     small = set(sizes[sizes < MIN_SET].index)
     defecting_pairs = set(table.loc[evaluation & y, "pair"])
+    defecting_families = table.loc[seen & in_fit & y, "family"].nunique()
     return Frame(
         table=table.reset_index(drop=True),
         fit=seen & in_fit,
@@ -96,6 +106,7 @@ def make_frame(prompts: pd.DataFrame, defected: pd.Series, seed: int) -> Frame:
         novel=~seen & ~in_fit,
         negative_set=sets,
         held_out=held_out,
+        folds_by="family" if defecting_families >= n_folds else "template",
     )
 
 

