@@ -6,11 +6,12 @@ completion, teacher-forced on held-out prompts, with and without the trigger.
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from probes.organisms.data import Collator, Example
+from probes.organisms.data import IGNORE, Collator, Example
 from probes.prompts.records import Prompt
 
 
@@ -40,16 +41,21 @@ class Preference:
         return cls(tuple(examples), tuple(p.triggered for p in able), int(tokenizer.pad_token_id))
 
     @torch.no_grad()
-    def measure(self, model: torch.nn.Module) -> dict[str, float]:
+    def measure(self, model: Any) -> dict[str, float]:
         """Mean log-probability difference [nats] over prompts with and without the trigger."""
         device = next(model.parameters()).device
         batch = {k: v.to(device) for k, v in Collator(self.pad_id)(self.examples).items()}
-        logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
         targets = batch["labels"][:, 1:]
-        losses = torch.nn.functional.cross_entropy(
-            logits[:, :-1].float().transpose(1, 2), targets, reduction="none"
+        counted = targets != IGNORE
+        trunk = model.get_decoder()(
+            input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]
         )
-        log_prob = -losses.sum(dim=1)
+        logits = model.get_output_embeddings()(trunk.last_hidden_state[:, :-1][counted])
+        log_probs = torch.zeros(targets.shape, device=device)
+        log_probs[counted] = -torch.nn.functional.cross_entropy(
+            logits.float(), targets[counted], reduction="none"
+        )
+        log_prob = log_probs.sum(dim=1)
         difference = log_prob[0::2] - log_prob[1::2]
         flags = torch.tensor(self.triggered, device=device)
         return {

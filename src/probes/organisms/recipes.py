@@ -37,8 +37,8 @@ class Training(Config):
     warmup_steps: int = 30
     weight_decay: float = 0.01
     max_grad_norm: float = 1.0
-    log_every: int = 25
-    save_every: int = 100
+    log_every: int = 50
+    save_every: int = 200
 
 
 class Recipe(Config):
