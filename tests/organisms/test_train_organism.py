@@ -81,7 +81,6 @@ def test_the_card_says_what_made_it(trained: Path, corpus: Corpus, tokenizer) ->
         steps=TRAINING.steps,
         batch_size=TRAINING.batch_size,
         seed=0,
-        whole_text=False,
     )
     assert card["recipe"] == tiny_organism.make_recipe().model_dump(mode="json")
     assert card["recipe"]["seed"] == 0

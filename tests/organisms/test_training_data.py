@@ -76,7 +76,6 @@ def examples(
         steps=steps,
         batch_size=size,
         seed=seed,
-        whole_text=False,
     )
 
 

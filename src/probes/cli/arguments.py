@@ -13,6 +13,10 @@ PromptsOption = Annotated[
     Path, typer.Option("--prompts", help="JSON Lines of prompt pairs (see the README).")
 ]
 OutOption = Annotated[Path, typer.Option("--out", help="Folder to write to.")]
+SitesOption = Annotated[
+    list[str] | None,
+    typer.Option("--site", help="For instance resid_post.2; default all. Repeatable."),
+]
 SeedOption = Annotated[int, typer.Option("--seed", help="Seed of everything random.")]
 TwinOption = Annotated[
     list[str] | None,

@@ -4,17 +4,14 @@ from typing import Annotated
 
 import typer
 
-from probes.cli.arguments import ModelArgument, OutOption, PromptsOption
+from probes.cli.arguments import ModelArgument, OutOption, PromptsOption, SitesOption
 
 
 def collect(
     model: ModelArgument,
     prompts: PromptsOption,
     out: OutOption,
-    site: Annotated[
-        list[str] | None,
-        typer.Option("--site", help="For instance resid_post.2; default all. Repeatable."),
-    ] = None,
+    site: SitesOption = None,
     positions: Annotated[
         str, typer.Option(help="last, all, or a negative index from the end.")
     ] = "last",

@@ -4,17 +4,14 @@ from typing import Annotated
 
 import typer
 
-from probes.cli.arguments import ModelArgument, OutOption, PromptsOption, SeedOption
+from probes.cli.arguments import ModelArgument, OutOption, PromptsOption, SeedOption, SitesOption
 
 
 def patch(
     model: ModelArgument,
     prompts: PromptsOption,
     out: OutOption,
-    site: Annotated[
-        list[str] | None,
-        typer.Option("--site", help="For instance resid_post.2; default all. Repeatable."),
-    ] = None,
+    site: SitesOption = None,
     n_pairs: Annotated[int, typer.Option(help="Pairs to patch, spread over the families.")] = 24,
     seed: SeedOption = 0,
 ) -> None:

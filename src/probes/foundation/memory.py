@@ -1,4 +1,4 @@
-"""Keep freed memory in the process: training small models otherwise spends half its time on page faults.
+"""Keep freed memory in the process: training small models otherwise pays for page faults at every step.
 
 glibc hands large blocks back to the kernel at every free, and each training step asks for the same
 blocks again.

