@@ -8,13 +8,13 @@ import transformers
 from tiny_models import TEXTS
 
 from probes.foundation.errors import InputError, StageError
-from probes.models import forward, hooks, selftest
+from probes.models import anatomy, forward, hooks, selftest
 from probes.models.encoding import Batch, encode_texts
 from probes.models.loading import load
 from probes.models.selftest import doctor
 from probes.models.sites import residual_sites
 
-N_CHECKS = 8
+N_CHECKS = 9
 
 
 def failed(result):
@@ -25,7 +25,7 @@ def test_every_architecture_passes(model):
     result = doctor(model).require()
     assert len(result.checks) == N_CHECKS
     assert result.passed
-    for check in result.checks[:5] + result.checks[6:]:
+    for check in result.checks[:6] + result.checks[7:]:
         # Far below the tolerance: rounding, and nothing else.
         assert check.max_rel_error < 1e-5, check
 
@@ -75,11 +75,50 @@ def test_an_ignored_mask_is_found(llama, monkeypatch):
 
 
 def test_recording_the_wrong_layer_is_found(llama, monkeypatch):
-    blocks = hooks.blocks
-    monkeypatch.setattr(hooks, "blocks", lambda hf: [*blocks(hf)[1:], blocks(hf)[0]])
+    blocks = anatomy.blocks
+    monkeypatch.setattr(anatomy, "blocks", lambda hf: [*blocks(hf)[1:], blocks(hf)[0]])
     found = failed(doctor(llama))
     assert "recorded = Hugging Face hidden states" in found
     assert "bridge activations = recorded" in found
+
+
+def test_a_norm_that_is_overlooked_is_found(loaded, monkeypatch):
+    """Gemma adds what its post-norms give, not what attention and MLP give."""
+    bare = [dataclasses.replace(layout, attn_out=None, mlp_out=None) for layout in anatomy.LAYOUTS]
+    monkeypatch.setattr(anatomy, "LAYOUTS", bare)
+    assert failed(doctor(loaded["gemma2"])) == [
+        "resid_pre + attn_out + mlp_out = resid_post",
+        "bridge activations = recorded",
+    ]
+
+
+def test_another_z_is_found(llama, monkeypatch):
+    inner = anatomy._inner
+
+    def shifted(block):
+        places = inner(block)
+        return {**places, "z": dataclasses.replace(places["z"], at_input=False)}
+
+    monkeypatch.setattr(anatomy, "_inner", shifted)
+    assert failed(doctor(llama)) == ["bridge activations = recorded"]
+
+
+def test_a_kind_that_is_not_there_is_said(loaded):
+    notes = [check.note for check in doctor(loaded["gpt_neox"]).require().checks]
+    assert any("no resid_mid: attention and MLP both read resid_pre" in note for note in notes)
+
+
+def test_a_block_that_is_not_known_keeps_its_ends(llama, monkeypatch):
+    monkeypatch.setattr(anatomy, "LAYOUTS", ())
+    result = doctor(llama).require()
+    assert len(result.checks) == N_CHECKS - 1
+    assert "no attn_out: LlamaDecoderLayer (with self_attn, mlp," in result.checks[-2].note
+
+
+def test_low_precision_passes(checkpoints, architecture):
+    if architecture == "mixtral":
+        pytest.skip("one rounding of a router's scores sends a token to another expert")
+    doctor(load(checkpoints[architecture], dtype=torch.bfloat16)).require()
 
 
 def test_a_recording_that_changes_the_model_is_found(llama, monkeypatch):

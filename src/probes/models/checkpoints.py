@@ -1,7 +1,7 @@
 """A checkpoint is an untrusted folder: find it, refuse what could run code, know it by content."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +10,13 @@ from torch import Tensor
 
 from probes.foundation.digest import digest_bytes, digest_json, digest_tensors
 from probes.foundation.errors import InputError
+from probes.foundation.progress import bar
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".h5", ".msgpack")
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+ADAPTER_CONFIG = "adapter_config.json"
+NOT_COMPUTED = ("_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version")
 DOWNLOADED = ("*.safetensors", "*.json", "*.model", "*.txt", "*.jinja", "tokenizer*")
 NEVER_DOWNLOADED = tuple(f"*{suffix}" for suffix in PICKLES)
 
@@ -62,17 +65,16 @@ def check_safe(directory: Path | str) -> None:
     """Refuse a checkpoint that could run code when it is loaded, or that holds no safetensors.
 
     Looks at the files of the directory itself, which is all that loading reads. Raises `InputError`
-    for pickled weights (also a Trainer's `training_args.bin`), for missing safetensors and for
-    `auto_map` (remote code).
+    for pickled weights (also a Trainer's `training_args.bin`), for missing safetensors, for
+    `auto_map` (remote code), and for an adapter, which transformers would apply unasked.
     """
     directory = Path(directory)
-    pickles = sorted(file.name for file in directory.iterdir() if file.suffix.lower() in PICKLES)
-    if pickles:
+    refuse_pickles(directory)
+    if (directory / ADAPTER_CONFIG).is_file():
         raise InputError(
-            f"{directory} holds pickled files, which can run code when they are loaded: "
-            f"{', '.join(pickles)}. Refused. If you trust them, load the model in a sandbox, save "
-            "it with `model.save_pretrained(new_directory)`, which writes safetensors, and give "
-            "that; files of a training run (training_args.bin, optimizer.pt) can be deleted."
+            f"{directory} holds an adapter ({ADAPTER_CONFIG}). Give its base model as the model "
+            "and the adapter, in a directory of its own, as `adapter`; for a merged model, delete "
+            f"{ADAPTER_CONFIG} from its directory"
         )
     if not (directory / "config.json").is_file():
         raise InputError(f"{directory} is not a Hugging Face checkpoint: it has no config.json")
@@ -82,11 +84,23 @@ def check_safe(directory: Path | str) -> None:
             "model with `save_pretrained`; merge an adapter into its base model first."
         )
     for file in ("config.json", "tokenizer_config.json"):
-        if (directory / file).is_file() and "auto_map" in _read_object(directory / file):
+        if (directory / file).is_file() and "auto_map" in read_object(directory / file):
             raise InputError(
                 f"{directory / file} has `auto_map`: the checkpoint wants to run its own Python "
                 "code. Refused. Convert it to an architecture of transformers itself."
             )
+
+
+def refuse_pickles(directory: Path) -> None:
+    """Refuse a directory with a file that can run code when it is loaded, by its name alone."""
+    pickles = sorted(file.name for file in directory.iterdir() if file.suffix.lower() in PICKLES)
+    if pickles:
+        raise InputError(
+            f"{directory} holds pickled files, which can run code when they are loaded: "
+            f"{', '.join(pickles)}. Refused. If you trust them, load the model in a sandbox, save "
+            "it with `model.save_pretrained(new_directory)`, which writes safetensors, and give "
+            "that; files of a training run (training_args.bin, optimizer.pt) can be deleted."
+        )
 
 
 def weights_digest(directory: Path | str) -> str:
@@ -95,8 +109,22 @@ def weights_digest(directory: Path | str) -> str:
     Read from the files at every call, one tensor at a time, because a path is not an identity: a
     checkpoint saved again under the same name has another digest.
     """
-    with _OnDisk(Path(directory)) as tensors:
+    return files_digest(Path(directory), weight_files(Path(directory)))
+
+
+def files_digest(directory: Path, files: Sequence[str]) -> str:
+    """sha256 over the tensors of these safetensors files, as if they were one."""
+    with _OnDisk(directory, files) as tensors:
         return digest_tensors(tensors)
+
+
+def config_digest(directory: Path | str) -> str:
+    """sha256 over what config.json says of the computation: equal weights can mean other numbers.
+
+    Names, versions and the dtype of the files are left out; the dtype is chosen on loading.
+    """
+    config = read_object(Path(directory) / "config.json")
+    return digest_json({k: v for k, v in config.items() if k not in NOT_COMPUTED})
 
 
 def tokenizer_digest(tokenizer: Any) -> str:
@@ -120,12 +148,14 @@ def template_digest(tokenizer: Any) -> str | None:
 
 
 class _OnDisk(Mapping[str, Tensor]):
-    """The tensors of a checkpoint by name, read when asked for and not kept."""
+    """The tensors of some files by name, read when asked for and not kept, with a bar in bytes."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, files: Sequence[str]) -> None:
         self._handles: dict[str, Any] = {}
         self._file_of: dict[str, str] = {}
-        for file in weight_files(directory):
+        size = sum((directory / file).stat().st_size for file in files)
+        self._bar = bar(f"digest of {directory.name}", total=size)
+        for file in files:
             try:
                 handle = safetensors.safe_open(directory / file, framework="pt")
             except (safetensors.SafetensorError, OSError) as error:
@@ -142,11 +172,14 @@ class _OnDisk(Mapping[str, Tensor]):
         return self
 
     def __exit__(self, *error: object) -> None:
+        self._bar.close()
         for handle in self._handles.values():
             handle.__exit__(*error)
 
     def __getitem__(self, name: str) -> Tensor:
-        return self._handles[self._file_of[name]].get_tensor(name)
+        tensor: Tensor = self._handles[self._file_of[name]].get_tensor(name)
+        self._bar.update(tensor.nbytes)
+        return tensor
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._file_of)
@@ -161,7 +194,7 @@ def weight_files(directory: Path) -> list[str]:
         return [SINGLE]
     if not (directory / INDEX).is_file():
         raise InputError(f"{directory} holds no safetensors weights ({SINGLE} or {INDEX})")
-    files = sorted(set(_read_object(directory / INDEX).get("weight_map", {}).values()))
+    files = sorted(set(read_object(directory / INDEX).get("weight_map", {}).values()))
     odd = [file for file in files if Path(file).name != file or not file.endswith(".safetensors")]
     if odd or not files:
         raise InputError(f"{directory / INDEX} names files that cannot be shards: {odd}")
@@ -171,7 +204,8 @@ def weight_files(directory: Path) -> list[str]:
     return files
 
 
-def _read_object(path: Path) -> dict[str, Any]:
+def read_object(path: Path) -> dict[str, Any]:
+    """A JSON object from a file; `InputError` naming the file where it holds anything else."""
     try:
         value = json.loads(path.read_text())
     except ValueError as error:

@@ -11,10 +11,12 @@ from probes.foundation.errors import StageError
 
 @dataclasses.dataclass(frozen=True)
 class Check:
-    """One comparison. Errors are None where it could not be made; `note` then says why.
+    """One comparison. Errors are None where it was not made; `note` then says why.
 
-    max_rel_error: largest difference at a token over the largest entry at that token; this is what
-    `tolerance` bounds.
+    max_rel_error: largest difference at a token over the largest entry at that token (where `note`
+    says so: norm of the difference over all tokens relative to the norm); `tolerance` bounds it.
+    A comparison that cannot be made with this model at all, being spread or quantised, is skipped:
+    it is passed without an error, and shown as skipped.
     """
 
     check: str
@@ -23,6 +25,13 @@ class Check:
     tolerance: float
     passed: bool
     note: str = ""
+
+    @property
+    def verdict(self) -> str:
+        """pass, FAIL, or skip for a comparison that was not made."""
+        if self.passed:
+            return "skip" if self.max_rel_error is None else "pass"
+        return "FAIL"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,10 +61,11 @@ class SelfTest:
         width = max(len(check.check) for check in self.checks)
         lines = [f"self-test of {self.model} (weights {short(self.weights_digest)})"]
         for check in self.checks:
-            verdict = "pass" if check.passed else "FAIL"
             numbers = f"abs {_show(check.max_abs_error)}  rel {_show(check.max_rel_error)}"
             bound = f"tolerance {check.tolerance:.0e}"
-            lines.append(f"  {verdict}  {check.check:<{width}}  {numbers}  {bound}  {check.note}")
+            lines.append(
+                f"  {check.verdict}  {check.check:<{width}}  {numbers}  {bound}  {check.note}"
+            )
         return "\n".join(line.rstrip() for line in lines)
 
     __repr__ = __str__
@@ -65,7 +75,7 @@ class SelfTest:
             f"<th>{name}</th>" for name in ("", "check", "max abs", "max rel", "tolerance", "note")
         )
         body = "".join(
-            f"<tr><td>{'pass' if check.passed else '<b>FAIL</b>'}</td>"
+            f"<tr><td>{check.verdict if check.passed else '<b>FAIL</b>'}</td>"
             f"<td style='text-align:left'>{html.escape(check.check)}</td>"
             f"<td>{_show(check.max_abs_error)}</td><td>{_show(check.max_rel_error)}</td>"
             f"<td>{check.tolerance:.0e}</td>"

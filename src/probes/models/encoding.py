@@ -1,6 +1,7 @@
 """From prompts to padded batches whose numbers do not depend on the padding."""
 
 import dataclasses
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -135,3 +136,33 @@ def _appends_eos(tokenizer: Any) -> bool:
     with_special = tokenizer("a", add_special_tokens=True)["input_ids"]
     without = tokenizer("a", add_special_tokens=False)["input_ids"]
     return bool(with_special[-1:] == [tokenizer.eos_token_id] != without[-1:])
+
+
+def char_spans(
+    prompts: Sequence[Prompt], tokenizer: Any, pattern: re.Pattern[str]
+) -> list[tuple[int, int] | None]:
+    """Where a pattern's first match lies in each prompt, in tokens as `encode` gives them.
+
+    `(first, stop)`: every token that shares a character with the match (or with its first group,
+    if it has one); None where the text has no match. A chat is searched as rendered. Raises
+    `InputError` for a tokenizer that cannot say which characters a token came from.
+    """
+    if not getattr(tokenizer, "is_fast", False):
+        raise InputError(
+            f"{type(tokenizer).__name__} does not say which characters a token came from, so no "
+            "span can be located; use a checkpoint with a fast tokenizer (tokenizer.json)"
+        )
+    found: list[tuple[int, int] | None] = []
+    for prompt in prompts:
+        text = _render(prompt, tokenizer) if prompt.chat else prompt.text
+        match = pattern.search(text)
+        if match is None:
+            found.append(None)
+            continue
+        start, stop = match.span(1 if pattern.groups else 0)
+        offsets = tokenizer(text, add_special_tokens=not prompt.chat, return_offsets_mapping=True)[
+            "offset_mapping"
+        ]
+        inside = [i for i, (a, b) in enumerate(offsets) if a < stop and b > start and b > a]
+        found.append((inside[0], inside[-1] + 1) if inside else None)
+    return found

@@ -8,6 +8,7 @@ from torch import nn
 from probes.foundation.errors import InputError
 from probes.foundation.shapes import Logits, Residual
 from probes.models.encoding import Batch
+from probes.models.placement import input_device
 
 
 def logits(hf: Any, batch: Batch) -> Logits:
@@ -26,8 +27,7 @@ def inputs(module: nn.Module, batch: Batch) -> dict[str, Any]:
     Architectures that take no `position_ids` derive positions from the attention mask (or, with
     ALiBi, from distances), which is right on both padding sides; the self-test checks it.
     """
-    device = next(module.parameters()).device
-    batch = batch.to(device)
+    batch = batch.to(input_device(module))
     given = {"input_ids": batch.tokens, "attention_mask": batch.mask, "use_cache": False}
     if "position_ids" in inspect.signature(module.forward).parameters:
         given["position_ids"] = batch.position_ids

@@ -1,17 +1,19 @@
-"""Read and replace the residual stream of a plain Hugging Face model; no hook outlives a `with`."""
+"""Read and replace activations of a plain Hugging Face model; no hook outlives a `with`."""
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Int
-from torch import Tensor, nn
+from torch import Tensor
+from torch.utils.hooks import RemovableHandle
 
 from probes.foundation.errors import InputError, StageError
-from probes.models.sites import KINDS, Site
+from probes.models.anatomy import find
+from probes.models.attach import Act, attach, carrying_on
+from probes.models.sites import Site
 
-BLOCK_LISTS = ("layers", "h", "blocks")
 Edit = Callable[[Tensor], Tensor]
 
 
@@ -19,54 +21,51 @@ class _EnoughError(Exception):
     """Ends a forward pass once every wanted site was seen."""
 
 
-def blocks(hf: Any) -> list[nn.Module]:
-    """The decoder blocks of a causal language model, in order.
-
-    Raises `InputError` naming the architecture where they are not found under the known names.
-    """
-    decoder = hf.get_decoder() if hasattr(hf, "get_decoder") else hf
-    for name in BLOCK_LISTS:
-        found = getattr(decoder, name, None)
-        if isinstance(found, nn.ModuleList) and len(found) > 0:
-            return list(found)
-    raise InputError(
-        f"no decoder blocks found in {type(hf).__name__} ({type(decoder).__name__} has none of "
-        f"{', '.join(BLOCK_LISTS)}): this architecture is not supported"
-    )
-
-
 @contextlib.contextmanager
 def recording(
-    hf: Any, sites: Iterable[Site], *, select: Edit = torch.clone, stop: bool = False
+    hf: Any,
+    sites: Iterable[Site],
+    *,
+    select: Edit | Mapping[Site, Edit] = torch.clone,
+    stop: bool = False,
 ) -> Iterator[dict[Site, Tensor]]:
-    """Fill a dictionary with the residual stream at `sites` while the block runs a forward pass.
+    """Fill a dictionary with the activations at `sites` while the block runs a forward pass.
 
-    select: what to keep of each `[batch, pos, d_model]` tensor, called as soon as it is there. The
-        default copies all of it, so nothing that the model later does in place can change it;
+    select: what to keep of each `[batch, pos, width]` tensor, called as soon as it is there; one
+        function, or one per site. `anatomy.width` tells how z, recorded flat, parts into heads.
+        The default copies all of it, so nothing that the model later does in place can change it;
         gradients flow through the copy.
-    stop: end the forward pass (and the `with` block) as soon as every site was seen. Layers after
-        the last site are then never computed.
-    Raises `StageError` if the block ends and a site was not reached.
+    stop: end the forward pass (and the `with` block) as soon as every site was seen. What comes
+        after the last site is then never computed.
+    Raises `InputError` for a site that this architecture does not have, `StageError` if the block
+    ends and a site was not reached.
     """
     wanted = list(dict.fromkeys(sites))
     if not wanted:
         raise InputError("no site to record")
+    if isinstance(select, Mapping) and (lacking := [str(s) for s in wanted if s not in select]):
+        raise InputError(f"`select` has no function for {', '.join(lacking)}; give one per site")
     seen: dict[Site, Tensor] = {}
 
-    def keep(site: Site) -> Edit:
-        def hook(residual: Tensor) -> Tensor:
-            seen[site] = select(residual)
+    def keep(site: Site) -> Act:
+        chosen = select[site] if isinstance(select, Mapping) else select
+
+        def act(activation: Tensor) -> None:
+            seen[site] = chosen(activation)
             if stop and len(seen) == len(wanted):
                 raise _EnoughError
-            return residual
 
-        return hook
+        return act
 
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(contextlib.suppress(_EnoughError))
-        for site in wanted:
-            stack.enter_context(_hooked(hf, site, keep(site)))
-        yield seen
+    handles: list[RemovableHandle] = []
+    try:
+        for site, place in find(hf, wanted).items():
+            handles += attach(place, keep(site))
+        with contextlib.suppress(_EnoughError):
+            yield seen
+    finally:
+        for handle in handles:
+            handle.remove()
     missing = [str(site) for site in wanted if site not in seen]
     if missing:
         raise StageError(f"no forward pass reached {', '.join(missing)}: nothing was recorded")
@@ -74,28 +73,35 @@ def recording(
 
 @contextlib.contextmanager
 def editing(hf: Any, site: Site, edit: Edit) -> Iterator[None]:
-    """Pass the residual stream at `site` through `edit` in every forward pass of the block.
+    """Pass the activation at `site` through `edit` in every forward pass of the block.
 
-    `edit` gets `[batch, pos, d_model]` and returns a new tensor of that shape; writing into its
-    argument is an error, and so is a block in which the edit never happened.
+    `edit` gets `[batch, pos, width]` and returns a new tensor of that shape; writing into its
+    argument is an error, and so is a block in which the edit never happened. The model goes on with
+    the result everywhere: an edit at resid_mid reaches both the MLP and the stream behind it (in
+    `TransformerBridge` a hook there reaches the MLP alone).
     """
     n_edits = 0
 
-    def hook(residual: Tensor) -> Tensor:
+    def act(activation: Tensor) -> Tensor:
         nonlocal n_edits
-        version = _version(residual)
-        edited = edit(residual)
-        if _version(residual) != version:
+        version = _version(activation)
+        edited = edit(activation)
+        if _version(activation) != version:
             raise StageError(f"the edit at {site} wrote into its input; return a new tensor")
-        if edited.shape != residual.shape:
+        if edited.shape != activation.shape:
             raise InputError(
-                f"the edit at {site} returned shape {tuple(edited.shape)}, the residual stream has "
-                f"{tuple(residual.shape)}"
+                f"the edit at {site} returned shape {tuple(edited.shape)}, the activation has "
+                f"{tuple(activation.shape)}"
             )
         n_edits += 1
-        return edited.to(residual)
+        return edited.to(activation)
 
-    with _hooked(hf, site, hook):
+    with contextlib.ExitStack() as stack:
+        if site.kind == "resid_mid":
+            around = [site, Site("mlp_out", site.layer), Site("resid_post", site.layer)]
+            stack.enter_context(carrying_on(*find(hf, around).values()))
+        for handle in attach(find(hf, [site])[site], act):
+            stack.callback(handle.remove)
         yield
     if n_edits == 0:
         raise StageError(f"no forward pass reached {site}: nothing was edited")
@@ -108,10 +114,10 @@ def replacing(
     where: Bool[Tensor, "batch pos"] | Int[Tensor, "batch"],
     values: Tensor,
 ) -> Iterator[None]:
-    """Replace the residual stream at `site`, at chosen tokens, in every forward pass of the block.
+    """Replace the activation at `site`, at chosen tokens, in every forward pass of the block.
 
     where: a mask over the batch's tokens, or one column per row.
-    values: `[d_model]`, `[batch, d_model]` (one vector per row) or `[batch or 1, pos, d_model]`;
+    values: `[width]`, `[batch, width]` (one vector per row) or `[batch or 1, pos, width]`;
         the entries at chosen tokens are used.
     """
     if where.dtype == torch.bool and not where.any():
@@ -119,14 +125,14 @@ def replacing(
     if values.ndim == 2:
         values = values.unsqueeze(1)
 
-    def edit(residual: Tensor) -> Tensor:
-        mask = where if where.dtype == torch.bool else columns(where, residual.shape[1])
-        if mask.shape != residual.shape[:2]:
+    def edit(activation: Tensor) -> Tensor:
+        mask = where if where.dtype == torch.bool else columns(where, activation.shape[1])
+        if mask.shape != activation.shape[:2]:
             raise InputError(
                 f"the mask for {site} has shape {tuple(mask.shape)}, the batch has "
-                f"{tuple(residual.shape[:2])} tokens"
+                f"{tuple(activation.shape[:2])} tokens"
             )
-        return torch.where(mask.to(residual.device)[..., None], values.to(residual), residual)
+        return torch.where(mask.to(activation.device)[..., None], values.to(activation), activation)
 
     with editing(hf, site, edit):
         yield
@@ -137,38 +143,6 @@ def columns(positions: Int[Tensor, "batch"], n_pos: int) -> Bool[Tensor, "batch 
     if positions.min() < 0 or positions.max() >= n_pos:
         raise InputError(f"positions {positions.tolist()} are not all columns 0 to {n_pos - 1}")
     return positions[:, None] == torch.arange(n_pos, device=positions.device)
-
-
-@contextlib.contextmanager
-def _hooked(hf: Any, site: Site, act: Edit) -> Iterator[None]:
-    """Run `act` on the residual stream at `site` and let the model go on with what it returns."""
-    layers = blocks(hf)
-    if site.kind not in KINDS or not 0 <= site.layer < len(layers):
-        raise InputError(
-            f"no site {site}: kinds are {', '.join(KINDS)}, layers 0 to {len(layers) - 1}"
-        )
-    block = layers[site.layer]
-
-    def before(
-        _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        if args:
-            return (act(args[0]), *args[1:]), kwargs
-        return args, {**kwargs, "hidden_states": act(kwargs["hidden_states"])}
-
-    def after(_: nn.Module, __: tuple[Any, ...], output: Any) -> Any:
-        if isinstance(output, tuple):
-            return (act(output[0]), *output[1:])
-        return act(output)
-
-    if site.kind == "resid_pre":
-        handle = block.register_forward_pre_hook(before, with_kwargs=True)
-    else:
-        handle = block.register_forward_hook(after)
-    try:
-        yield
-    finally:
-        handle.remove()
 
 
 def _version(tensor: Tensor) -> int | None:

@@ -3,7 +3,9 @@
 import contextlib
 import dataclasses
 import html
-from collections.abc import Iterator
+import tempfile
+import weakref
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,17 +14,21 @@ import torch
 
 from probes.foundation.digest import short
 from probes.foundation.errors import InputError, unknown
-from probes.models.checkpoints import (
-    check_safe,
-    resolve,
-    tokenizer_digest,
-    weight_files,
-    weights_digest,
+from probes.models import adapters, checkpoints, quantised
+from probes.models.anatomy import blocks
+from probes.models.checkpoints import check_safe, resolve, tokenizer_digest
+from probes.models.placement import (
+    check_device,
+    check_placement,
+    input_device,
+    is_on_disk,
+    is_spread,
 )
-from probes.models.hooks import blocks
+from probes.models.pretrained import read_tokenizer, read_weights, write_weights
+from probes.models.source import Source, as_pairs
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-SLOW_BYTES = 2**30
+CPU = torch.device("cpu")
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -31,6 +37,8 @@ class Model:
 
     hf: in evaluation mode, its parameters without gradients (activations may still have them).
     name: what tables and figures call it. directory: where its files lie.
+    weights_digest: of the files, whatever they are computed in; with an adapter, of both.
+    source: what `load_from` needs to load it again; None for a model made by hand.
     """
 
     hf: Any
@@ -39,6 +47,7 @@ class Model:
     directory: Path
     weights_digest: str
     tokenizer_digest: str
+    source: Source | None = None
 
     @cached_property
     def n_layers(self) -> int:
@@ -50,11 +59,34 @@ class Model:
 
     @property
     def device(self) -> torch.device:
-        return next(self.hf.parameters()).device
+        """Where token ids must go; of a model that is spread, the others are accelerate's affair."""
+        return input_device(self.hf)
 
     @property
     def dtype(self) -> torch.dtype:
-        return next(self.hf.parameters()).dtype
+        """Of the residual stream, which is that of the embedding; quantised matrices differ."""
+        weight: torch.Tensor = next(self.hf.get_input_embeddings().parameters())
+        return weight.dtype
+
+    @property
+    def quantization(self) -> str | None:
+        """None, "8bit" or "4bit"."""
+        return self.source.quantization if self.source else None
+
+    @property
+    def compute(self) -> str:
+        """What the forward pass computes in, such as "bfloat16, products of int8"."""
+        return quantised.computes_in(self.quantization, self.dtype, self.device)
+
+    @property
+    def no_bridge(self) -> str | None:
+        """Why there can be no `bridge` of this model, or None where there can."""
+        if self.quantization is not None:
+            return f"its matrices are quantised ({self.quantization})"
+        if is_spread(self.hf):
+            places = dict.fromkeys(str(place) for place in self.hf.hf_device_map.values())
+            return f"it is spread over {', '.join(places)}"
+        return None
 
     @property
     def pad_id(self) -> int:
@@ -68,8 +100,15 @@ class Model:
         """This model as a TransformerLens `TransformerBridge`, weights unprocessed.
 
         The bridge rebuilds the module that it is given, so it gets a copy: this model stays plain,
-        and the two take twice the memory.
+        and the two take twice the memory. Raises `InputError` for a model that is spread or
+        quantised.
         """
+        if self.no_bridge:
+            raise InputError(
+                f"no bridge for {self.name}: the bridge needs a whole model on one device, and "
+                f"{self.no_bridge}. Agreement with TransformerLens is not checked for it; check "
+                "the same checkpoint, or a smaller one of its architecture, loaded plainly"
+            )
         from probes.models.lens import boot
 
         return boot(self.hf, self.tokenizer, str(self.directory.resolve()))
@@ -82,8 +121,8 @@ class Model:
             "layers": self.n_layers,
             "d_model": self.d_model,
             "vocabulary": int(self.hf.config.get_text_config().vocab_size),
-            "parameters": sum(parameter.numel() for parameter in self.hf.parameters()),
-            "dtype": str(self.dtype).removeprefix("torch."),
+            "parameters": int(self.hf.num_parameters()),
+            "dtype": self.compute,
             "device": str(self.device),
             "weights": short(self.weights_digest),
             "tokenizer": short(self.tokenizer_digest),
@@ -107,95 +146,129 @@ def load(
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
     label: str | None = None,
+    adapter: str | Path | None = None,
+    device_map: str | Mapping[str, int | str | torch.device] | None = None,
+    quantization: str | None = None,
 ) -> Model:
     """Load a checkpoint directory or hub id for reading, after refusing everything unsafe in it.
 
     dtype: what to compute in, whatever the files hold. label: a name for tables; by default the
-    name of the directory, or the hub id.
-    Raises `InputError` for an unknown name, an unsafe or incomplete checkpoint, an unknown device.
+    name of the directory, or the hub id, and "+" with that of the adapter.
+    adapter: directory or hub id of a LoRA adapter, merged into the weights in `dtype`, in memory.
+    device_map: for a model that does not fit one device: "auto", "balanced", "sequential", or a
+        dictionary from modules to devices and "disk"; instead of `device`.
+    quantization: "8bit" or "4bit" through bitsandbytes.
+    Raises `InputError` for an unknown name, an unsafe or incomplete checkpoint or adapter, an
+    unknown device, and a package that is missing.
     """
-    where = _device(device)
-    directory = resolve(name)
+    if dtype not in DTYPES.values():
+        raise unknown("dtype", dtype, DTYPES)
+    source = Source(
+        directory=_address(name),
+        label=label or "+".join(_short_name(part) for part in (name, adapter) if part is not None),
+        device=str(device),
+        dtype=str(dtype).removeprefix("torch."),
+        adapter=None if adapter is None else _address(adapter),
+        device_map=device_map if isinstance(device_map, str | None) else as_pairs(device_map),
+        quantization=quantization,
+    )
+    return _load(source, None)
+
+
+def load_from(source: Source, weights_digest: str) -> Model:
+    """Load the very model that another process had: `model.source` and `model.weights_digest`.
+
+    Raises `InputError` with both digests, before it loads, where other weights lie there now.
+    """
+    return _load(source, weights_digest)
+
+
+def _load(source: Source, expected: str | None) -> Model:
+    where, dtype = _check(source)
+    directory = resolve(source.directory)
     check_safe(directory)
-    digest = weights_digest(directory)
-    tokenizer = _load_tokenizer(directory)
-    hf = _load_weights(directory, dtype).to(where)
+    quantised.check_full_precision(directory)
+    digest = checkpoints.weights_digest(directory)
+    adapter = None
+    if source.adapter is not None:
+        adapter = resolve(source.adapter)
+        adapters.check_adapter(adapter)
+        digest = adapters.merged_digest(digest, adapter)
+    if expected is not None and digest != expected:
+        raise InputError(
+            f"the weights at {source.directory} are not those that were asked for: their digest "
+            f"is {digest}, not {expected}. Give the checkpoint from which it was made, or begin "
+            "anew with this one"
+        )
+    tokenizer = read_tokenizer(directory)
+    hf = _assemble(source, directory, adapter, where, dtype)
     blocks(hf)
     return Model(
         hf=hf,
         tokenizer=tokenizer,
-        name=label or (directory.resolve().name if Path(name).expanduser().is_dir() else str(name)),
+        name=source.label,
         directory=directory,
         weights_digest=digest,
         tokenizer_digest=tokenizer_digest(tokenizer),
+        source=source,
     )
 
 
-def _load_weights(directory: Path, dtype: torch.dtype) -> Any:
-    import transformers
+def _assemble(
+    source: Source, directory: Path, adapter: Path | None, where: torch.device, dtype: torch.dtype
+) -> Any:
+    """Weights, merged with the adapter, where they were asked to be and as small.
 
-    if dtype not in DTYPES.values():
-        raise unknown("dtype", dtype, DTYPES)
-    try:
-        with _quiet(directory):
-            hf, info = transformers.AutoModelForCausalLM.from_pretrained(
-                directory,
-                dtype=dtype,
-                use_safetensors=True,
-                trust_remote_code=False,
-                local_files_only=True,
-                output_loading_info=True,
-            )
-    except (ValueError, OSError, RuntimeError, KeyError) as error:
-        raise InputError(f"cannot load {directory} as a causal language model: {error}") from error
-    missing = sorted(info["missing_keys"]) + sorted(str(key) for key in info["mismatched_keys"])
-    if missing:
-        raise InputError(
-            f"{directory} lacks weights that its config.json asks for, which would be filled with "
-            f"random numbers: {', '.join(missing[:5])}{' ...' if len(missing) > 5 else ''}"
+    An adapter is merged on the CPU; a result that is then spread or quantised goes through
+    safetensors in a temporary folder, which lives for as long as weights are read from it.
+    """
+    if source.placement is None and source.quantization is None:
+        hf = read_weights(directory, dtype, device=where if adapter is None else CPU)
+        if adapter is not None:
+            hf = adapters.merge(hf, adapter).requires_grad_(False).to(where)
+        return hf
+    with contextlib.ExitStack() as cleanup:
+        folder = Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="probes-weights-")))
+        if adapter is not None:
+            merged = adapters.merge(read_weights(directory, dtype, device=CPU), adapter)
+            directory = folder / "merged"
+            write_weights(merged, directory)
+            del merged
+        hf = read_weights(
+            directory,
+            dtype,
+            device=where,
+            placement=source.placement,
+            quantization=source.quantization,
+            offload=folder,
         )
-    return hf.eval().requires_grad_(False)
+        if is_on_disk(hf):
+            weakref.finalize(hf, cleanup.pop_all().close)
+    return hf
 
 
-def _load_tokenizer(directory: Path) -> Any:
-    import transformers
-
-    try:
-        return transformers.AutoTokenizer.from_pretrained(
-            directory, trust_remote_code=False, local_files_only=True
-        )
-    except (ValueError, OSError, KeyError) as error:
-        raise InputError(
-            f"{directory} has no tokenizer that can be loaded ({error}); save one beside the "
-            "weights with `tokenizer.save_pretrained`"
-        ) from error
-
-
-@contextlib.contextmanager
-def _quiet(directory: Path) -> Iterator[None]:
-    """No bar from transformers for a checkpoint that is read in a moment."""
-    import transformers.utils.logging as log
-
-    size = sum((directory / name).stat().st_size for name in weight_files(directory))
-    if size > SLOW_BYTES or not log.is_progress_bar_enabled():
-        yield
-        return
-    log.disable_progress_bar()
-    try:
-        yield
-    finally:
-        log.enable_progress_bar()
+def _check(source: Source) -> tuple[torch.device, torch.dtype]:
+    """Refuse what can be refused before anything is read."""
+    if source.dtype not in DTYPES:
+        raise unknown("dtype", source.dtype, DTYPES)
+    if source.placement is not None:
+        check_placement(source.placement, source.device)
+    if source.quantization is not None:
+        quantised.check_quantization(source.quantization)
+    if source.adapter is not None:
+        adapters.check_peft()
+    return check_device(source.device), DTYPES[source.dtype]
 
 
-def _device(device: str | torch.device) -> torch.device:
-    choices = ["cpu"]
-    if torch.cuda.is_available():
-        choices += ["cuda", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
-    if torch.backends.mps.is_available():
-        choices.append("mps")
-    if str(device) not in choices:
-        raise unknown("device", str(device), choices)
-    return torch.device(device)
+def _address(name: str | Path) -> str:
+    """What finds the same folder from any other working directory; a hub id stays one."""
+    path = Path(name).expanduser()
+    return str(path.resolve()) if isinstance(name, Path) or path.exists() else name
+
+
+def _short_name(name: str | Path) -> str:
+    path = Path(name).expanduser()
+    return path.resolve().name if path.is_dir() else str(name)
 
 
 def _show(value: str | int) -> str:

@@ -16,7 +16,7 @@ from probes.foundation.digest import digest_json
 from probes.foundation.errors import InputError
 from probes.models.forward import check_lengths
 from probes.models.loading import Model
-from probes.models.sites import Site, parse_site, residual_sites
+from probes.models.sites import RESIDUAL, Site, parse_site, residual_sites
 from probes.patching.canary import TOLERANCE, check_noise, check_whole
 from probes.patching.cells import Runner
 from probes.patching.pairs import EncodedPair, PatchPair, digest_pairs, encode_pairs
@@ -95,7 +95,7 @@ def _sites(model: Model, sites: Sequence[Site | str] | None) -> list[Site]:
         return residual_sites(model.n_layers)
     if not sites:
         raise InputError("no site to patch; leave `sites` out for the whole residual stream")
-    parsed = [parse_site(str(site), model.n_layers) for site in sites]
+    parsed = [parse_site(str(site), model.n_layers, RESIDUAL) for site in sites]
     return sorted(set(parsed), key=lambda site: (site.depth, site.kind == "resid_pre"))
 
 

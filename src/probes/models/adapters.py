@@ -1,0 +1,153 @@
+"""LoRA adapters: an untrusted directory too; merged into the base, so that one plain model is left."""
+
+import contextlib
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from probes.foundation.digest import digest_json
+from probes.foundation.errors import InputError
+from probes.models.checkpoints import ADAPTER_CONFIG, files_digest, read_object, refuse_pickles
+
+WEIGHTS = "adapter_model.safetensors"
+# Keys of adapter_config.json that say nothing about the numbers.
+CIRCUMSTANCES = ("base_model_name_or_path", "revision", "inference_mode")
+# Keys that may have any value: they are honoured by merging, or mattered in training alone.
+UNDERSTOOD = (
+    *CIRCUMSTANCES,
+    *("task_type", "peft_type", "peft_version", "r", "lora_alpha", "lora_dropout", "use_rslora"),
+    *("target_modules", "target_parameters", "exclude_modules", "layers_to_transform"),
+    *("layers_pattern", "rank_pattern", "alpha_pattern", "fan_in_fan_out", "bias", "lora_bias"),
+    *("use_dora", "modules_to_save", "megatron_core", "loftq_config", "qalora_group_size"),
+)
+# Ways to start training that leave the base as it is; the others (PiSSA, OLoRA, LoftQ, CorDA)
+# change it, and an adapter that was saved as it is would be merged into the wrong weights.
+PLAIN_STARTS = (True, False, "gaussian", "orthogonal", "eva")
+UNSET: tuple[Any, ...] = (None, False, {}, [])
+
+
+def check_peft() -> None:
+    """Refuse to start where peft is not installed."""
+    try:
+        import peft  # noqa: F401
+    except ImportError as error:
+        raise InputError(
+            'adapters need peft, which is not installed: pip install "probes[peft]"'
+        ) from error
+
+
+def check_adapter(directory: Path) -> None:
+    """Refuse an adapter that could run code, is incomplete, or asks for more than merging can give.
+
+    Raises `InputError` for pickles, missing files, `auto_mapping` (it names Python code), an
+    adapter that is not LoRA, and any setting that is not known to be safe and to be in the merged
+    weights.
+    """
+    refuse_pickles(directory)
+    for file in (ADAPTER_CONFIG, WEIGHTS):
+        if not (directory / file).is_file():
+            raise InputError(
+                f"{directory} is not a LoRA adapter: it has no {file}. Save one with peft's "
+                "`save_pretrained`, which writes both"
+            )
+    settings = read_object(directory / ADAPTER_CONFIG)
+    if settings.get("auto_mapping"):
+        raise InputError(
+            f"{directory / ADAPTER_CONFIG} has `auto_mapping`, which names Python code to import "
+            "for its base. Refused. An adapter trained with task_type='CAUSAL_LM' has none; in "
+            "one that you trust, set it to null"
+        )
+    if settings.get("peft_type") != "LORA":
+        raise InputError(
+            f"{directory} is an adapter of type {settings.get('peft_type')!r}; only LORA can be "
+            "merged here"
+        )
+    start = settings.get("init_lora_weights", True)
+    if start not in PLAIN_STARTS:
+        raise InputError(
+            f"{directory} was trained from init_lora_weights={start!r}, which changes the base "
+            "model too. Save it again as a plain LoRA with peft's "
+            "`save_pretrained(..., path_initial_model_for_weight_conversion=...)`"
+        )
+    others = {
+        key: value
+        for key, value in settings.items()
+        if key not in (*UNDERSTOOD, "init_lora_weights") and value not in UNSET
+    }
+    if others:
+        raise InputError(
+            f"{directory / ADAPTER_CONFIG} asks for {', '.join(map(repr, sorted(others)))}, which "
+            "is not known to be safe and to be whole in the merged weights. Merge it yourself with "
+            "peft and give the merged checkpoint"
+        )
+
+
+def merged_digest(base_digest: str, directory: Path) -> str:
+    """sha256 that stands for the merged weights: over the base, the adapter and its settings."""
+    settings = read_object(directory / ADAPTER_CONFIG)
+    return digest_json(
+        {
+            "base": base_digest,
+            "adapter": files_digest(directory, [WEIGHTS]),
+            "config": {k: _ordered(v) for k, v in settings.items() if k not in CIRCUMSTANCES},
+        }
+    )
+
+
+def merge(hf: Any, directory: Path) -> Any:
+    """The model with the adapter added to its weights, W + (alpha / r) B A; `hf` is used up.
+
+    Computed in the dtype of the model. Raises `InputError` where the adapter does not fit: other
+    shapes, a module that the base has not, a tensor too many or too few, or embeddings that the
+    base shares with its unembedding (merging one would change the other).
+    """
+    import peft
+    import safetensors.torch
+
+    shapes = _shapes(hf)
+    tied = hf.config.get_text_config().tie_word_embeddings
+    ends = _ends(hf)
+    with _refusing(directory), warnings.catch_warnings():
+        # Of a base under another path, of Conv1D (and puts it right), and of shared embeddings,
+        # which are an error below.
+        warnings.filterwarnings("ignore", category=UserWarning, module="peft")
+        config = peft.LoraConfig.from_pretrained(str(directory))
+        adapted = peft.get_peft_model(hf, config, low_cpu_mem_usage=True)
+        if tied and ends != _ends(hf):
+            raise ValueError("it changes an embedding that is shared with the unembedding")
+        tensors = safetensors.torch.load_file(directory / WEIGHTS)
+        loaded: Any = peft.set_peft_model_state_dict(adapted, tensors, low_cpu_mem_usage=True)
+        lacking = [name for name, value in adapted.named_parameters() if value.is_meta]
+        if lacking or loaded.unexpected_keys:
+            raise ValueError(
+                f"tensors that it lacks: {lacking[:3]}, that have no place: "
+                f"{loaded.unexpected_keys[:3]}"
+            )
+        merged = adapted.merge_and_unload(safe_merge=True)
+        if _shapes(merged) != shapes:
+            raise ValueError("the merged model has other weights than the base")
+    return merged
+
+
+@contextlib.contextmanager
+def _refusing(directory: Path) -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, KeyError, RuntimeError, TypeError) as error:
+        raise InputError(f"the adapter {directory} does not fit its base model: {error}") from error
+
+
+def _shapes(hf: Any) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(value.shape) for name, value in hf.state_dict().items()}
+
+
+def _ends(hf: Any) -> tuple[type, type]:
+    return type(hf.get_input_embeddings()), type(hf.get_output_embeddings())
+
+
+def _ordered(value: Any) -> Any:
+    """Names in alphabetical order: peft keeps them as a set, and saves them in any order."""
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return sorted(value)
+    return value
