@@ -1,0 +1,129 @@
+"""What a benchmark found: one row per measurement, with what it is held against and whether it got there."""
+
+import dataclasses
+import html
+from typing import Any
+
+import pandas as pd
+
+from probes.benchmarks.timing import Rate
+
+COLUMNS = (
+    "job",
+    "contender",
+    "metric",
+    "value",
+    "low",
+    "high",
+    "unit",
+    "against",
+    "ratio",
+    "asked",
+    "reached",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Asked:
+    """What a ratio must be: sense is ">=", ">" or "<="."""
+
+    sense: str
+    bound: float
+
+    def met(self, ratio: float) -> bool:
+        match self.sense:
+            case ">=":
+                return ratio >= self.bound
+            case ">":
+                return ratio > self.bound
+            case "<=":
+                return ratio <= self.bound
+        raise ValueError(f"no such sense: {self.sense!r}")
+
+    def __str__(self) -> str:
+        return f"{self.sense} {self.bound:g}"
+
+
+def row(
+    job: str,
+    contender: str,
+    metric: str,
+    value: Rate | float,
+    unit: str,
+    *,
+    against: str = "",
+    ratio: float | None = None,
+    asked: Asked | None = None,
+    judged: bool = True,
+) -> dict[str, Any]:
+    """One measurement. low and high are the slowest and the fastest repetition.
+
+    judged: False for a smoke run, whose ratios say nothing: then `reached` stays empty.
+    """
+    rate = value if isinstance(value, Rate) else Rate(value, value, value)
+    reached = ""
+    if judged and asked is not None and ratio is not None:
+        reached = "yes" if asked.met(ratio) else "no"
+    return {
+        "job": job,
+        "contender": contender,
+        "metric": metric,
+        "value": rate.median,
+        "low": rate.low,
+        "high": rate.high,
+        "unit": unit,
+        "against": against,
+        "ratio": ratio,
+        "asked": str(asked) if asked else "",
+        "reached": reached,
+    }
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Benchmark:
+    """The rows of one run and the facts that they hold for.
+
+    table: columns as in `COLUMNS`. facts: machine, threads, model, prompts, repetitions.
+    """
+
+    table: pd.DataFrame
+    facts: dict[str, Any]
+
+    @property
+    def shown(self) -> pd.DataFrame:
+        """The table as text, for a screen."""
+        found = pd.DataFrame(index=self.table.index)
+        found["job"] = self.table["job"]
+        found["contender"] = self.table["contender"]
+        found["measured [low, high]"] = [
+            _measured(*cells) for cells in self.table[["value", "low", "high", "unit"]].to_numpy()
+        ]
+        found["ratio"] = ["" if pd.isna(r) else f"{r:.3g}" for r in self.table["ratio"]]
+        for name in ("against", "asked", "reached"):
+            found[name] = self.table[name]
+        return found
+
+    @property
+    def fell_short(self) -> pd.DataFrame:
+        """Rows that were asked for more than they reached."""
+        return self.table[self.table["reached"] == "no"]
+
+    @property
+    def header(self) -> str:
+        """The facts, a line each."""
+        return "\n".join(f"{name}: {value}" for name, value in self.facts.items())
+
+    def __repr__(self) -> str:
+        return f"{self.header}\n\n{self.shown.to_string(index=False)}"
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{html.escape(self.header)}</pre>{self.shown.to_html(index=False)}"
+
+
+def _measured(value: float, low: float, high: float, unit: str) -> str:
+    if unit == "bytes/s":
+        value, low, high, unit = value / 1e6, low / 1e6, high / 1e6, "MB/s"
+    if unit == "bytes":
+        value, low, high, unit = value / 2**20, low / 2**20, high / 2**20, "MiB"
+    spread = "" if low == value == high else f" [{low:.4g}, {high:.4g}]"
+    return f"{value:.4g}{spread} {unit}"

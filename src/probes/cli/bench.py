@@ -1,0 +1,56 @@
+"""`probes bench`: speed and memory against peers and physical limits, measured in one run."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from probes.cli.arguments import SeedOption
+
+app = typer.Typer(
+    help="Measure speed and memory against peers and limits, in one run.", no_args_is_help=True
+)
+
+
+@app.callback()
+def bench() -> None:
+    """Measure speed and memory against peers and limits, in one run."""
+
+
+@app.command("collect")
+def collect(
+    out: Annotated[Path, typer.Option("--out", help="Folder for the table.")] = Path("runs/bench"),
+    part: Annotated[
+        list[str] | None,
+        typer.Option("--part", help="forward, reading or memory; default all. Repeatable."),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Own checkpoint; default a random Llama of 30M parameters.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu, or cuda: then 1.2B in bfloat16.")] = "cpu",
+    prompts: Annotated[
+        int | None, typer.Option("--prompts", help="How many; default 80, on cuda 512.")
+    ] = None,
+    token_budget: Annotated[int, typer.Option(help="Padded tokens per forward pass.")] = 8192,
+    repeats: Annotated[int | None, typer.Option(help="Timed repetitions; default 3.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="A smoke run of seconds.")] = False,
+    seed: SeedOption = 0,
+) -> None:
+    """Collection against the bare model, the disk, TransformerLens, Hugging Face and nnsight."""
+    from probes.benchmarks.collecting import PARTS, TABLE, bench_collect
+    from probes.cli.show import show_table
+
+    found = bench_collect(
+        out,
+        parts=part or PARTS,
+        model=model,
+        device=device,
+        n_prompts=prompts,
+        token_budget=token_budget,
+        repeats=repeats,
+        quick=quick,
+        seed=seed,
+    )
+    print(f"{found.header}\n")
+    show_table(found.shown)
+    print(f"\nTable: {out / TABLE}")
