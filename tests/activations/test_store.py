@@ -6,20 +6,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from random_llama import make_checkpoint
-from safetensors.numpy import load_file
 
 from probes.activations.collect import collect
 from probes.activations.store import ActivationStore
-from probes.foundation import artifact
-from probes.foundation.errors import InputError, IntegrityError, StageError
-from probes.models.loading import load
+from probes.foundation.errors import InputError, IntegrityError
 
 
 @pytest.fixture(scope="module")
 def finished(model, prompts, tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("finished") / "store"
-    collect(model, prompts, path, positions="all", shard_prompts=5)
+    collect(model, prompts, path, positions="all", shard_tokens=150)
     return path
 
 
@@ -29,51 +25,24 @@ def folder(finished, tmp_path) -> Path:
     return Path(shutil.copytree(finished, tmp_path / "store"))
 
 
-def test_reads_what_plain_safetensors_reads(finished):
-    store = ActivationStore.open(finished)
-    shards = [load_file(finished / record.file) for record in store.manifest.shards]
-    expected = np.concatenate([shard["resid_post.1"] for shard in shards])
-    np.testing.assert_array_equal(store.rows("resid_post.1"), expected)
-    np.testing.assert_array_equal(store.rows("blocks.1.hook_resid_post"), expected)
-    ends = np.concatenate([[0], store.prompts["n_tokens"].cumsum()])
-    for i in range(store.manifest.n_prompts):
-        np.testing.assert_array_equal(
-            store.tokens("resid_post.1", i), expected[ends[i] : ends[i + 1]]
-        )
+def files(folder: Path) -> list[Path]:
+    found = [*folder.glob("*.safetensors"), *folder.glob("*.parquet")]
+    assert {file.name.split("-")[0] for file in found} == {"shard", "layout", "index", "prompts"}
+    return found
 
 
-def test_other_weights_are_refused_with_both_digests(finished, model, tmp_path):
+def flip(file: Path) -> None:
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+
+
+def test_other_weights_are_refused_with_both_digests(finished, model, other_model):
     assert ActivationStore.open(finished, model.weights_digest).verify()
-    other = load(make_checkpoint(tmp_path / "other", seed=1))
     with pytest.raises(InputError) as refused:
-        ActivationStore.open(finished, other.weights_digest)
+        ActivationStore.open(finished, other_model.weights_digest)
     assert model.weights_digest in str(refused.value)
-    assert other.weights_digest in str(refused.value)
-
-
-def test_a_checkpoint_saved_again_at_the_same_path_is_another_model(checkpoint, prompts, tmp_path):
-    """The trap of caches keyed by name: same path, same label, new weights."""
-    path = Path(shutil.copytree(checkpoint, tmp_path / "model"))
-    store = collect(load(path), prompts, tmp_path / "s")
-    make_checkpoint(path, seed=1)
-    resaved = load(path)
-    with pytest.raises(InputError, match="weights_digest: there"):
-        collect(resaved, prompts, tmp_path / "s")
-    with pytest.raises(InputError, match="other weights"):
-        ActivationStore.open(store.path, resaved.weights_digest)
-
-
-def test_another_key_is_refused_with_both_keys_and_what_differs(finished, model, prompts):
-    before = (finished / "manifest.json").read_bytes()
-    key = ActivationStore.open(finished).manifest.key
-    with pytest.raises(InputError) as refused:
-        collect(model, prompts, finished, positions="last", shard_prompts=5)
-    assert key in str(refused.value)
-    assert "positions: there all, asked last" in str(refused.value)
-    assert "sites" not in str(refused.value)
-    with pytest.raises(InputError, match="prompts_digest"):
-        collect(model, prompts[1:], finished, positions="all", shard_prompts=5)
-    assert (finished / "manifest.json").read_bytes() == before
+    assert other_model.weights_digest in str(refused.value)
 
 
 def test_a_directory_with_other_things_is_left_alone(model, prompts, tmp_path):
@@ -85,106 +54,135 @@ def test_a_directory_with_other_things_is_left_alone(model, prompts, tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["thesis.txt"]
 
 
-def test_a_truncated_shard_is_found_on_opening(folder):
-    shard = folder / "shard-00001.safetensors"
-    shard.write_bytes(shard.read_bytes()[:-1])
-    with pytest.raises(IntegrityError, match=r"shard-00001.safetensors has \d+ bytes"):
-        ActivationStore.open(folder)
-    shard.unlink()
-    with pytest.raises(IntegrityError, match=r"shard-00001.safetensors is missing"):
-        ActivationStore.open(folder)
+def test_every_cut_or_missing_file_is_found_on_opening(finished, folder):
+    for file in files(folder):
+        whole = file.read_bytes()
+        file.write_bytes(whole[:-1])
+        with pytest.raises(IntegrityError, match=rf"{file.name} has \d+ bytes, the manifest says"):
+            ActivationStore.open(folder)
+        file.unlink()
+        with pytest.raises(IntegrityError, match=rf"{file.name} is missing"):
+            ActivationStore.open(folder)
+        file.write_bytes(whole)
+    assert len(ActivationStore.open(folder)) == len(ActivationStore.open(finished))
 
 
-def test_a_flipped_bit_is_found_by_verify_and_by_asking_again(folder, model, prompts):
-    shard = folder / "shard-00001.safetensors"
-    data = bytearray(shard.read_bytes())
-    data[-1] ^= 1
-    shard.write_bytes(data)
+def test_a_flipped_bit_in_any_file_is_found_by_verify(folder):
+    for file in files(folder):
+        flip(file)
+        with pytest.raises(IntegrityError, match=rf"{file.name} was changed after it was written"):
+            ActivationStore.open(folder).verify()
+        flip(file)
+    ActivationStore.open(folder).verify()
+
+
+def test_the_same_collection_makes_cut_and_missing_shards_again(finished, folder, model, prompts):
+    shards = sorted(folder.glob("shard-*"))
+    shards[0].unlink()
+    shards[1].write_bytes(shards[1].read_bytes()[:-1])
+    kept = {file.name: file.stat().st_mtime_ns for file in shards[2:]}
+    collect(model, prompts, folder, positions="all", shard_tokens=150).verify()
+    for file in finished.iterdir():
+        if file.name != "provenance.json":
+            assert (folder / file.name).read_bytes() == file.read_bytes()
+    assert {name: (folder / name).stat().st_mtime_ns for name in kept} == kept
+
+
+def test_a_flipped_bit_is_found_whenever_what_it_spoils_is_read_whole(folder):
+    spoiled = {
+        "shard": lambda store: [store.rows(site) for site in store.sites],
+        "layout": lambda store: store.row_index,
+        "prompts": lambda store: store.prompts,
+        "index": lambda store: store,
+    }
+    for file in files(folder):
+        flip(file)
+        read = spoiled[file.name.split("-")[0]]
+        with pytest.raises(IntegrityError, match=file.name):
+            read(ActivationStore.open(folder))
+        flip(file)
+
+
+def test_a_file_that_goes_after_opening_is_named(folder):
     store = ActivationStore.open(folder)
-    with pytest.raises(IntegrityError, match="was changed after it was written"):
-        store.verify()
-    with pytest.raises(IntegrityError, match="was changed after it was written"):
-        collect(model, prompts, folder, positions="all", shard_prompts=5)
+    for shard in folder.glob("shard-*"):
+        shard.write_bytes(shard.read_bytes()[:100])
+    with pytest.raises(IntegrityError, match=r"shard-.*safetensors"):
+        store.tokens("resid_post.0", 0)
+    for shard in folder.glob("shard-*"):
+        shard.unlink()
+    for read in (lambda: store.tokens("resid_post.0", 0), lambda: store.rows("resid_post.0")):
+        with pytest.raises(IntegrityError, match=r"shard-.*safetensors is missing"):
+            read()
+
+
+def edits(manifest: dict) -> list[tuple[str, object]]:
+    """One change to each value of a manifest that decides what is read, as (description, undo)."""
+    part = manifest["parts"][0]
+    one, two = part["groups"][:2]
+    return [
+        ("origin", lambda: manifest["origin"].update(weights_digest="0" * 64)),
+        ("dtype", lambda: manifest["origin"].update(dtype="float16")),
+        ("width", lambda: manifest["widths"].update({"resid_post.1": [16]})),
+        ("n_rows", lambda: one.update(n_rows=one["n_rows"] - 1)),
+        ("first_group", lambda: part.update(first_group=1)),
+        ("prompts", lambda: part["prompts"].update(sha256="0" * 64)),
+        ("start", lambda: one["shards"][0]["starts"].__setitem__(0, 0)),
+        ("check", lambda: one["shards"][0]["checks"].__setitem__(0, "0" * 16)),
+        ("swap", lambda: (one.update(shards=two["shards"]), two.update(shards=[]))),
+        ("lost group", lambda: part["groups"].pop()),
+    ]
 
 
 def test_an_edited_manifest_is_refused(folder):
     file = folder / "manifest.json"
+    text = file.read_text()
+    for number, (name, _) in enumerate(edits(json.loads(text))):
+        manifest = json.loads(text)
+        edits(manifest)[number][1]()
+        assert manifest != json.loads(text)
+        file.write_text(json.dumps(manifest))
+        with pytest.raises(IntegrityError, match="was edited"):
+            ActivationStore.open(folder)
+            pytest.fail(name)
+
+
+def test_a_manifest_of_another_kind_or_version_is_refused(folder, model, prompts):
+    file = folder / "manifest.json"
     manifest = json.loads(file.read_text())
-    manifest["made_from"]["weights_digest"] = "0" * 64
-    file.write_text(json.dumps(manifest))
-    with pytest.raises(IntegrityError, match="was edited"):
+    for field, value in (("schema_version", 1), ("kind", "other")):
+        file.write_text(json.dumps({**manifest, field: value}))
+        with pytest.raises(IntegrityError, match=r"this package reads 'activations', version 2"):
+            ActivationStore.open(folder)
+        with pytest.raises(IntegrityError, match=r"this package reads"):
+            collect(model, prompts, folder, positions="all")
+    file.write_text(json.dumps({**manifest, "more": 1}))
+    with pytest.raises(IntegrityError, match="more"):
         ActivationStore.open(folder)
-    manifest["schema_version"] = 2
-    file.write_text(json.dumps(manifest))
-    with pytest.raises(IntegrityError, match="schema version 2"):
-        ActivationStore.open(folder)
-    file.write_text("{")
-    with pytest.raises(IntegrityError, match="not JSON"):
-        ActivationStore.open(folder)
+    for text, said in (("{", "not JSON"), ("[]", "not a JSON object")):
+        file.write_text(text)
+        with pytest.raises(IntegrityError, match=said):
+            ActivationStore.open(folder)
 
 
-def test_nothing_and_an_interrupted_collection_are_not_stores(folder, tmp_path):
-    with pytest.raises(InputError, match=r"no manifest\.json"):
+def test_nothing_is_not_a_store(tmp_path):
+    with pytest.raises(InputError, match=r"there is no manifest\.json"):
         ActivationStore.open(tmp_path / "nowhere")
-    (folder / "manifest.json").rename(folder / "unfinished.json")
-    with pytest.raises(InputError, match="was interrupted"):
-        ActivationStore.open(folder)
-
-
-def test_questions_the_store_cannot_answer_list_what_it_can(finished, model, prompts, tmp_path):
-    store = ActivationStore.open(finished)
-    with pytest.raises(InputError, match="layers 0 to 2"):
-        store.rows("resid_post.9")
-    with pytest.raises(InputError, match=r"Choose one of: resid_pre\.0, resid_post\.0"):
-        store.rows("resid_pre.2")
-    with pytest.raises(InputError, match="0 to 11"):
-        store.tokens("resid_post.0", 12)
-    with pytest.raises(InputError, match="position=-1"):
-        store.matrix("resid_post.0")
-    with pytest.raises(InputError, match="no token at position 900"):
-        store.matrix("resid_post.0", position=900)
-    last = collect(model, prompts, tmp_path / "last")
-    with pytest.raises(InputError, match="one position per prompt"):
-        last.matrix("resid_post.0", position=0)
 
 
 def test_it_shows_itself(finished):
     store = ActivationStore.open(finished)
-    assert "12 (6 triggered)" in repr(store)
+    assert "sequences=12" in repr(store)
     assert "resid_pre.0 to resid_post.2 (4)" in store._repr_html_()
+    assert f"all ({store.n_rows} rows)" in store._repr_html_()
 
 
-def test_a_full_disk_stops_the_collection_and_loses_nothing(model, prompts, tmp_path, monkeypatch):
-    """Real ENOSPC from the kernel: temporary files from the third on lead to /dev/full."""
-    named = artifact._temporary_name
-    n_files = 0
-
-    def onto_a_full_disk(path: Path) -> Path:
-        nonlocal n_files
-        temporary = named(path)
-        n_files += path.suffix == ".safetensors"
-        if n_files > 1:
-            temporary.symlink_to("/dev/full")
-        return temporary
-
-    monkeypatch.setattr(artifact, "_temporary_name", onto_a_full_disk)
-    with pytest.raises(StageError, match=r"the disk is full while writing .*shard-00001"):
-        collect(model, prompts, tmp_path / "s", shard_prompts=5)
-    monkeypatch.undo()
-    kept = (tmp_path / "s" / "shard-00000.safetensors").stat().st_mtime_ns
-    store = collect(model, prompts, tmp_path / "s", shard_prompts=5).verify()
-    assert (store.path / "shard-00000.safetensors").stat().st_mtime_ns == kept
-
-
-def test_a_read_only_disk_is_named(model, prompts):
-    """sysfs refuses new directories even to root."""
-    with pytest.raises(StageError, match=r"no permission|read-only"):
-        collect(model, prompts, "/sys/kernel/probes-store")
-
-
-def test_two_collections_cannot_share_a_directory(model, prompts, tmp_path):
-    from probes.activations.place import claimed
-
-    with claimed(tmp_path / "s"), pytest.raises(StageError, match="another process"):
-        collect(model, prompts, tmp_path / "s")
-    collect(model, prompts, tmp_path / "s")
+def test_the_key_follows_what_decides_the_numbers(finished, model, prompts, tmp_path):
+    """Sites, sequences and their order; not where the rows lie, nor in how many steps they came."""
+    store = ActivationStore.open(finished)
+    again = collect(model, prompts, tmp_path / "again", positions="all", token_budget=60)
+    assert again.key == store.key
+    assert again.where(np.arange(12)).key == store.key
+    others = [store.where([0, 1]), store.where([1, 0]), store.at(["resid_post.1"])]
+    others.append(collect(model, prompts, tmp_path / "last"))
+    assert len({store.key, *(other.key for other in others)}) == 5

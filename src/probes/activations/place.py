@@ -3,66 +3,147 @@
 import contextlib
 import fcntl
 import os
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from probes.activations.format import UNFINISHED
-from probes.activations.spec import Spec
-from probes.activations.store import ActivationStore, read_manifest
+from probes.activations.files import check_digest, check_size, has_size
+from probes.activations.format import (
+    FINISHED,
+    MANIFEST,
+    PROVENANCE,
+    UNFINISHED,
+    Manifest,
+    read_manifest,
+)
+from probes.activations.names import check_names, kind_of
+from probes.activations.origin import Origin
 from probes.foundation.artifact import TEMPORARY, write_text
 from probes.foundation.digest import short
-from probes.foundation.errors import InputError, StageError
+from probes.foundation.errors import InputError
+from probes.foundation.progress import PATIENCE_S
+
+POLL_S = 0.1
 
 
 @contextlib.contextmanager
 def claimed(path: Path) -> Iterator[None]:
-    """Hold the directory against a second collection; the claim ends with the process."""
+    """Hold the directory against every other writer; waits for one that is there before.
+
+    The claim ends with the process, however it ends. Readers need none.
+    """
     if path.exists() and not path.is_dir():
         raise InputError(f"{path} is a file; a store is a directory. Choose another place")
     path.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise StageError(f"another process is collecting into {path}; wait for it") from None
+        _lock(descriptor, path)
         yield
     finally:
+        # Closing alone would leave the claim to any process that was forked meanwhile.
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
         os.close(descriptor)
 
 
-def is_finished(path: Path, spec: Spec) -> bool:
-    """Whether this very store lies here; prepares an empty place, and refuses one that is taken.
+def _lock(descriptor: int, path: Path) -> None:
+    started, told = time.monotonic(), False
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if not told and time.monotonic() - started > PATIENCE_S:
+                print(f"another process writes into {path}; waiting for it", file=sys.stderr)
+                told = True
+            time.sleep(POLL_S)
+        else:
+            return
 
-    Raises `InputError` with both keys for another store, finished or not, and for a directory that
-    holds anything else; `IntegrityError` for a finished store that was damaged.
+
+def prepare(path: Path, origin: Origin) -> Manifest | None:
+    """The manifest of the store that lies here, or None in an empty place, which is now taken.
+
+    Shards that are missing or cut are left out of it, so that they count as lacking. Raises
+    `InputError` with the fields that differ for a store of another origin, finished or with finished
+    shards, and for a directory that holds anything else; `IntegrityError` for a store whose tables
+    or layouts are damaged.
     """
     manifest = read_manifest(path)
     if manifest is not None:
-        _refuse_other(path, manifest.made_from, spec)
-        ActivationStore.open(path).verify()
-        return True
+        check_names(manifest, path)
+        _refuse_other(path, manifest.origin, origin)
+        for part in manifest.parts:
+            check_digest(path, part.index)
+            check_size(path, part.prompts)
+            for group in part.groups:
+                check_size(path, group.layout)
+        return _without_cut_shards(path, manifest)
     if (path / UNFINISHED).exists():
-        _refuse_other(path, Spec.from_file(path / UNFINISHED), spec)
-        return False
+        there = Origin.from_file(path / UNFINISHED)
+        if there.digest == origin.digest:
+            return None
+        if any(path.glob(f"*{FINISHED}")):
+            _refuse_other(path, there, origin)
+        for file in path.iterdir():  # nothing was computed for it yet: the place is free
+            if kind_of(file.name) is not None:
+                file.unlink()
     foreign = [file.name for file in path.iterdir() if not file.name.startswith(TEMPORARY)]
     if foreign:
         raise InputError(
             f"{path} is not an activation store and not empty ({', '.join(sorted(foreign)[:3])}); "
             "choose another directory"
         )
-    write_text(path / UNFINISHED, spec.to_json())
-    return False
+    write_text(path / UNFINISHED, origin.to_json())
+    return None
 
 
-def clean(path: Path) -> None:
-    """Remove what only a collection under way needs, now that the manifest is there."""
-    for pattern in (f"{TEMPORARY}*", "*.finished.json", UNFINISHED):
-        for file in path.glob(pattern):
-            file.unlink()
+def _without_cut_shards(path: Path, manifest: Manifest) -> Manifest:
+    """The manifest without the shards that are gone or shorter; all others as they are."""
+    cut = {
+        shard.file
+        for group in manifest.groups
+        for shard in group.shards
+        if not has_size(path, shard)
+    }
+    if not cut:
+        return manifest
+    parts = tuple(
+        part.model_copy(
+            update={
+                "groups": tuple(
+                    group.model_copy(
+                        update={"shards": tuple(s for s in group.shards if s.file not in cut)}
+                    )
+                    for group in part.groups
+                )
+            }
+        )
+        for part in manifest.parts
+    )
+    return manifest.model_copy(update={"parts": parts})
 
 
-def _refuse_other(path: Path, there: Spec, asked: Spec) -> None:
+def clean(path: Path, manifest: Manifest) -> None:
+    """Remove what only a collection under way needs, now that the manifest names its shards.
+
+    Shards of other interrupted collections stay, so that these can go on; `gc` removes them.
+    """
+    (path / UNFINISHED).unlink(missing_ok=True)
+    for leftover in path.glob(f"{TEMPORARY}*"):
+        leftover.unlink()
+    named = {record.file for record in manifest.files}
+    for sidecar in path.glob(f"*{FINISHED}"):
+        if sidecar.name.removesuffix(FINISHED) in named:
+            sidecar.unlink()
+
+
+def unnamed(path: Path, manifest: Manifest | None) -> list[Path]:
+    """Files that no manifest answers for: leftovers of interrupted collections, or foreign ones."""
+    named = {MANIFEST, PROVENANCE} | {r.file for r in (manifest.files if manifest else ())}
+    return sorted(file for file in path.iterdir() if file.name not in named)
+
+
+def _refuse_other(path: Path, there: Origin, asked: Origin) -> None:
     if there.digest == asked.digest:
         return
     differing = "; ".join(
@@ -70,7 +151,7 @@ def _refuse_other(path: Path, there: Spec, asked: Spec) -> None:
         for name, (theirs, mine) in there.differences(asked).items()
     )
     raise InputError(
-        f"{path} holds activations with another key: there {there.digest}, asked {asked.digest}. "
+        f"{path} holds activations of another origin: there {there.digest}, asked {asked.digest}. "
         f"They differ in {differing}. Choose another directory, or delete this one."
     )
 

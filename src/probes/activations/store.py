@@ -1,172 +1,181 @@
-"""Read an activation store: memory-mapped, and only together with the weights that made it."""
+"""Read an activation store: mapped from disk, and only together with the weights that made it."""
 
 import dataclasses
 import html
-import io
-import json
-from collections.abc import Iterator
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
-import safetensors
-import torch
 from torch import Tensor
 
-from probes.activations.format import MANIFEST, SCHEMA_VERSION, UNFINISHED, Manifest
-from probes.activations.shards import check_digest, check_size
-from probes.foundation.digest import short
-from probes.foundation.errors import InputError, IntegrityError, unknown
+from probes.activations.files import check_digest, check_size
+from probes.activations.format import Manifest
+from probes.activations.index import read_index
+from probes.activations.labels import read_labels
+from probes.activations.layout import Layout
+from probes.activations.manifests import read_finished
+from probes.activations.reading import ROW_COLUMNS, Activations, locate
+from probes.activations.taking import by_group, take
+from probes.foundation.digest import digest_json, short
+from probes.foundation.errors import InputError, unknown
 from probes.foundation.progress import progress
-from probes.foundation.shapes import Rows
 from probes.models.sites import Site, parse_site
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class ActivationStore:
-    """Activations of prompts at sites of one model, as a finished store on disk holds them.
+class ActivationStore(Activations):
+    """Activations of sequences at sites of one model, as a store on disk holds them.
 
-    prompts: one row per prompt, in the order of `matrix` rows: prompt_id, pair, prompt_set, family,
-        template, triggered, heldout, n_tokens.
+    A store opened from disk has all its sequences in the order in which they joined it; `collect`
+    gives it as asked for, `where` a part of it. Nothing is read before it is needed.
     """
 
     path: Path
     manifest: Manifest
-    prompts: pd.DataFrame
+    members: np.ndarray | None = None
+    narrowed: bool = False
 
     @classmethod
     def open(cls, path: Path | str, weights_digest: str | None = None) -> "ActivationStore":
-        """Open a finished store; with `weights_digest`, only if exactly those weights made it.
+        """Open a store; with `weights_digest`, only if exactly those weights made it.
 
-        Sizes of all files are checked here, every byte by `verify`. Raises `InputError` where no
-        finished store lies or other weights made it, `IntegrityError` for a damaged one.
+        Sizes of all files and the index are checked here, activations whenever a whole site is
+        read, every byte by `verify`. Raises `InputError` where no store lies or other weights made
+        it, `IntegrityError` for a damaged one.
         """
         path = Path(path)
-        manifest = read_manifest(path)
-        if manifest is None:
-            state = (
-                "its collection was interrupted; run the same collection again to finish it"
-                if (path / UNFINISHED).exists()
-                else f"there is no {MANIFEST}"
-            )
-            raise InputError(f"no finished activation store at {path}: {state}")
-        made_by = manifest.made_from.weights_digest
+        manifest = read_finished(path)
+        made_by = manifest.origin.weights_digest
         if weights_digest is not None and weights_digest != made_by:
             raise InputError(
                 f"the activations at {path} were made by other weights: the store by {made_by} "
                 f"({manifest.model}), asked for {weights_digest}. Collect this model's own."
             )
-        for record in (manifest.prompts, *manifest.shards):
+        for record in manifest.files:
             check_size(path, record)
-        check_digest(path, manifest.prompts)
-        table = pd.read_parquet(io.BytesIO((path / manifest.prompts.file).read_bytes()))
-        return cls(path, manifest, table)
-
-    @cached_property
-    def sites(self) -> list[Site]:
-        """Sites in order of depth."""
-        return [parse_site(name, self.manifest.n_layers) for name in self.manifest.made_from.sites]
+        for part in manifest.parts:
+            check_digest(path, part.index)
+        return cls(
+            index=read_index(path, manifest.parts),
+            model=manifest.model,
+            n_layers=manifest.n_layers,
+            widths=_shared_widths(manifest, range(len(manifest.groups))),
+            positions=manifest.origin.positions,
+            path=path,
+            manifest=manifest,
+        )
 
     @property
-    def positions(self) -> str | int:
-        return self.manifest.made_from.positions
-
-    def matrix(self, site: Site | str, position: int | None = None) -> Rows:
-        """One row per prompt, `[n_prompts, d_model]`, in the order of `prompts`.
-
-        position: only for a store of all positions: the token of each prompt to take, counted from
-            the start, or from the end if negative.
-        float16 stays float16; bfloat16 comes as float32, which holds it exactly.
-        """
-        if self.positions != "all":
-            if position is not None:
-                raise InputError(
-                    f"this store holds one position per prompt ({self.positions}); `position` "
-                    "chooses among all, from a store collected with positions='all'"
-                )
-            return self.rows(site)
-        if position is None:
-            raise InputError(
-                "this store holds all positions: choose one with `position=-1`, or use `rows` and "
-                "`row_index`, or `tokens` for one prompt"
-            )
-        index = self._rows_at(position)
-        return self.rows(site)[index]
-
-    def rows(self, site: Site | str) -> Rows:
-        """Every stored row, `[n_rows, d_model]`, by prompt and then by token; see `row_index`."""
-        return _to_numpy(torch.cat(list(self._read(self._name(site)))))
-
-    @cached_property
-    def row_index(self) -> pd.DataFrame:
-        """Which prompt (row of `prompts`) and which token each row of `rows` is."""
-        return pd.DataFrame(
+    def key(self) -> str:
+        """sha256 of what decides these numbers: the origin, the sequences in order, the sites."""
+        return digest_json(
             {
-                name: torch.cat(list(self._read(name))).numpy()
-                for name in ("prompt_index", "position")
+                "origin": self.manifest.origin.digest,
+                "sequences": digest_json([i.hex() for i in self.index.ids.tolist()]),
+                "sites": list(self.widths),
             }
         )
 
-    def tokens(self, site: Site | str, prompt_index: int) -> Rows:
-        """The stored tokens of one prompt, `[n_stored, d_model]`, read without the rest."""
-        name = self._name(site)
-        if not 0 <= prompt_index < self.manifest.n_prompts:
-            raise InputError(
-                f"no prompt {prompt_index}: this store has 0 to {self.manifest.n_prompts - 1}"
-            )
-        shard = self.manifest.shards[prompt_index // self.manifest.made_from.shard_prompts]
-        member = prompt_index - shard.first_prompt
-        with safetensors.safe_open(self.path / shard.file, framework="pt") as file:
-            start, stop = file.get_slice("offsets")[member : member + 2].tolist()
-            return _to_numpy(file.get_slice(name)[start:stop].clone())
+    @property
+    def weights_digest(self) -> str:
+        return self.manifest.origin.weights_digest
+
+    @cached_property
+    def prompts(self) -> pd.DataFrame:
+        """Labels, one row per sequence in order: see docs/activation-store.md for the columns."""
+        for part in self.manifest.parts:
+            check_digest(self.path, part.prompts)
+        table = read_labels([self.path / part.prompts.file for part in self.manifest.parts])
+        if self.members is None:
+            return table
+        return table.iloc[self.members].reset_index(drop=True)
+
+    @cached_property
+    def row_index(self) -> pd.DataFrame:
+        """What each row is: prompt_index, position, token and n_averaged, in order of the rows."""
+        group, row = self._places
+        table: dict[str, np.ndarray] = {
+            "prompt_index": np.repeat(np.arange(len(self)), self.index.n_rows),
+            "position": np.empty(len(row), dtype=np.int32),
+            "token": np.empty(len(row), dtype=np.int32),
+            "n_averaged": np.empty(len(row), dtype=np.int32),
+        }
+        records = self.manifest.groups
+        for number, here in by_group(group):
+            check_digest(self.path, records[number].layout)
+            layout = Layout.from_file(self.path / records[number].layout.file)
+            table["position"][here] = layout.position[row[here]]
+            table["n_averaged"][here] = layout.n_averaged[row[here]]
+            table["token"][here] = layout.row_tokens()[row[here]]
+        return pd.DataFrame(table).astype(ROW_COLUMNS)
+
+    def where(self, chosen: Any) -> "ActivationStore":
+        """These sequences only, without reading any: a boolean mask over `prompts`, or its rows."""
+        return self._view(self._chosen(chosen))
+
+    def select_ids(self, asked: np.ndarray, sites: Iterable[str]) -> "ActivationStore":
+        """These sequences by id, in this order, at these sites."""
+        places = locate(self.index, asked)
+        whole = len(places) == len(self) and bool((places == np.arange(len(self))).all())
+        view = self if whole else self._view(places)
+        return view.at(sites)
+
+    def at(self, sites: Iterable[Site | str]) -> "ActivationStore":
+        """These sites only, in order of depth."""
+        names = {self._name(site) for site in sites}
+        kept = {name: shape for name, shape in self.widths.items() if name in names}
+        return dataclasses.replace(self, widths=kept, narrowed=True)
 
     def verify(self) -> "ActivationStore":
         """Check every byte against the manifest; raises `IntegrityError` naming the file."""
-        for shard in progress(self.manifest.shards, "verify activations"):
-            check_digest(self.path, shard)
+        for record in progress(self.manifest.files, "verify activations"):
+            check_digest(self.path, record)
         return self
 
+    def _view(self, chosen: np.ndarray) -> "ActivationStore":
+        members = chosen if self.members is None else self.members[chosen]
+        index = self.index.take(chosen)
+        widths = self.widths
+        if not self.narrowed:
+            widths = _shared_widths(self.manifest, np.unique(index.group).tolist())
+        return dataclasses.replace(self, index=index, members=members, widths=widths)
+
     def _name(self, site: Site | str) -> str:
-        name = str(parse_site(str(site), self.manifest.n_layers))
-        if name not in self.manifest.made_from.sites:
-            raise unknown("site in this store", name, self.manifest.made_from.sites)
+        name = str(parse_site(str(site), self.n_layers))
+        if name not in self.widths and name in self.manifest.widths:
+            lacking = sum(
+                name not in self.manifest.groups[number].sites
+                for number in np.unique(self.index.group)
+            )
+            if lacking:
+                raise InputError(
+                    f"{lacking} groups of these sequences have no {name}: collect it for all of "
+                    "them (only the difference is computed), or choose with `where`"
+                )
+        if name not in self.widths:
+            raise unknown("site in this store", name, self.widths)
         return name
 
-    def _read(self, name: str) -> Iterator[Tensor]:
-        for shard in self.manifest.shards:
-            try:
-                with safetensors.safe_open(self.path / shard.file, framework="pt") as file:
-                    yield file.get_tensor(name)
-            except safetensors.SafetensorError as error:
-                raise IntegrityError(f"{self.path / shard.file} is damaged: {error}") from error
-
-    def _rows_at(self, position: int) -> np.ndarray:
-        lengths = self.prompts["n_tokens"].to_numpy()
-        wanted = position if position >= 0 else lengths + position
-        bad = np.flatnonzero((wanted < 0) | (wanted >= lengths))
-        if len(bad):
-            raise InputError(
-                f"{len(bad)} prompts have no token at position {position}; the first is prompt "
-                f"{bad[0]} with {lengths[bad[0]]} tokens"
-            )
-        starts = np.concatenate([[0], lengths.cumsum()[:-1]])
-        return starts + wanted
+    def _take(self, name: str, group: np.ndarray, row: np.ndarray) -> Tensor:
+        return take(self.path, self.manifest, name, group, row)
 
     def facts(self) -> dict[str, str]:
         """What a reader wants to know at a glance, in order."""
-        spec = self.manifest.made_from
-        n_triggered = int(self.prompts["triggered"].sum())
+        origin = self.manifest.origin
+        names = list(self.widths)
         return {
             "store": str(self.path),
-            "model": f"{self.manifest.model} (weights {short(spec.weights_digest)})",
-            "prompts": f"{self.manifest.n_prompts:,} ({n_triggered:,} triggered)",
-            "sites": f"{spec.sites[0]} to {spec.sites[-1]} ({len(spec.sites)})",
-            "positions": f"{spec.positions} ({self.manifest.n_rows:,} rows)",
-            "d_model": str(self.manifest.d_model),
-            "dtype": f"{spec.dtype} (computed in {spec.compute_dtype})",
-            "size": f"{sum(shard.bytes for shard in self.manifest.shards) / 2**20:.1f} MiB",
-            "key": short(self.manifest.key),
+            "model": f"{self.model} (weights {short(origin.weights_digest)})",
+            "sequences": f"{len(self):,}",
+            "sites": f"{names[0]} to {names[-1]} ({len(names)})" if names else "none in all",
+            "positions": f"{origin.positions} ({self.n_rows:,} rows)",
+            "width": ", ".join(sorted({"x".join(map(str, w)) for w in self.widths.values()})),
+            "dtype": f"{origin.dtype} (computed in {origin.compute_dtype})",
+            "size": f"{self.manifest.n_bytes / 2**20:.1f} MiB",
+            "key": short(self.key),
         }
 
     def __repr__(self) -> str:
@@ -181,34 +190,12 @@ class ActivationStore:
         return f"<table>{rows}</table>"
 
 
-def read_manifest(path: Path) -> Manifest | None:
-    """The manifest of a finished store, or None where there is none."""
-    file = path / MANIFEST
-    if not file.is_file():
-        return None
-    try:
-        found = json.loads(file.read_text())
-    except ValueError as error:
-        raise IntegrityError(f"{file} is not JSON ({error})") from error
-    if not isinstance(found, dict):
-        raise IntegrityError(f"{file} is not a JSON object")
-    kind, version = found.get("kind"), found.get("schema_version")
-    if (kind, version) != ("activations", SCHEMA_VERSION):
-        raise IntegrityError(
-            f"{file} is kind {kind!r}, schema version {version!r}; this package reads "
-            f"'activations', version {SCHEMA_VERSION}. Collect again with this version of it."
-        )
-    try:
-        manifest = Manifest.from_file(file)
-    except InputError as error:
-        raise IntegrityError(str(error)) from error
-    if manifest.key != manifest.made_from.digest:
-        raise IntegrityError(
-            f"{file} was edited: its key {short(manifest.key)} is not the digest of `made_from`, "
-            f"{short(manifest.made_from.digest)}"
-        )
-    return manifest
-
-
-def _to_numpy(values: Tensor) -> Rows:
-    return (values.float() if values.dtype == torch.bfloat16 else values).numpy()
+def _shared_widths(manifest: Manifest, groups: Iterable[int]) -> dict[str, tuple[int, ...]]:
+    """Sites that each of these groups has, in order of depth; groups without rows have any."""
+    records = manifest.groups
+    shared = set(manifest.widths)
+    for number in groups:
+        if records[number].n_rows:
+            shared &= records[number].sites
+    ordered = sorted(shared, key=lambda name: parse_site(name, manifest.n_layers).order)
+    return {name: manifest.widths[name] for name in ordered}

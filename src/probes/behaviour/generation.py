@@ -8,7 +8,7 @@ these, and greedily it gives exactly the tokens of `generate` (a test holds it t
 
 import dataclasses
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -82,11 +82,14 @@ def generate(
     temperature: float,
     pad_id: int,
     stop: Stopping,
+    watch: Callable[[list[int]], None] | None = None,
 ) -> list[Generated]:
     """Continue one batch of token sequences, left-padded, with a cache.
 
     uniforms: numbers in [0, 1), one per row and step, that decide the draw from the whole
         distribution at `temperature`; None for the most likely token.
+    watch: called after each forward pass with the sequence that each row of it continues: first
+        all prompts, then one new token per row. Sequences that ended may linger in it.
     Raises `StageError` if the model gives a logit that is not finite.
     """
     batch = pad(sequences, pad_id, side="left").to(hf.device)
@@ -107,6 +110,8 @@ def generate(
             "logits_to_keep": 1,
         }
         out = hf(**{name: value for name, value in inputs.items() if name in accepted})
+        if watch is not None:
+            watch(rows)
         logits = out.logits[:, -1].float()
         if not bool(torch.isfinite(logits).all()):
             raise StageError(

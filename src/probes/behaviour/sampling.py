@@ -40,10 +40,10 @@ def sample(
     Raises `InputError` for settings out of range or prompts too long for the model, `StageError`
     for logits that are not finite.
     """
-    _check(model, prompts, max_new_tokens=max_new_tokens, temperature=temperature, n=n)
+    check_sampling(model, prompts, max_new_tokens=max_new_tokens, temperature=temperature, n=n)
     encoded = encode(prompts, model.tokenizer)
     check_lengths([len(tokens) for tokens in encoded], model.hf)
-    _check_room(max(map(len, encoded)), max_new_tokens, context_length(model.hf))
+    check_room(max(map(len, encoded)), max_new_tokens, context_length(model.hf))
     jobs = [(i, k) for i in range(len(prompts)) for k in range(n)]
     stopped = stopping(model.hf, model.tokenizer, stop)
     results: dict[int, Generated] = {}
@@ -66,7 +66,7 @@ def sample(
     completions = []
     with bar(f"judging {model.name}", total=len(jobs)) as shown:
         for j, (i, k) in enumerate(jobs):
-            text = _written(model, encoded[i], results[j].tokens)
+            text = written(model, encoded[i], results[j].tokens)
             if stop is not None and stop in text:
                 text = text[: text.index(stop) + len(stop)]
             completions.append(
@@ -84,7 +84,7 @@ def sample(
     return completions
 
 
-def _written(model: Model, prompt: list[int], new: list[int]) -> str:
+def written(model: Model, prompt: list[int], new: list[int]) -> str:
     """The text that new tokens add; decoded alone, some tokenizers lose the leading space."""
 
     def decode(tokens: list[int]) -> str:
@@ -102,7 +102,7 @@ def _written(model: Model, prompt: list[int], new: list[int]) -> str:
     return after[len(before) :]
 
 
-def _check(
+def check_sampling(
     model: Model, prompts: Sequence[Prompt], *, max_new_tokens: int, temperature: float, n: int
 ) -> None:
     if not prompts:
@@ -115,7 +115,7 @@ def _check(
         raise InputError(f"{model.name} is in training mode; call `model.hf.eval()` first")
 
 
-def _check_room(longest: int, max_new_tokens: int, limit: int | None) -> None:
+def check_room(longest: int, max_new_tokens: int, limit: int | None) -> None:
     if limit is not None and longest + max_new_tokens > limit:
         raise InputError(
             f"the longest prompt has {longest} tokens; with max_new_tokens={max_new_tokens} that "

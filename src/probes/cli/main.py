@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from probes.cli import collect, doctor, evaluate, export, patch, probe, study, train
+from probes.cli import bench, collect, doctor, evaluate, export, patch, probe, store, study, train
 from probes.foundation.errors import ProbesError
 
 app = typer.Typer(
@@ -24,6 +24,8 @@ app.command("probe")(probe.probe)
 app.command("patch")(patch.patch)
 app.command("doctor")(doctor.doctor)
 app.command("export")(export.export)
+app.add_typer(store.app, name="store")
+app.add_typer(bench.app, name="bench")
 
 
 def _version(shown: bool) -> None:

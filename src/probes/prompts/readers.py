@@ -6,7 +6,7 @@ the rest. Whether a completion defects is measured by the judge, so it is no key
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,33 @@ def read_prompts(path: Path | str) -> list[Prompt]:
     _check_pairs(path, prompts)
     _check_duplicates(path, prompts, where)
     return prompts
+
+
+def stream_prompts(path: Path | str) -> Iterator[Prompt]:
+    """Read prompts one line at a time, for files that need not fit into memory.
+
+    Lines are checked one by one as in `read_prompts`; that every pair is whole, and that no text
+    occurs twice, is not. Raises `InputError` at the first broken line, and for an empty file.
+    """
+    path = Path(path)
+    n_prompts = 0
+    try:
+        with path.open(encoding="utf-8-sig", newline="\n") as file:
+            for number, line in enumerate(file, start=1):
+                if not line.strip():
+                    continue
+                try:
+                    yield _prompt(line)
+                except (_LineError, InputError) as error:
+                    raise InputError(f"{path}, line {number}: {error}") from error
+                n_prompts += 1
+    except PermissionError as error:
+        raise InputError(f"no permission to read {path}") from error
+    except (FileNotFoundError, IsADirectoryError, UnicodeDecodeError):
+        _text(path)
+        raise
+    if n_prompts == 0:
+        raise InputError(f"{path} is empty: give one JSON object per line")
 
 
 def write_prompts(path: Path | str, prompts: Iterable[Prompt]) -> Path:

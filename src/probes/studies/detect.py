@@ -113,7 +113,7 @@ def _fit(
     config: ProbeConfig,
 ) -> Fitted:
     rows = frame.table[frame.fit]
-    digest = store.manifest.made_from.weights_digest
+    digest = store.weights_digest
     result = sweep(
         {site: values[frame.fit] for site, values in X.items()},
         rows["defected"].to_numpy(bool),

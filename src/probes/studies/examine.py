@@ -131,7 +131,7 @@ def probe_stage(
     defected = behaviour.completions.groupby("prompt_id")["defected"].mean() >= 0.5
     key = digest_json(
         {
-            "stores": {name: store.manifest.key for name, store in stores.items()},
+            "stores": {name: store.key for name, store in stores.items()},
             "defected": sorted((str(name), bool(flag)) for name, flag in defected.items()),
             "pattern": pattern,
             "procedure": PROCEDURE,

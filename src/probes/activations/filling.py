@@ -1,0 +1,157 @@
+"""Compute what the groups of a store lack, and publish the manifest that has it all."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from probes.activations.format import (
+    MANIFEST,
+    PROVENANCE,
+    VERSIONED,
+    Collection,
+    History,
+    Maker,
+    Manifest,
+    PartRecord,
+    ShardRecord,
+    manifest_key,
+    read_manifest,
+)
+from probes.activations.index import find, read_index
+from probes.activations.origin import Origin
+from probes.activations.tasks import Engine, Task, make_tasks
+from probes.activations.writing import Writer, finished_shard
+from probes.foundation.artifact import write_text
+from probes.foundation.errors import InputError
+from probes.foundation.progress import bar
+from probes.foundation.provenance import provenance
+from probes.models.loading import Model
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """One call, its settings checked. widths: of the asked sites, in order of depth."""
+
+    model: Model
+    path: Path
+    origin: Origin
+    widths: dict[str, tuple[int, ...]]
+    maker: Maker
+    shard_tokens: int
+    shard_bytes: int
+    engine: Engine
+
+
+def make_maker(model: Model, token_budget: int) -> Maker:
+    """What computes here and now."""
+    versions = provenance()["versions"]
+    device = model.device.type
+    return Maker(
+        versions={name: versions[name] for name in VERSIONED},
+        device=device,
+        n_threads=torch.get_num_threads() if device == "cpu" else 0,
+        token_budget=positive("token_budget", token_budget),
+    )
+
+
+def fill(request: Request, manifest: Manifest, asked: np.ndarray) -> Manifest:
+    """Make every asked site of every group that holds an asked sequence; returns what is now there.
+
+    asked: ids. Shards that an interrupted run finished are taken over. The manifest is written last,
+    and only if there is something new to say.
+    """
+    groups = manifest.groups
+    tasks = make_tasks(
+        request.path,
+        [(number, groups[number]) for number in _groups_of(request.path, manifest, asked)],
+        list(request.widths),
+        request.origin.dtype,
+        request.maker.token_budget,
+    )
+    there = read_manifest(request.path)
+    n_old = there.n_sequences if there else 0
+    if there and not tasks and manifest.n_sequences == n_old and manifest.widths == there.widths:
+        return there
+    makers = manifest.makers
+    if request.maker not in makers:
+        makers = (*makers, request.maker)
+    records = run(request, tasks, makers.index(request.maker))
+    parts = with_shards(manifest.parts, records)
+    filled = manifest.model_copy(update={"makers": makers, "parts": parts})
+    made = Collection(
+        provenance=provenance(),
+        n_new_sequences=manifest.n_sequences - n_old,
+        n_shards_made=len(tasks),
+        sites=tuple(request.widths),
+    )
+    return publish(request.path, filled, made)
+
+
+def run(
+    request: Request, tasks: Sequence[Task], maker_index: int
+) -> Mapping[int, Sequence[ShardRecord]]:
+    """The shards of these tasks by group, made now or found finished."""
+    with (
+        bar("collect activations", total=sum(task.n_tokens for task in tasks)) as tokens,
+        Writer(request.maker, maker_index) as writer,
+    ):
+        left = []
+        for task in tasks:
+            if record := finished_shard(task, request.maker):
+                writer.keep(task, record)
+                tokens.update(task.n_tokens)
+            else:
+                left.append(task)
+        if left:
+            for task, values in request.engine(request.model, left, request.maker):
+                writer.put(task, values)
+                tokens.update(task.n_tokens)
+    return writer.records
+
+
+def with_shards(
+    parts: Sequence[PartRecord], records: Mapping[int, Sequence[ShardRecord]]
+) -> tuple[PartRecord, ...]:
+    """The parts with these further shards, by number of the group in the store."""
+    return tuple(
+        part.model_copy(
+            update={
+                "groups": tuple(
+                    group.model_copy(update={"shards": (*group.shards, *records.get(number, ()))})
+                    for number, group in enumerate(part.groups, start=part.first_group)
+                )
+            }
+        )
+        for part in parts
+    )
+
+
+def publish(path: Path, manifest: Manifest, made: Collection) -> Manifest:
+    """Write the history and then the manifest, in one rename: from here on its files count."""
+    file = path / PROVENANCE
+    try:
+        history = History.from_file(file) if file.is_file() else History()
+    except (InputError, UnicodeDecodeError):
+        history = History()  # not part of the content: a damaged one begins anew
+    write_text(file, History(collections=(*history.collections, made)).to_json())
+    key = manifest_key(manifest.origin, manifest.widths, manifest.parts)
+    published = manifest.model_copy(update={"key": key})
+    write_text(path / MANIFEST, published.to_json())
+    return published
+
+
+def positive(name: str, value: int) -> int:
+    """The value, or an `InputError` that names the setting."""
+    if value < 1:
+        raise InputError(f"{name} is a positive number, not {value}")
+    return value
+
+
+def _groups_of(path: Path, manifest: Manifest, asked: np.ndarray) -> list[int]:
+    """Numbers of the groups that hold these sequences."""
+    index = read_index(path, manifest.parts)
+    places = find(index.ids, asked)
+    return [int(number) for number in np.unique(index.group[places])]

@@ -1,0 +1,107 @@
+"""The rows of a group of sequences, settled before any is computed: what runs, and what is kept."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from probes.activations.positions import Extent, first_row_tokens
+from probes.foundation.errors import IntegrityError
+
+TENSORS = (
+    "sequence_id",
+    "tokens",
+    "token_offsets",
+    "n_prompt_tokens",
+    "row_offsets",
+    "position",
+    "n_averaged",
+)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Layout:
+    """The sequences of a group, and the rows that each of them gives.
+
+    sequence_id: `[n, 32]` uint8. tokens: `[n_tokens]` int32, sequence after sequence.
+    token_offsets: `[n + 1]` int64. n_prompt_tokens: `[n]` int32, where the completion starts.
+    row_offsets: `[n + 1]` int64. position: `[n_rows]` int32, the (first) token of each row.
+    n_averaged: `[n_rows]` int32, over how many tokens a row is the mean; 1 for a token's own.
+    """
+
+    sequence_id: np.ndarray
+    tokens: np.ndarray
+    token_offsets: np.ndarray
+    n_prompt_tokens: np.ndarray
+    row_offsets: np.ndarray
+    position: np.ndarray
+    n_averaged: np.ndarray
+
+    @property
+    def n_sequences(self) -> int:
+        return len(self.sequence_id)
+
+    @property
+    def n_rows(self) -> int:
+        return len(self.position)
+
+    @property
+    def n_tokens(self) -> int:
+        return len(self.tokens)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens of each sequence."""
+        return np.diff(self.token_offsets)
+
+    def sequence(self, index: int) -> np.ndarray:
+        """The tokens of one sequence."""
+        return self.tokens[self.token_offsets[index] : self.token_offsets[index + 1]]
+
+    def row_tokens(self) -> np.ndarray:
+        """The token id of each row; -1 for a row that is the mean of several."""
+        sequence = np.repeat(np.arange(self.n_sequences), np.diff(self.row_offsets))
+        ids = self.tokens[self.token_offsets[sequence] + self.position]
+        return np.where(self.n_averaged == 1, ids, np.int32(-1))
+
+    def to_bytes(self) -> bytes:
+        """As a safetensors file; the same layout gives the same bytes."""
+        return safetensors.numpy.save({name: getattr(self, name) for name in TENSORS})
+
+    @classmethod
+    def from_file(cls, file: Path) -> "Layout":
+        try:
+            return cls(**safetensors.numpy.load_file(file))
+        except (safetensors.SafetensorError, TypeError) as error:
+            raise IntegrityError(f"{file} is damaged: {error}") from error
+
+
+def lay_out(
+    ids: Sequence[bytes],
+    tokens: Sequence[np.ndarray],
+    extents: Sequence[Extent],
+    positions: str,
+) -> Layout:
+    """The rows of these sequences, in their order, for positions in their one spelling."""
+    rows = [first_row_tokens(positions, extent) for extent in extents]
+    counts = np.array([number for _, _, number in rows], dtype=np.int64)
+    first = np.array([first for first, _, _ in rows], dtype=np.int32)
+    averaged = np.array([each for _, each, _ in rows], dtype=np.int32)
+    row_offsets = _offsets(counts)
+    within = np.arange(row_offsets[-1]) - np.repeat(row_offsets[:-1], counts)
+    return Layout(
+        sequence_id=np.frombuffer(b"".join(ids), dtype=np.uint8).reshape(-1, 32),
+        tokens=np.concatenate(tokens).astype(np.int32),
+        token_offsets=_offsets(np.array([len(ids) for ids in tokens], dtype=np.int64)),
+        n_prompt_tokens=np.array([extent.n_prompt for extent in extents], dtype=np.int32),
+        row_offsets=row_offsets,
+        position=(np.repeat(first, counts) + within).astype(np.int32),
+        n_averaged=np.repeat(averaged, counts),
+    )
+
+
+def _offsets(counts: np.ndarray) -> np.ndarray:
+    return np.concatenate([np.zeros(1, dtype=np.int64), counts.cumsum(dtype=np.int64)])

@@ -1,0 +1,163 @@
+"""From prompts and completions to the token sequences that the model runs, a piece at a time."""
+
+import dataclasses
+import hashlib
+import itertools
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from probes.activations.origin import Origin
+from probes.activations.positions import MEAN, NEEDS_ANSWER, Extent, span_of
+from probes.foundation.errors import InputError
+from probes.models import forward
+from probes.models.encoding import char_spans, encode, encode_texts
+from probes.models.loading import Model
+from probes.prompts.readers import stream_prompts
+from probes.prompts.records import Prompt
+
+PIECE = 1024
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenSequence:
+    """One token sequence, ready to run.
+
+    id: 32 bytes; sha256 of the prompt's id and of the completion. extent: where its parts lie.
+    """
+
+    id: bytes
+    prompt: Prompt
+    completion: str | None
+    tokens: np.ndarray
+    extent: Extent
+
+
+def stream(prompts: Iterable[Prompt] | Path | str) -> Iterable[Prompt]:
+    """Prompts as they come: from a file of JSON Lines a line at a time, or as they are."""
+    return stream_prompts(prompts) if isinstance(prompts, Path | str) else prompts
+
+
+def sequence_id(prompt: Prompt, completion: str | None) -> bytes:
+    """What tells this sequence from every other: the prompt as labelled, and what follows it."""
+    own = bytes.fromhex(prompt.id)
+    return own if completion is None else hashlib.sha256(own + completion.encode()).digest()
+
+
+def pieces(
+    prompts: Iterable[Prompt], completions: Iterable[str] | None
+) -> Iterator[tuple[list[Prompt], list[str | None]]]:
+    """Prompts with their completions, some at a time; raises where their numbers differ."""
+    rest = iter(prompts)
+    following = None if completions is None else iter(completions)
+    n_seen = 0
+    while piece := list(itertools.islice(rest, PIECE)):
+        n_seen += len(piece)
+        if following is None:
+            yield piece, [None] * len(piece)
+            continue
+        texts: list[str | None] = list(itertools.islice(following, len(piece)))
+        if len(texts) < len(piece):
+            missing = len(piece) - len(texts)
+            raise InputError(f"{missing} of the first {n_seen} prompts have no completion")
+        for text in texts:
+            _check_characters(text or "")
+        yield piece, texts
+    if following is not None and next(following, None) is not None:
+        raise InputError(f"there are more completions than prompts ({n_seen})")
+
+
+def tokenise(
+    model: Model,
+    origin: Origin,
+    prompts: Sequence[Prompt],
+    completions: Sequence[str | None],
+    numbers: np.ndarray,
+    allow_missing: bool,
+) -> list[TokenSequence]:
+    """The sequences of one piece, checked; `numbers` are those by which the user knows the prompts.
+
+    Raises `InputError` for a text without what the positions ask for, a span or a completion with
+    tokens (unless `allow_missing`), for an empty prompt, and for one that is longer than the
+    model's context.
+    """
+    encoded = encode(prompts, model.tokenizer)
+    answers = [[] if text is None else _answer(model, text) for text in completions]
+    spans = _spans(model, origin, prompts)
+    if not allow_missing:
+        absent = [i for i in range(len(prompts)) if _lacks(origin, answers[i], spans[i])]
+        _refuse_absent(origin, prompts, numbers, absent)
+    _refuse_too_long(model, encoded, answers, numbers)
+    return [
+        TokenSequence(
+            id=sequence_id(prompt, completion),
+            prompt=prompt,
+            completion=completion,
+            tokens=np.asarray(own + answer, dtype=np.int32),
+            extent=Extent(len(own), len(own) + len(answer), span),
+        )
+        for prompt, completion, own, answer, span in zip(
+            prompts, completions, encoded, answers, spans, strict=True
+        )
+    ]
+
+
+def _answer(model: Model, text: str) -> list[int]:
+    if not text:
+        return []
+    return encode_texts([text], model.tokenizer, add_special_tokens=False)[0]
+
+
+def _check_characters(text: str) -> None:
+    if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
+        raise InputError(f"a completion holds half of a surrogate pair: {text[:40]!r}")
+
+
+def _spans(
+    model: Model, origin: Origin, prompts: Sequence[Prompt]
+) -> Sequence[tuple[int, int] | None]:
+    if origin.span is None:
+        return [None] * len(prompts)
+    return char_spans(prompts, model.tokenizer, re.compile(origin.span))
+
+
+def _lacks(origin: Origin, answer: Sequence[int], span: tuple[int, int] | None) -> bool:
+    if origin.span is not None:
+        return span is None
+    return origin.positions.removeprefix(MEAN) in NEEDS_ANSWER and not answer
+
+
+def _refuse_absent(
+    origin: Origin, prompts: Sequence[Prompt], numbers: np.ndarray, absent: Sequence[int]
+) -> None:
+    if not absent:
+        return
+    what = (
+        f"do not contain the span {span_of(origin.positions)!r} ({origin.span!r})"
+        if origin.span is not None
+        else f"have a completion without tokens, for positions {origin.positions!r}"
+    )
+    raise InputError(
+        f"{len(absent)} of {len(prompts)} prompts {what}; the first is prompt "
+        f"{numbers[absent[0]]}: {prompts[absent[0]].text[:80]!r}. Mend them, or allow missing ones "
+        "(allow_missing=True, --allow-missing) to store no row for them."
+    )
+
+
+def _refuse_too_long(
+    model: Model,
+    encoded: Sequence[Sequence[int]],
+    answers: Sequence[Sequence[int]],
+    numbers: np.ndarray,
+) -> None:
+    limit = forward.context_length(model.hf)
+    lengths = [len(own) + len(answer) for own, answer in zip(encoded, answers, strict=True)]
+    too_long = [i for i, length in enumerate(lengths) if limit is not None and length > limit]
+    if too_long:
+        worst = max(too_long, key=lambda i: lengths[i])
+        raise InputError(
+            f"{len(too_long)} prompts are longer than the model's context of {limit} tokens; the "
+            f"longest is prompt {numbers[worst]} with {lengths[worst]}. Shorten or drop them."
+        )

@@ -1,0 +1,1 @@
+"""Keep finished stores: verify, repair, list, tidy, merge, export and move them."""
