@@ -80,7 +80,7 @@ def test_asked_again_it_draws_nothing_and_more_sites_need_no_new_draw(
     def never(*_, **__):
         raise AssertionError("drew again")
 
-    monkeypatch.setattr("probes.activations.generated.generate", never)
+    monkeypatch.setattr("probes.activations.taped.generate", never)
     again = collect_generated(model, prompts, path, CONFIG, sites=["resid_post.1"])
     assert again.key == first.key
     more = collect_generated(model, prompts[::-1], path, CONFIG, sites=["resid_post.1", "z.0"])
@@ -107,7 +107,7 @@ def test_interrupted_between_chunks_it_goes_on_to_the_same_bytes(
             raise KeyboardInterrupt
         return real(*arguments, **named)
 
-    monkeypatch.setattr("probes.activations.generated.generate", third_fails)
+    monkeypatch.setattr("probes.activations.taped.generate", third_fails)
     with pytest.raises(KeyboardInterrupt):
         collect_generated(model, prompts, tmp_path / "cut", CONFIG, **settings)
     monkeypatch.undo()

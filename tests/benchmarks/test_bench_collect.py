@@ -182,6 +182,7 @@ def hand_made(**changed: tuple[float, ...]) -> dict[str, Seconds]:
     seconds: dict[str, tuple[float, ...]] = {
         forward.TRUNK[0]: (10.0, 9.0, 30.0),
         forward.TRUNK[1]: (12.0, 12.0, 12.0),
+        forward.TRUNK[2]: (11.0, 11.0, 11.0),
         own.MEMORY_LAST: (10.0, 10.0, 10.0),
         own.MEMORY_ALL: (11.0, 11.0, 11.0),
         own.DISK_LAST: (10.0, 12.5, 8.0),
@@ -190,12 +191,19 @@ def hand_made(**changed: tuple[float, ...]) -> dict[str, Seconds]:
         "slow lens": (40.0, 40.0, 40.0),
         "fast lens": (24.0, 24.0, 24.0),
         "plain": (10.0, 10.0, 10.0),
+        "lent": (9.0, 9.0, 9.0),
     }
     return {name: Seconds(each) for name, each in {**seconds, **changed}.items()}
 
 
 def judge(seconds: dict[str, Seconds], judged: bool = True) -> pd.DataFrame:
-    libraries = {"TransformerLens": ["slow lens", "fast lens"], "Hugging Face": ["plain"]}
+    def peer(name: str, lent: bool = False) -> Contender:
+        return Contender(name, lambda work, folder: pytest.fail("is not run here"), "last", lent)
+
+    libraries = {
+        "TransformerLens": [peer("slow lens"), peer("fast lens")],
+        "Hugging Face": [peer("plain"), peer("lent", lent=True)],
+    }
     found = forward.rows(seconds, libraries, n_prompts=100, stored=4000, judged=judged)
     return pd.DataFrame(found).set_index(["job", "contender", "against"])
 
@@ -210,6 +218,7 @@ def test_ratios_are_of_medians_and_judged_against_the_faster_limit_and_every_pee
     assert found["against TransformerLens", own.DISK_LAST, "slow lens"] == (4.0, "yes")
     assert found["against TransformerLens", own.DISK_LAST, "fast lens"] == (2.4, "no")
     assert found["against Hugging Face", own.DISK_LAST, "plain"] == (1.0, "no")  # not faster
+    assert found["against Hugging Face", own.DISK_LAST, "lent"] == (0.9, "")
     line = table.loc["collect", own.DISK_LAST, limit]
     assert tuple(line[["value", "low", "high"]]) == (10.0, 8.0, 12.5)
     job = "collect, all tokens, bytes"

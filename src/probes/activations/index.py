@@ -1,16 +1,18 @@
 """Where the rows of each sequence lie: small arrays beside the labels, mapped rather than read."""
 
 import dataclasses
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import safetensors
 import safetensors.numpy
 
 from probes.activations.format import INDEX_TENSORS, PartRecord
 from probes.activations.spool import id_array
 from probes.foundation.errors import IntegrityError
+
+DTYPES = {"U8": np.uint8, "I32": np.int32, "I64": np.int64}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -45,14 +47,21 @@ class Index:
 
     @classmethod
     def from_file(cls, file: Path) -> "Index":
+        """The index in a file, mapped: nothing is read before it is looked at."""
         try:
-            return cls(**safetensors.numpy.load_file(file))
-        except (safetensors.SafetensorError, TypeError, FileNotFoundError) as error:
+            data = np.memmap(file, dtype=np.uint8, mode="r")
+            n_header = int.from_bytes(data[:8].tobytes(), "little")
+            header = json.loads(data[8 : 8 + n_header].tobytes())
+            header.pop("__metadata__", None)
+            return cls(**{name: _mapped(data[8 + n_header :], **e) for name, e in header.items()})
+        except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
             raise IntegrityError(f"{file} is damaged: {error}") from error
 
     @classmethod
     def concatenate(cls, parts: Sequence["Index"], first_groups: Sequence[int]) -> "Index":
         """The entries of several parts, whose groups are counted from `first_groups`."""
+        if len(parts) == 1 and first_groups[0] == 0:
+            return parts[0]
         columns = {
             name: np.concatenate([getattr(part, name) for part in parts]) for name in INDEX_TENSORS
         }
@@ -60,6 +69,15 @@ class Index:
             [part.group + first for part, first in zip(parts, first_groups, strict=True)]
         )
         return cls(**columns)
+
+
+def _mapped(
+    data: np.ndarray, dtype: str, shape: Sequence[int], data_offsets: Sequence[int]
+) -> np.ndarray:
+    """A tensor of a safetensors file, as its header describes it, without a copy."""
+    start, stop = data_offsets
+    array: np.ndarray = np.asarray(data)[start:stop].view(DTYPES[dtype]).reshape(shape)
+    return array
 
 
 def read_index(path: Path, parts: Sequence[PartRecord]) -> Index:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from probes.foundation.seeds import derive_seed, stream
+from probes.models.pretrained import write_weights
 
 PAD, EOS = "<|pad|>", "<|eos|>"
 CONSONANTS, VOWELS = "bdfgklmnprstvz", "aeiou"
@@ -73,7 +74,7 @@ def write_checkpoint(folder: Path, shape: Shape, seed: int = 0) -> Path:
     with torch.random.fork_rng():
         torch.manual_seed(derive_seed(seed, "benchmark weights"))
         model = transformers.LlamaForCausalLM(config).to(shape.dtype)
-    model.save_pretrained(folder)
+    write_weights(model, folder)
     _tokenizer(shape.n_merged, seed).save_pretrained(folder)
     return folder
 

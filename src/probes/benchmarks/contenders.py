@@ -28,11 +28,13 @@ class Contender:
     run: does it, writing into an empty folder; this alone is timed. Returns how to read the result
         afterwards, `[site, row, d_model]`.
     gives: which of `expected` that result must be.
+    lent: whether it is handed the batches of `collect`, so that what is left is not the batching.
     """
 
     name: str
     run: Callable[[Workload, Path], Read]
     gives: str
+    lent: bool = False
 
 
 def expected(work: Workload) -> dict[str, Tensor]:

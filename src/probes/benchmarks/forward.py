@@ -1,7 +1,7 @@
 """Part "forward": collecting against the bare model, the bare disk, and three other libraries."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,11 @@ from probes.benchmarks.result import Asked, row
 from probes.benchmarks.timing import Seconds, fastest, synchroniser, take_turns
 from probes.benchmarks.workload import Workload
 
-TRUNK = ("trunk only, equal lengths", "trunk only, one prompt at a time")
+TRUNK = (
+    "trunk only, equal lengths",
+    "trunk only, one prompt at a time",
+    "trunk only, the batches of collect",
+)
 DISK = "one file, 8 MiB pieces, synced"
 OURS = (own.MEMORY_LAST, own.MEMORY_ALL, own.DISK_LAST, own.DISK_ALL)
 ASKED_OF_TRUNK = {
@@ -41,8 +45,7 @@ def measure(work: Workload, repeats: int, place: Path, *, judged: bool) -> list[
     warm_up = work.head(WARM_UP)
     check(contenders, warm_up, place)
     seconds, stored = run(contenders, work, repeats, place)
-    against = {name: [one.name for one in all_] for name, all_ in libraries.items()}
-    return rows(seconds, against, len(work), stored, judged=judged)
+    return rows(seconds, libraries, len(work), stored, judged=judged)
 
 
 def check(contenders: Sequence[Contender], work: Workload, place: Path) -> None:
@@ -87,13 +90,17 @@ def run(
 
 def rows(
     seconds: dict[str, Seconds],
-    libraries: dict[str, list[str]],
+    libraries: Mapping[str, Sequence[Contender]],
     n_prompts: int,
     stored: int,
     *,
     judged: bool,
 ) -> list[dict[str, Any]]:
-    """Every measurement, and the ratios that were asked for."""
+    """Every measurement, and the ratios that were asked for.
+
+    A peer that is lent the batches of `collect` runs the same forward passes, so nothing is asked
+    of `collect` against it; the ratio says what the rest of its work costs.
+    """
     limit = fastest(TRUNK, seconds)
 
     def gain(name: str, other: str) -> float:
@@ -111,14 +118,13 @@ def rows(
     found = [speed("limit", name, limit, gain(name, limit)) for name in TRUNK]
     found += [speed("collect", n, limit, gain(n, limit), ASKED_OF_TRUNK[n]) for n in OURS]
     found += _all_tokens(seconds, limit, stored, judged=judged)
-    for names in libraries.values():
-        found += [speed("peer", name, limit, gain(name, limit)) for name in names]
-    for library, names in libraries.items():
-        for name in names:
-            wanted = ASKED_OF_PEERS.get(library, FASTER)
-            found.append(
-                speed(f"against {library}", own.DISK_LAST, name, gain(own.DISK_LAST, name), wanted)
-            )
+    for peers_ in libraries.values():
+        found += [speed("peer", one.name, limit, gain(one.name, limit)) for one in peers_]
+    for library, peers_ in libraries.items():
+        for one in peers_:
+            wanted = None if one.lent else ASKED_OF_PEERS.get(library, FASTER)
+            ratio = gain(own.DISK_LAST, one.name)
+            found.append(speed(f"against {library}", own.DISK_LAST, one.name, ratio, wanted))
     return found
 
 
@@ -152,4 +158,11 @@ def _trunks() -> list[Contender]:
     def single(work: Workload, folder: Path) -> Read:
         return run_trunk(work, work.single_batches)
 
-    return [Contender(TRUNK[0], equal, "trunk"), Contender(TRUNK[1], single, "trunk")]
+    def lent(work: Workload, folder: Path) -> Read:
+        return run_trunk(work, work.sorted_batches)
+
+    return [
+        Contender(TRUNK[0], equal, "trunk"),
+        Contender(TRUNK[1], single, "trunk"),
+        Contender(TRUNK[2], lent, "trunk", lent=True),
+    ]

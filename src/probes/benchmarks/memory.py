@@ -75,7 +75,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
     store = collect(load(given.checkpoint), prompts(given.n), given.out)
-    print(json.dumps({"n_prompts": len(store.prompts), "peak_bytes": own_peak()}))
+    print(json.dumps({"n_prompts": len(store), "peak_bytes": own_peak()}))
 
 
 def own_peak() -> int:

@@ -126,7 +126,7 @@ def _contender(name: str, step: Step, grouping: Grouping, gives: str = "last") -
                 save_file({"last": kept}, folder / f"{number:05d}.safetensors")
         return functools.partial(_read, folder, batches)
 
-    return Contender(name, run, gives)
+    return Contender(name, run, gives, lent=grouping is same)
 
 
 def _read(folder: Path, batches: list[list[int]]) -> Tensor:
