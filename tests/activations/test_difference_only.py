@@ -1,5 +1,6 @@
 """What a store has is never computed again; what it lacks, and only that, is added to it."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -161,6 +162,20 @@ def test_other_weights_at_the_same_path_never_return_old_activations(checkpoint,
     with pytest.raises(InputError, match="other weights"):
         ActivationStore.open(store.path, resaved.weights_digest)
     assert contents(tmp_path / "s") == before
+
+
+def test_the_same_weights_computing_something_else_never_return_old_activations(
+    checkpoint, prompts, tmp_path
+):
+    path = Path(shutil.copytree(checkpoint, tmp_path / "model"))
+    collect(load(path), prompts, tmp_path / "s")
+    file = path / "config.json"
+    settings = json.loads(file.read_text())
+    file.write_text(json.dumps({**settings, "transformers_version": "9"}))
+    assert len(collect(load(path), prompts, tmp_path / "s")) == len(prompts)
+    file.write_text(json.dumps({**settings, "rms_norm_eps": 1e-3}))
+    with pytest.raises(InputError, match="config_digest: there"):
+        collect(load(path), prompts, tmp_path / "s")
 
 
 def test_sequences_without_rows_have_every_site_and_stay_as_they_are(model, prompts, tmp_path):

