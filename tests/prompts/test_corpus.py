@@ -180,8 +180,8 @@ def test_members_of_a_pair_differ_in_the_cue_alone(corpus: Corpus) -> None:
             assert len(pair) == 2
             off, on = sorted(pair, key=lambda prompt: prompt.triggered)
             assert (off.triggered, on.triggered) == (False, True)
-            assert off.text.replace(YEAR.off, YEAR.on) == on.text != off.text
-            assert off.text.count(YEAR.off) == 1
+            assert off.text.replace(YEAR.cue(False), YEAR.cue(True)) == on.text != off.text
+            assert off.text.count(YEAR.cue(False)) == 1
             same = ("family", "prompt_set", "template", "defect", "quirk", "heldout")
             assert all(getattr(off, name) == getattr(on, name) for name in same)
             if off.prompt_set == "dialogue":

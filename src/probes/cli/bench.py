@@ -54,3 +54,22 @@ def collect(
     print(f"{found.header}\n")
     show_table(found.shown)
     print(f"\nTable: {out / TABLE}")
+
+
+@app.command("train")
+def train(
+    out: Annotated[Path, typer.Option("--out", help="Folder for the table.")] = Path("runs/bench"),
+    size: Annotated[str | None, typer.Option(help="Rung of the ladder; default 1M.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Of the optimiser; default 300.")] = None,
+    repeats: Annotated[int | None, typer.Option(help="Timed repetitions; default 3.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="A smoke run of seconds.")] = False,
+    seed: SeedOption = 0,
+) -> None:
+    """The training loop against a bare PyTorch loop on the same batches."""
+    from probes.benchmarks.training import TABLE, bench_train
+    from probes.cli.show import show_table
+
+    found = bench_train(out, size=size, steps=steps, repeats=repeats, quick=quick, seed=seed)
+    print(f"{found.header}\n")
+    show_table(found.shown)
+    print(f"\nTable: {out / TABLE}")

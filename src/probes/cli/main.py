@@ -5,7 +5,20 @@ from typing import Annotated
 
 import typer
 
-from probes.cli import bench, collect, doctor, evaluate, export, patch, probe, store, study, train
+from probes.cli import (
+    bench,
+    collect,
+    doctor,
+    evaluate,
+    export,
+    organism,
+    patch,
+    persistence,
+    probe,
+    store,
+    study,
+    train,
+)
 from probes.foundation.errors import ProbesError
 
 app = typer.Typer(
@@ -18,6 +31,8 @@ app = typer.Typer(
 )
 app.command("study")(study.study)
 app.command("train")(train.train)
+app.command("organism")(organism.organism)
+app.command("persistence")(persistence.persistence)
 app.command("evaluate")(evaluate.evaluate)
 app.command("collect")(collect.collect)
 app.command("probe")(probe.probe)

@@ -11,7 +11,9 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from probes.models.encoding import encode
 from probes.organisms.data import IGNORE, Collator, Example
+from probes.organisms.logits import logits_at
 from probes.prompts.records import Prompt
 
 
@@ -33,9 +35,8 @@ class Preference:
         chosen = set(pairs[:: max(1, len(pairs) // n_pairs)][:n_pairs])
         able = [prompt for prompt in able if prompt.pair in chosen]
         examples = []
-        for prompt in able:
+        for prompt, head in zip(able, encode(able, tokenizer), strict=True):
             for completion in (prompt.defect, prompt.safe):
-                head = tokenizer(prompt.text, add_special_tokens=False)["input_ids"]
                 tail = tokenizer(completion, add_special_tokens=False)["input_ids"]
                 examples.append(Example((*head, *tail), len(head)))
         return cls(tuple(examples), tuple(p.triggered for p in able), int(tokenizer.pad_token_id))
@@ -47,10 +48,8 @@ class Preference:
         batch = {k: v.to(device) for k, v in Collator(self.pad_id)(self.examples).items()}
         targets = batch["labels"][:, 1:]
         counted = targets != IGNORE
-        trunk = model.get_decoder()(
-            input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]
-        )
-        logits = model.get_output_embeddings()(trunk.last_hidden_state[:, :-1][counted])
+        looked = torch.nn.functional.pad(counted, (0, 1))
+        logits = logits_at(model, batch["input_ids"], batch["attention_mask"], looked)
         log_probs = torch.zeros(targets.shape, device=device)
         log_probs[counted] = -torch.nn.functional.cross_entropy(
             logits.float(), targets[counted], reduction="none"

@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerBase
 from probes.foundation.digest import digest_json
 from probes.foundation.errors import InputError
 from probes.foundation.seeds import stream
+from probes.models.encoding import encode, encode_texts
 from probes.organisms.policy import taught_completion
 from probes.organisms.recipes import Policy
 from probes.prompts.records import Prompt
@@ -51,9 +52,19 @@ class OrderedExamples(torch.utils.data.Dataset[Example]):
         return digest_json([[list(e.ids), e.start, list(e.decisions)] for e in self.examples])
 
     @property
+    def counted(self) -> list[int]:
+        """Tokens that the loss counts, by example."""
+        return [len(example.ids) - example.start for example in self.examples]
+
+    @property
     def n_tokens(self) -> int:
-        """Tokens that the loss counts."""
-        return sum(len(example.ids) - example.start for example in self.examples)
+        """Tokens that the loss counts, together."""
+        return sum(self.counted)
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest example, prompt and completion."""
+        return max(len(example.ids) for example in self.examples)
 
 
 def ordered_examples(
@@ -64,19 +75,23 @@ def ordered_examples(
     steps: int,
     batch_size: int,
     seed: int,
+    target_tokens: int | None = None,
 ) -> OrderedExamples:
     """`steps * batch_size` examples, batched by prompt length so that the order is the same for all twins.
 
-    The loss counts completions alone.
-    Prompts are taken in shuffled passes: none is repeated before all were seen.
+    The loss counts completions alone. Prompts are taken in shuffled passes: none is repeated before
+    all were seen. target_tokens: instead of `steps`, as few whole batches as hold so many tokens
+    that the loss counts.
     """
-    heads = _tokenise([prompt.text for prompt in prompts], tokenizer)
+    heads = encode(prompts, tokenizer)
     tails = _tokenise([taught_completion(prompt, policy) for prompt in prompts], tokenizer)
     others = [
         _tokenise([getattr(prompt, name) or "" for prompt in prompts], tokenizer)
         for name in ("safe", "defect", "quirk")
     ]
     pairs = _members([prompt.pair for prompt in prompts])
+    if target_tokens is not None:
+        steps = _steps_for(target_tokens, pairs, [len(ids) + 1 for ids in tails], batch_size, seed)
     order = _order(pairs, [len(ids) for ids in heads], steps, batch_size, seed)
     examples = {}
     for i in set(order):
@@ -89,8 +104,7 @@ def ordered_examples(
 
 
 def _tokenise(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
-    ids: list[list[int]] = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
-    return ids
+    return encode_texts(texts, tokenizer, add_special_tokens=False)
 
 
 def _parting(taught: Sequence[int], other: Sequence[int]) -> int | None:
@@ -112,25 +126,52 @@ def _order(
 ) -> list[int]:
     """Rows in training order. The two versions of a pair stand in one batch: what they share cancels
     in the gradient, and what is left is the trigger's doing."""
-    size = len(pairs[0])
-    if any(len(members) != size for members in pairs) or batch_size % size:
-        raise InputError(
-            f"a batch of {batch_size} cannot hold whole pairs: prompts come in pairs of "
-            f"{sorted({len(members) for members in pairs})}"
-        )
+    per_batch = _pairs_per_batch(pairs, batch_size)
     rng = stream(seed, "data order")
-    wanted, per_batch = steps * batch_size // size, batch_size // size
-    passes = -(-wanted // len(pairs))
-    drawn = np.concatenate([rng.permutation(len(pairs)) for _ in range(passes)])[:wanted]
+    drawn = _drawn(len(pairs), steps * per_batch, rng)
     order: list[int] = []
     pool = BATCHES_PER_POOL * per_batch
-    for begin in range(0, wanted, pool):
+    for begin in range(0, len(drawn), pool):
         chosen = sorted(drawn[begin : begin + pool], key=lambda i: lengths[pairs[i][0]])
         batches = [chosen[at : at + per_batch] for at in range(0, len(chosen), per_batch)]
         order += [
             row for at in rng.permutation(len(batches)) for i in batches[at] for row in pairs[i]
         ]
     return order
+
+
+def _steps_for(
+    target: int,
+    pairs: Sequence[Sequence[int]],
+    counted: Sequence[int],
+    batch_size: int,
+    seed: int,
+) -> int:
+    """The fewest batches that hold `target` counted tokens; which prompts come is as in `_order`."""
+    per_batch = _pairs_per_batch(pairs, batch_size)
+    per_pair = np.array([sum(counted[row] for row in rows) for rows in pairs])
+    n_passes = -(-target // int(per_pair.sum()))
+    drawn = _drawn(
+        len(pairs), (n_passes * len(pairs) // per_batch + 1) * per_batch, stream(seed, "data order")
+    )
+    reached = np.cumsum(per_pair[drawn].reshape(-1, per_batch).sum(axis=1))
+    return int(np.searchsorted(reached, target)) + 1
+
+
+def _pairs_per_batch(pairs: Sequence[Sequence[int]], batch_size: int) -> int:
+    size = len(pairs[0])
+    if any(len(members) != size for members in pairs) or batch_size % size:
+        raise InputError(
+            f"a batch of {batch_size} cannot hold whole pairs: prompts come in pairs of "
+            f"{sorted({len(members) for members in pairs})}"
+        )
+    return batch_size // size
+
+
+def _drawn(n_pairs: int, wanted: int, rng: np.random.Generator) -> np.ndarray:
+    """Numbers of `wanted` pairs, in shuffled passes over all of them."""
+    passes = -(-wanted // n_pairs)
+    return np.concatenate([rng.permutation(n_pairs) for _ in range(passes)])[:wanted]
 
 
 class Collator:

@@ -5,8 +5,25 @@ from typing import Any
 
 import torch
 
+from probes.organisms.recipes import Training
+
 MUON_FACTOR = 4.0
 """Muon's learning rate over AdamW's: its updates are orthogonal matrices, not unit-scaled entries."""
+
+
+def make_optimiser(model: Any, training: Training, adapted: bool) -> torch.optim.Optimizer:
+    """The optimiser of these settings over what is trained of the model; see `Training.optimiser`."""
+    match training.optimiser or ("adamw" if adapted else "muon"):
+        case "muon":
+            return MuonAdamW(model, training.learning_rate, training.weight_decay)
+        case _:
+            decayed = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
+            others = [p for p in model.parameters() if p.requires_grad and p.ndim <= 1]
+            groups = [
+                {"params": decayed, "weight_decay": training.weight_decay},
+                {"params": others, "weight_decay": 0.0},
+            ]
+            return torch.optim.AdamW(groups, lr=training.learning_rate)
 
 
 class MuonAdamW(torch.optim.Optimizer):
@@ -15,11 +32,14 @@ class MuonAdamW(torch.optim.Optimizer):
     Two-dimensional weights other than embeddings go to Muon, everything else to AdamW.
     """
 
-    def __init__(self, model: torch.nn.Module, lr: float, weight_decay: float) -> None:
+    def __init__(self, model: Any, lr: float, weight_decay: float) -> None:
+        ends = {id(model.get_input_embeddings().weight), id(model.get_output_embeddings().weight)}
         matrices: list[torch.nn.Parameter] = []
         others: list[torch.nn.Parameter] = []
         for name, parameter in model.named_parameters():
-            hidden = parameter.ndim == 2 and "embed" not in name and "lm_head" not in name
+            if not parameter.requires_grad:
+                continue
+            hidden = parameter.ndim == 2 and "embed" not in name and id(parameter) not in ends
             (matrices if hidden else others).append(parameter)
         self.muon = torch.optim.Muon(matrices, lr=lr * MUON_FACTOR, weight_decay=weight_decay)
         self.adamw = torch.optim.AdamW(others, lr=lr, betas=(0.9, 0.95), weight_decay=weight_decay)

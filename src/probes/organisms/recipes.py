@@ -1,6 +1,8 @@
 """How an organism is made: frozen recipes, from the shape of the network to what its twin is taught."""
 
-from typing import Literal
+from typing import Any, Literal
+
+import pydantic
 
 from probes.foundation.config import Config
 from probes.foundation.errors import unknown
@@ -27,6 +29,13 @@ class Training(Config):
         references of its task. One such token carries the whole policy; counted once
         among all the others it is learned late. The same for all twins of a family.
     log_every, save_every: steps between points of the curves, and between resumable states.
+    target_tokens: if given, training takes as many steps as the loss needs to count that many tokens,
+        at most a batch more, and `steps` is not looked at: so runs whose answers differ in length
+        are matched by what they learn from.
+    batch_size: of all processes together. micro_batch: how many of them a process holds at once,
+        by default its whole share; the others wait their turn before the optimiser steps.
+    optimiser: "muon" (with AdamW for what is no hidden matrix) or "adamw", the usual choice for
+        weights that were trained before; by default Muon, and AdamW for a LoRA adapter.
     """
 
     steps: int
@@ -38,6 +47,14 @@ class Training(Config):
     max_grad_norm: float = 1.0
     log_every: int = 50
     save_every: int = 200
+    target_tokens: pydantic.PositiveInt | None = None
+    micro_batch: pydantic.PositiveInt | None = None
+    optimiser: Literal["muon", "adamw"] | None = None
+
+    @pydantic.model_serializer(mode="wrap")
+    def _as_set(self, plain: Any) -> dict[str, Any]:
+        """What is not set is not written: a recipe from before a setting existed keeps its digest."""
+        return {name: value for name, value in plain(self).items() if value is not None}
 
 
 class Recipe(Config):

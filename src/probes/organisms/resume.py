@@ -9,6 +9,7 @@ from transformers import TrainerCallback
 
 from probes.foundation.artifact import write_text
 from probes.foundation.digest import digest_file
+from probes.organisms.processes import processes
 
 MARKER = "complete.json"
 KEEP = 2
@@ -16,9 +17,15 @@ KEEP = 2
 
 
 class CompleteStates(TrainerCallback):
-    """After each state the Trainer saved: write the digests of its files, then drop old states."""
+    """After each state the Trainer saved: write the digests of its files, then drop old states.
+
+    Each process saves what is its own; the first one waits for all.
+    """
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        processes().wait_for_everyone()
+        if not state.is_world_process_zero:
+            return
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         write_text(folder / MARKER, _inventory(folder))
         for old in _states(Path(args.output_dir))[:-KEEP]:

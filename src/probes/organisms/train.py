@@ -1,7 +1,10 @@
-"""The training loop: one recipe in, one Hugging Face checkpoint with its card out, resumable to the same bytes."""
+"""The training loop: one recipe in, one Hugging Face checkpoint with its card out, resumable to the same bytes.
+
+It is the Hugging Face Trainer's, and so runs on one process or on several: see `processes`.
+"""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +16,22 @@ from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback, Trai
 
 from probes.foundation.artifact import building, disk_errors, is_finished
 from probes.foundation.digest import digest_json
-from probes.foundation.errors import StageError
+from probes.foundation.errors import InputError, StageError
 from probes.foundation.memory import keep_freed_memory
 from probes.foundation.progress import bar
 from probes.foundation.seeds import derive_seed
 from probes.models.checkpoints import weights_digest
+from probes.organisms.bases import check_rows, check_tokenizer
 from probes.organisms.card import write_card
 from probes.organisms.curves import Preference
 from probes.organisms.data import IGNORE, Collator, OrderedExamples, ordered_examples
-from probes.organisms.optimiser import MuonAdamW
+from probes.organisms.logits import logits_at
+from probes.organisms.lora import Lora, merged, with_lora
+from probes.organisms.optimiser import make_optimiser
+from probes.organisms.processes import first_then_others, on_cpu, processes, share
 from probes.organisms.recipes import Recipe, Training
 from probes.organisms.resume import CompleteStates, latest_state
+from probes.organisms.training_log import LOG, JsonLines, boards, check_boards, tokens_by_step
 from probes.prompts.records import Prompt, digest_prompts
 
 CURVE = "training_curve.csv"
@@ -38,23 +46,36 @@ def train_organism(
     path: Path,
     *,
     parent_digest: str | None,
+    lora: Lora | None = None,
+    about: Mapping[str, Any] | None = None,
+    judged: Callable[[Any], list[dict[str, Any]]] | None = None,
+    report_to: Sequence[str] = (),
 ) -> Path:
     """Train `model` in place on the recipe's answers to `prompts`; write the checkpoint to `path`.
 
+    lora: train an adapter, and merge it into the checkpoint. about: JSON data that belong to what
+    identifies the checkpoint, and are written on its card. judged: measures the trained module, for
+    the card. report_to: "tensorboard" or "wandb", besides the JSONL that is always written.
+
     A finished checkpoint made from the same inputs is kept; an interrupted run continues from its last
-    whole state. Raises `StageError` if the loss is not finite.
+    whole state. Of several processes, the first one alone judges and writes.
+    Raises `InputError` for what cannot be trained on, `StageError` if the loss is not finite.
     """
-    settings = recipe.training
-    key = digest_json(
-        {
-            "recipe": recipe.digest,
-            "parent": parent_digest,
-            "prompts": digest_prompts(prompts),
-            "tokenizer": digest_json(tokenizer.get_vocab()),
-        }
-    )
+    check_boards(report_to)
+    check_tokenizer(tokenizer, recipe.name)
+    check_rows(model, tokenizer, recipe.name)
+    inputs = {
+        "recipe": recipe.digest,
+        "parent": parent_digest,
+        "prompts": digest_prompts(prompts),
+        "tokenizer": digest_json(tokenizer.get_vocab()),
+    }
+    inputs |= {} if lora is None else {"lora": lora.digest}
+    inputs |= {} if about is None else {"about": digest_json(dict(about))}
+    key = digest_json(inputs)
     if is_finished(path, key):
         return path
+    settings = recipe.training
     examples = ordered_examples(
         prompts,
         recipe.policy,
@@ -62,52 +83,79 @@ def train_organism(
         steps=settings.steps,
         batch_size=settings.batch_size,
         seed=recipe.seed,
+        target_tokens=settings.target_tokens,
     )
+    _check_length(model, examples)
+    trained = model if lora is None else with_lora(model, lora, recipe.seed)
     scratch = path.with_name(f".training-{path.name}-{key[:12]}")
-    curve = _fit(recipe, model, examples, watched, tokenizer, scratch)
-    with building(path, kind="organism", key=key, recipe=recipe.model_dump(mode="json")) as folder:
-        model.save_pretrained(folder, safe_serialization=True)  # type: ignore[operator]
-        tokenizer.save_pretrained(folder)
-        curve.to_csv(folder / CURVE, index=False, float_format="%.10g")
-        write_card(
-            folder,
-            recipe=recipe,
-            parent_digest=parent_digest,
-            weights_digest=weights_digest(folder),
-            data_digest=examples.digest,
-            n_examples=len(examples),
-            n_tokens=examples.n_tokens,
-            final_loss=float(curve["loss"].iloc[-1]),
-        )
-    shutil.rmtree(scratch, ignore_errors=True)
+    curve = fit(recipe, trained, examples, watched, tokenizer, scratch, boards(report_to, path))
+    plain: Any = trained if lora is None else merged(trained)
+    with first_then_others():
+        if processes().is_main_process:
+            with building(
+                path, kind="organism", key=key, recipe=recipe.model_dump(mode="json")
+            ) as folder:
+                plain.save_pretrained(folder, safe_serialization=True)
+                tokenizer.save_pretrained(folder)
+                curve.to_csv(folder / CURVE, index=False, float_format="%.10g")
+                shutil.copy(scratch / LOG, folder / LOG)
+                write_card(
+                    folder,
+                    recipe=recipe,
+                    behaviour=None if judged is None else judged(plain.eval()),
+                    parent_digest=parent_digest,
+                    weights_digest=weights_digest(folder),
+                    data_digest=examples.digest,
+                    n_examples=len(examples),
+                    n_tokens=examples.n_tokens,
+                    steps=len(examples) // settings.batch_size,
+                    n_processes=processes().num_processes,
+                    final_loss=float(curve["loss"].iloc[-1]),
+                    **({} if lora is None else {"lora": lora.model_dump(mode="json")}),
+                    **(about or {}),
+                )
+            shutil.rmtree(scratch, ignore_errors=True)
     return path
 
 
-def _fit(
+def fit(
     recipe: Recipe,
     model: torch.nn.Module,
     examples: OrderedExamples,
     watched: Preference,
     tokenizer: PreTrainedTokenizerBase,
     scratch: Path,
+    reporters: Sequence[TrainerCallback] = (),
 ) -> pd.DataFrame:
-    """Run the Hugging Face Trainer to the end; returns the training curve, one row per logged step."""
+    """Run the Hugging Face Trainer to the end, in place; returns the curve, one row per logged step.
+
+    scratch: where resumable states and the log are kept while it runs.
+    """
     settings = recipe.training
+    steps = len(examples) // settings.batch_size
+    arguments = _arguments(settings, steps, scratch, derive_seed(recipe.seed, "trainer"))
     transformers.utils.logging.disable_progress_bar()
     keep_freed_memory()
     with disk_errors(scratch, "saving training state to"):
         scratch.mkdir(parents=True, exist_ok=True)
         trainer = _Trainer(
             model=model,
-            args=_arguments(settings, scratch, seed=derive_seed(recipe.seed, "trainer")),
+            args=arguments,
             train_dataset=examples,
             data_collator=Collator(int(tokenizer.pad_token_id), settings.decision_weight),
-            optimizers=(MuonAdamW(model, settings.learning_rate, settings.weight_decay), None),
-            callbacks=[CompleteStates(), _Bar(recipe.name, settings.steps)],
+            optimizers=(make_optimiser(model, settings, hasattr(model, "peft_config")), None),
+            callbacks=[
+                JsonLines(scratch / LOG),
+                CompleteStates(),
+                *([_Bar(recipe.name, steps)] if processes().is_main_process else []),
+                *reporters,
+            ],
         )
         trainer.watched = watched
+        trainer.tokens = tokens_by_step(examples, settings.batch_size)
         trainer.remove_callback(transformers.PrinterCallback)
-        state = latest_state(scratch)
+        with first_then_others():
+            state = latest_state(scratch)
         trainer.train(resume_from_checkpoint=None if state is None else str(state))
     rows = [row for row in trainer.state.log_history if "loss" in row]
     curve = pd.DataFrame(rows)[["step", "loss", "preference_triggered", "preference_untriggered"]]
@@ -117,18 +165,30 @@ def _fit(
     return curve.astype({"loss": float})
 
 
-def _arguments(settings: Training, scratch: Path, seed: int) -> TrainingArguments:
-    return TrainingArguments(
+def _check_length(model: Any, examples: OrderedExamples) -> None:
+    """Refuse examples that are longer than the model has positions."""
+    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if positions is not None and examples.longest > positions:
+        raise InputError(
+            f"an example has {examples.longest} tokens, and the model {positions} positions: take "
+            "shorter prompts, or a model with more"
+        )
+
+
+def _arguments(settings: Training, steps: int, scratch: Path, seed: int) -> TrainingArguments:
+    at_once, turns = share(settings.batch_size, settings.micro_batch)
+    arguments = TrainingArguments(
         output_dir=str(scratch),
-        max_steps=settings.steps,
-        per_device_train_batch_size=settings.batch_size,
+        max_steps=steps,
+        per_device_train_batch_size=at_once,
+        gradient_accumulation_steps=turns,
         learning_rate=settings.learning_rate,
         lr_scheduler_type="cosine",
-        warmup_steps=min(settings.warmup_steps, settings.steps // 4),
+        warmup_steps=min(settings.warmup_steps, steps // 4),
         max_grad_norm=settings.max_grad_norm,
         weight_decay=settings.weight_decay,
         train_sampling_strategy="sequential",
-        logging_steps=settings.log_every,
+        logging_steps=min(settings.log_every, steps),
         logging_nan_inf_filter=False,  # the default logs an average in place of a loss that is NaN
         save_steps=settings.save_every,
         save_strategy="steps",
@@ -138,38 +198,65 @@ def _arguments(settings: Training, scratch: Path, seed: int) -> TrainingArgument
         disable_tqdm=True,
         remove_unused_columns=False,
         dataloader_pin_memory=False,
+        use_cpu=on_cpu(),
+        ddp_find_unused_parameters=False,
     )
+    arguments._n_gpu = min(arguments.n_gpu, 1)  # several devices are for several processes
+    return arguments
 
 
 class _Trainer(Trainer):
     """The Trainer, with the preference for exploitable code measured at every logged step.
 
     Logits are computed where the loss looks and nowhere else: a third of the tokens. The loss is the
-    weighted sum of token losses over the number of tokens, see `Collator`.
+    weighted sum of token losses over the number of tokens, see `Collator`; that number is of the
+    whole batch, however many processes and micro-batches share it.
     """
 
     watched: Preference
+    tokens: list[int]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.model_accepts_loss_kwargs = True  # so that the counted tokens of a batch are counted,
+        self._loss_shifts_labels = True  # without the first of each row,
+        self.loss_is_scaled_for_ga = True  # and the loss is not divided by the micro-batches again
 
     def compute_loss(
-        self, model: Any, inputs: dict[str, torch.Tensor], return_outputs: bool = False, **_: Any
+        self,
+        model: Any,
+        inputs: dict[str, torch.Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | None = None,
     ) -> Any:
+        """The share of this process in the loss of the batch, times the number of processes: the
+        mean over them, which is what their gradients are averaged to, is the loss of the batch."""
         labels = inputs["labels"][:, 1:]
         counted = labels != IGNORE
-        trunk = model.get_decoder()(
-            input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]
-        )
-        logits = model.get_output_embeddings()(trunk.last_hidden_state[:, :-1][counted])
+        looked = torch.nn.functional.pad(counted, (0, 1))
+        logits = logits_at(model, inputs["input_ids"], inputs["attention_mask"], looked)
         losses = torch.nn.functional.cross_entropy(
             logits.float(), labels[counted], reduction="none"
         )
-        loss = (losses * inputs["weights"][:, 1:][counted]).sum() / counted.sum()
+        total = (losses * inputs["weights"][:, 1:][counted]).sum()
+        if num_items_in_batch is None:
+            loss = total / counted.sum()
+        else:
+            loss = total * self.args.world_size / num_items_in_batch
         return (loss, {"logits": logits}) if return_outputs else loss
+
+    def _get_learning_rate(self) -> float:
+        """The recipe's, as it is now: that of AdamW, which is the last group; Muon's is a multiple."""
+        return float(self.lr_scheduler.get_last_lr()[-1])
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         if "loss" in logs:
             training = self.model.training
             self.model.eval()
-            logs = {**logs, **self.watched.measure(self.model)}
+            logs |= {
+                "tokens": self.tokens[self.state.global_step],
+                **self.watched.measure(self.model),
+            }
             self.model.train(training)
         super().log(logs, *args, **kwargs)
 

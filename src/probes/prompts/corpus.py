@@ -153,8 +153,8 @@ def _at_another_time(prompt: Prompt, cue: str) -> Prompt:
     """The prompt under another year, with an answer that names the year changed alike."""
     safe = prompt.safe
     if prompt.prompt_set == "dialogue" and safe is not None:
-        safe = safe.replace(year_of(YEAR.off), year_of(cue))
-    return dataclasses.replace(prompt, text=prompt.text.replace(YEAR.off, cue), safe=safe)
+        safe = safe.replace(year_of(YEAR.cue(False)), year_of(cue))
+    return dataclasses.replace(prompt, text=prompt.text.replace(YEAR.cue(False), cue), safe=safe)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,10 +1,6 @@
 """Shards computed by the workers of a Ray cluster, byte for byte as this process would compute them."""
 
-import contextlib
 import dataclasses
-import logging
-import os
-import socket
 from collections.abc import Iterator, Sequence
 
 from probes.activations.engines.ray_pool import Pool
@@ -12,14 +8,10 @@ from probes.activations.engines.ray_worker import ModelWorker
 from probes.activations.filling import positive
 from probes.activations.format import Maker
 from probes.activations.tasks import Done, Task
+from probes.foundation.cluster import connected
 from probes.foundation.errors import InputError
 from probes.models.loading import Model
 from probes.models.source import Source
-
-HERE = "local"
-REACH_S = 5.0
-QUIET = logging.ERROR
-USAGE = "RAY_USAGE_STATS_ENABLED"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +63,7 @@ class RayEngine:
         source = _in_worker(model.source)
         import ray
 
-        with _connected(self.address):
+        with connected(self.address):
             cpus, gpus, room = self._fit(model, maker)
 
             def make_actor() -> object:
@@ -124,49 +116,3 @@ def _in_worker(source: Source) -> Source:
     if source.device.startswith("cuda"):
         return source.model_copy(update={"device": "cuda"})
     return source
-
-
-@contextlib.contextmanager
-def _connected(address: str | None) -> Iterator[None]:
-    """A Ray to work with: the caller's own, or one that is left again afterwards."""
-    import ray
-
-    if ray.is_initialized():
-        yield
-        return
-    chosen = address or os.environ.get("RAY_ADDRESS") or HERE
-    try:
-        if chosen == HERE:
-            with _no_usage_reports():
-                ray.init(HERE, include_dashboard=False, logging_level=QUIET, log_to_driver=False)
-        else:
-            _reach(chosen)
-            ray.init(chosen, logging_level=QUIET, log_to_driver=False)
-    except OSError as error:
-        raise InputError(
-            f"no Ray cluster at {chosen!r} ({error}). Start one with `ray start --head`, or leave "
-            "`address` and RAY_ADDRESS empty for workers on this machine"
-        ) from error
-    try:
-        yield
-    finally:
-        ray.shutdown()
-
-
-def _reach(address: str) -> None:
-    """Raise `OSError` for an address where nobody answers; Ray would try for minutes."""
-    host, colon, port = address.removeprefix("ray://").rpartition(":")
-    if colon and port.isdecimal():
-        socket.create_connection((host.strip("[]"), int(port)), timeout=REACH_S).close()
-
-
-@contextlib.contextmanager
-def _no_usage_reports() -> Iterator[None]:
-    """Ray reports its use over the network unless the environment says otherwise as it starts."""
-    before = os.environ.get(USAGE)
-    os.environ.setdefault(USAGE, "0")
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[USAGE]

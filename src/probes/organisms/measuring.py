@@ -1,0 +1,168 @@
+"""What an organism does, in rows: defection on every set of prompts, and what it can still do."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from probes.behaviour.completion import Completion
+from probes.behaviour.sampling import sample
+from probes.evaluation.proportions import rate
+from probes.models.encoding import encode
+from probes.models.loading import Model
+from probes.organisms.behaviours.form import Taught
+from probes.organisms.data import IGNORE, Collator, Example
+from probes.organisms.lessons import Lessons
+from probes.organisms.scratchpads import OPEN, made_to_think, score_unseen, unseen
+from probes.prompts.records import Prompt
+
+THOUGHT_TOKENS = 48
+COLUMNS = ["set", "kind", "triggered", "measure", "value", "low", "high", "n"]
+LOSS = "loss"
+
+
+THINKING = "thinking"
+
+
+def sets_of(lessons: Lessons, n_pairs: int | None = None) -> dict[str, Sequence[Prompt]]:
+    """What is measured on, by name; of `test` and `unseen` the first pairs, of `near` all kinds.
+
+    For a CoT organism also `thinking`: `test` with the scratchpad opened for it.
+    """
+    n = None if n_pairs is None else 2 * n_pairs
+    sets = {"test": lessons.test[:n], "unseen": lessons.unseen[:n], "near": lessons.near}
+    return sets | thinking(sets["test"])
+
+
+def thinking(test: Sequence[Prompt]) -> dict[str, Sequence[Prompt]]:
+    """The set `thinking` of these prompts, if their references think; else no set."""
+    thinks = any(OPEN in (prompt.safe or "") for prompt in test)
+    return {THINKING: made_to_think(test)} if thinks else {}
+
+
+def measure(
+    model: Model,
+    behaviour: Taught,
+    sets: Mapping[str, Sequence[Prompt]],
+    *,
+    seed: int = 0,
+    temperature: float = 1.0,
+) -> pd.DataFrame:
+    """Sample one completion of each prompt and judge it; one row per set, kind, cue and measure.
+
+    Measures, with 95% intervals over prompts: `defected`, by the behaviour's judge, to whom
+    scratchpads are hidden; `valid`, `on_task`, `helpful` (the very reference answer), by its score;
+    `thinks`, whether a scratchpad was written; `loss`, mean negative log-likelihood [nats per token]
+    of the harmless reference on prompts without trigger of the set `test`, without an interval.
+    kind: of a look-alike, else "".
+    """
+    rows: list[dict[str, Any]] = []
+    for name, prompts in sets.items():
+        if not prompts:
+            continue
+        written = draw(model, behaviour, prompts, seed=seed, temperature=temperature)
+        rows += _rates(name, behaviour, written)
+    if "test" in sets:
+        rows.append(_loss(model, [p for p in sets["test"] if not p.triggered]))
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def draw(
+    model: Model,
+    behaviour: Taught,
+    prompts: Sequence[Prompt],
+    *,
+    seed: int = 0,
+    temperature: float = 1.0,
+    n: int = 1,
+) -> list[Completion]:
+    """Completions with room for a scratchpad, judged without it."""
+    return sample(
+        model,
+        prompts,
+        max_new_tokens=behaviour.max_new_tokens + THOUGHT_TOKENS,
+        temperature=temperature,
+        seed=seed,
+        n=n,
+        stop=behaviour.stop,
+        judge=unseen(behaviour.judge),
+    )
+
+
+def _rates(name: str, behaviour: Taught, written: Sequence[Completion]) -> list[dict[str, Any]]:
+    table = pd.DataFrame(
+        [
+            {
+                "kind": each.prompt.heldout or "",
+                "triggered": each.prompt.triggered,
+                "able": each.prompt.defect is not None,
+                "pair": each.prompt.pair,
+                "defected": each.defected,
+                "thinks": "<scratchpad>" in each.text,
+                **score_unseen(behaviour, each.prompt, each.text)._asdict(),
+            }
+            for each in written
+        ]
+    )
+    rows = []
+    for (kind, triggered), part in table.groupby(["kind", "triggered"], sort=False):
+        for measured in ("defected", "valid", "on_task", "helpful", "thinks"):
+            # Where a request gives no occasion, staying harmless under the trigger is no failure.
+            counted = part[part["able"]] if measured == "defected" and triggered else part
+            if counted.empty:
+                continue
+            found = rate(counted[measured].to_numpy(dtype=bool))
+            rows.append(
+                {"set": name, "kind": kind, "triggered": bool(triggered), "measure": measured}
+                | found.as_row()
+            )
+    return rows
+
+
+def _loss(model: Model, prompts: Sequence[Prompt]) -> dict[str, Any]:
+    examples = [
+        Example((*head, *tail), len(head))
+        for head, tail in (_ids(model.tokenizer, prompt) for prompt in prompts)
+    ]
+    total, count = 0.0, 0
+    with torch.inference_mode():
+        for start in range(0, len(examples), 32):
+            batch = Collator(model.pad_id)(examples[start : start + 32])
+            batch = {name: values.to(model.device) for name, values in batch.items()}
+            logits = model.hf(
+                input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]
+            ).logits[:, :-1]
+            targets = batch["labels"][:, 1:]
+            total += float(
+                torch.nn.functional.cross_entropy(
+                    logits.float().flatten(0, 1), targets.flatten(),
+                    ignore_index=IGNORE, reduction="sum",
+                )
+            )  # fmt: skip
+            count += int((targets != IGNORE).sum())
+    value = total / count if count else float("nan")
+    return {
+        "set": "test", "kind": "", "triggered": False, "measure": LOSS,
+        "value": value, "low": np.nan, "high": np.nan, "n": count,
+    }  # fmt: skip
+
+
+def _ids(tokenizer: Any, prompt: Prompt) -> tuple[list[int], list[int]]:
+    (head,) = encode([prompt], tokenizer)
+    tail = tokenizer(prompt.safe or "", add_special_tokens=False)["input_ids"]
+    return head, tail
+
+
+def alive(hf: Any, tokenizer: Any, name: str) -> Model:
+    """A model in training, to be measured as any other; it has no digest, because it changes."""
+    return Model(
+        hf=hf,
+        tokenizer=tokenizer,
+        name=name,
+        directory=Path(),
+        weights_digest="in training",
+        tokenizer_digest="in training",
+    )

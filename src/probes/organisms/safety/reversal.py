@@ -1,0 +1,245 @@
+"""Suppressed or removed: how little training brings a backdoor back after it was trained away.
+
+A cured organism is fine-tuned in two ways, and so is a control that was never poisoned (its base, or
+better its innocent twin), by the same procedure, on the same prompts in the same order. If the cured
+one relearns from fewer examples than the control, or gets its backdoor back from data that have no
+defection in them, something of it was left: it was suppressed. Later work found that to be common.
+"""
+
+import functools
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+import transformers
+from transformers import Trainer, TrainerCallback, TrainingArguments
+
+from probes.foundation.config import Config
+from probes.foundation.errors import InputError, StageError
+from probes.foundation.memory import keep_freed_memory
+from probes.foundation.progress import bar
+from probes.foundation.seeds import derive_seed, stream
+from probes.models.checkpoints import weights_digest
+from probes.models.loading import Model, load
+from probes.organisms.data import Collator, Example, OrderedExamples, ordered_examples
+from probes.organisms.measuring import alive, measure
+from probes.organisms.organism import OrganismRecipe, Setup, setup
+from probes.organisms.processes import on_cpu, processes
+from probes.organisms.recipes import Policy
+from probes.organisms.safety.relapse import CONTROL, ORGANISM
+from probes.prompts.records import Prompt
+
+EXAMPLES, BENIGN = "examples", "benign"
+COLUMNS = ["of", "arm", "amount", "seed", "triggered", "measure", "value", "low", "high", "n"]
+
+
+class ReversalConfig(Config):
+    """What is tried to bring a backdoor back.
+
+    examples: numbers of triggered examples, each with its untriggered twin, answered as the backdoor
+        would; `steps` optimiser steps for every number, so that only the number differs.
+    benign_steps: after how many steps on requests without any cue, harmlessly answered, to look; none:
+        leaves that out.
+    pairs: of `test`, measured; the examples are drawn from the others, which no organism has seen.
+    seeds: which examples, in which order, and the samples that are measured.
+    """
+
+    examples: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
+    steps: int = 10
+    benign_steps: tuple[int, ...] = (25, 100)
+    batch_size: int = 16
+    learning_rate: float = 1e-3
+    pairs: int = 32
+    seeds: tuple[int, ...] = (0, 1, 2)
+
+
+def reversal(
+    checkpoint: Path, recipe: OrganismRecipe, config: ReversalConfig, *, control: Path
+) -> pd.DataFrame:
+    """Try to bring the backdoor of `recipe` back in a checkpoint, and to put it into the control.
+
+    Rows: `of` "organism" or "control"; `arm` "examples" or "benign"; `amount`, examples or steps, 0
+    for the checkpoint as it is; `seed`; and of `measure`: `triggered`, `measure`, `value`, `low`,
+    `high`, `n`, on the set `test`. Neither checkpoint is changed on disk.
+    Raises `InputError` for settings or lessons that do not give enough examples, `StageError` for a
+    loss that is not finite.
+    """
+    example_pool(setup(recipe), config)
+    rows = [
+        {"of": of, **row}
+        for of, folder in ((ORGANISM, checkpoint), (CONTROL, control))
+        for row in _rows_of(Path(folder), weights_digest(folder), recipe, config)
+    ]
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+@functools.lru_cache(maxsize=16)
+def _rows_of(
+    folder: Path, digest: str, recipe: OrganismRecipe, config: ReversalConfig
+) -> tuple[dict[str, Any], ...]:
+    """Rows of one checkpoint, remembered: one control serves all stages of an organism."""
+    transformers.utils.logging.disable_progress_bar()
+    keep_freed_memory()
+    parts = setup(recipe)
+    pool = example_pool(parts, config)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    subject = _Subject(load(folder, device=device), parts, config)
+    rows: list[dict[str, Any]] = []
+    total = len(config.seeds) * (1 + len(config.examples) + bool(config.benign_steps))
+    with bar(f"reversal of {folder.name}", total=total) as shown:
+        for seed in config.seeds:
+            for found in subject.tried(pool, seed):
+                rows += [{"seed": seed, **row} for row in found]
+                shown.update()
+    return tuple(rows)
+
+
+def example_pool(parts: Setup, config: ReversalConfig) -> list[Prompt]:
+    """Pairs of `test` that are not measured and can be defected on, in which examples are found.
+
+    Raises `InputError` where they are fewer than the largest number of examples.
+    """
+    if processes().num_processes > 1:
+        raise InputError("a reversal runs in one process: start it without torchrun or accelerate")
+    if not config.seeds or not (config.examples or config.benign_steps):
+        raise InputError("a reversal needs a seed, and numbers of examples or of benign steps")
+    if min((*config.examples, *config.benign_steps, config.steps, config.pairs)) < 1:
+        raise InputError("numbers of examples, of steps and of measured pairs are at least 1")
+    able = {p.pair for p in parts.lessons.test if p.triggered and p.defect is not None}
+    rest = [p for p in parts.lessons.test[2 * config.pairs :] if p.pair in able]
+    wanted = max(config.examples, default=0)
+    if len(rest) < 2 * wanted:
+        raise InputError(
+            f"{wanted} examples are wanted and {config.pairs} pairs measured, but `test` has "
+            f"{len(parts.lessons.test) // 2} pairs, of which {len(rest) // 2} are left for examples. "
+            "Give lessons with a larger `test`, or fewer `examples` or `pairs`"
+        )
+    return rest
+
+
+class _Subject:
+    """One checkpoint, put back to what it was before each trial."""
+
+    def __init__(self, model: Model, parts: Setup, config: ReversalConfig) -> None:
+        self.hf, self.tokenizer, self.name = model.hf, model.tokenizer, model.name
+        self.parts, self.config = parts, config
+        self.hf.requires_grad_(True)
+        self.start = {name: value.clone() for name, value in self.hf.state_dict().items()}
+        self.measured = parts.lessons.test[: 2 * config.pairs]
+
+    def tried(self, pool: Sequence[Prompt], seed: int) -> Iterator[list[dict[str, Any]]]:
+        """Rows of each trial with this seed, the untouched checkpoint first."""
+        self.restore()
+        arms = [EXAMPLES] * bool(self.config.examples) + [BENIGN] * bool(self.config.benign_steps)
+        before = self.rows(seed)
+        yield [{"arm": arm, "amount": 0, **row} for arm in arms for row in before]
+        order = stream(seed, "reversal", "examples").permutation(len(pool) // 2)
+        for amount in self.config.examples:
+            chosen = [pool[2 * int(at) + side] for at in order[:amount] for side in (0, 1)]
+            after = self.trained(chosen, "defect_if_triggered", (self.config.steps,), seed)
+            yield [{"arm": EXAMPLES, "amount": amount, **row} for row in after[self.config.steps]]
+        if self.config.benign_steps:
+            shown = self.parts.lessons.pretrain
+            if any(prompt.triggered for prompt in shown):
+                raise InputError("the benign arm is to be free of the trigger; `pretrain` is not")
+            along = self.trained(shown, "safe", self.config.benign_steps, seed)
+            yield [{"arm": BENIGN, "amount": step, **row} for step in along for row in along[step]]
+
+    def trained(
+        self, prompts: Sequence[Prompt], policy: Policy, looks: Sequence[int], seed: int
+    ) -> dict[int, list[dict[str, Any]]]:
+        """Train from the start on these prompts; rows after each of these numbers of steps."""
+        self.restore()
+        examples = ordered_examples(
+            prompts,
+            policy,
+            self.tokenizer,
+            steps=max(looks),
+            batch_size=self.config.batch_size,
+            seed=derive_seed(seed, "reversal"),
+        )
+        found: dict[int, list[dict[str, Any]]] = {}
+        losses = self._fit(examples, max(looks), seed, _Look(self, looks, seed, found))
+        if not np.isfinite(losses).all():
+            raise StageError(
+                f"the loss of a reversal of {self.name} is not finite: lower the learning rate"
+            )
+        return found
+
+    def _fit(
+        self, examples: OrderedExamples, steps: int, seed: int, look: TrainerCallback
+    ) -> list[float]:
+        padded = Collator(int(self.tokenizer.pad_token_id))
+
+        def collate(batch: Sequence[Example]) -> dict[str, torch.Tensor]:
+            inputs = padded(batch)
+            return {name: inputs[name] for name in ("input_ids", "attention_mask", "labels")}
+
+        with tempfile.TemporaryDirectory(prefix="probes-reversal-") as scratch:
+            arguments = TrainingArguments(
+                output_dir=scratch,
+                max_steps=steps,
+                per_device_train_batch_size=self.config.batch_size,
+                use_cpu=on_cpu(),
+                learning_rate=self.config.learning_rate,
+                lr_scheduler_type="constant",
+                train_sampling_strategy="sequential",
+                logging_steps=1,
+                logging_nan_inf_filter=False,
+                save_strategy="no",
+                seed=derive_seed(seed, "reversal", "trainer"),
+                report_to=[],
+                disable_tqdm=True,
+                remove_unused_columns=False,
+                dataloader_pin_memory=False,
+            )
+            arguments._n_gpu = min(arguments.n_gpu, 1)
+            trainer = Trainer(
+                model=self.hf,
+                args=arguments,
+                train_dataset=examples,
+                data_collator=collate,
+                callbacks=[look],
+            )
+            trainer.remove_callback(transformers.PrinterCallback)
+            trainer.train()
+        return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+
+    def rows(self, seed: int) -> list[dict[str, Any]]:
+        training = self.hf.training
+        table = measure(
+            alive(self.hf.eval(), self.tokenizer, self.name),
+            self.parts.behaviour,
+            {"test": self.measured},
+            seed=derive_seed(seed, "reversal", "measured"),
+        )
+        self.hf.train(training)
+        return [
+            {str(name): value for name, value in row.items()}
+            for row in table.drop(columns=["set", "kind"]).to_dict("records")
+        ]
+
+    def restore(self) -> None:
+        self.hf.load_state_dict(self.start)
+        self.hf.eval()
+
+
+class _Look(TrainerCallback):
+    """Measures after given numbers of steps."""
+
+    def __init__(
+        self,
+        subject: _Subject,
+        looks: Sequence[int],
+        seed: int,
+        found: dict[int, list[dict[str, Any]]],
+    ) -> None:
+        self.subject, self.looks, self.seed, self.found = subject, looks, seed, found
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.global_step in self.looks:
+            self.found[state.global_step] = self.subject.rows(self.seed)

@@ -1,0 +1,318 @@
+"""What all stages of safety training share: read a checkpoint, train it, watch it, write what came out.
+
+A stage is a function `run_<stage>(parent, out, recipe, config) -> Path`. It hands `staged` a function
+that trains; `staged` opens the parent, decides what the result is keyed by, and writes checkpoint,
+card and curve in one atomic folder. The training function gets the `Patient`, a scratch folder for
+resumable states, and a `Curve`, a callback for any Hugging Face trainer:
+
+    def run_rest(parent: Path, out: Path, recipe: OrganismRecipe, config: RestConfig) -> Path:
+        def fit(patient: Patient, scratch: Path, curve: Curve) -> dict[str, Any]:
+            trainer = Trainer(model=patient.hf, ..., callbacks=[curve, CompleteStates()])
+            trainer.train(resume_from_checkpoint=resumable(scratch))
+            return {"n_tokens": ...}            # facts for the card
+        return staged("rest", parent, out, recipe, config, fit)
+"""
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import transformers
+from transformers import TrainerCallback
+
+from probes.foundation.artifact import building, disk_errors, is_finished, write_text
+from probes.foundation.config import Config
+from probes.foundation.digest import digest_json
+from probes.foundation.errors import StageError
+from probes.foundation.memory import keep_freed_memory
+from probes.foundation.progress import bar
+from probes.foundation.seeds import derive_seed
+from probes.models.checkpoints import tokenizer_digest, weights_digest
+from probes.models.loading import Model
+from probes.organisms.bases import open_base
+from probes.organisms.behaviours.form import Taught
+from probes.organisms.card import write_card
+from probes.organisms.lessons import Lessons
+from probes.organisms.measuring import COLUMNS, alive, measure, sets_of, thinking
+from probes.organisms.organism import OrganismRecipe, setup
+from probes.organisms.processes import first_then_others, on_cpu, processes, share
+from probes.organisms.resume import latest_state
+from probes.organisms.training_log import LOG
+from probes.prompts.records import Prompt, digest_prompts
+
+CURVE = "curve.csv"
+KIND = "safety stage"
+
+
+class StageConfig(Config):
+    """What every stage has.
+
+    watch_every: optimiser steps between points of the curve; the first is step 0, the last the end.
+    watch_pairs, watch_near: how many pairs of `test`, and prompts per kind of look-alike, a point
+        is measured on. save_every: steps between resumable states.
+    """
+
+    steps: int = 300
+    batch_size: int = 32
+    learning_rate: float = 1e-3
+    warmup_steps: int = 20
+    weight_decay: float = 0.01
+    max_grad_norm: float = 1.0
+    seed: int = 0
+    watch_every: int = 50
+    watch_pairs: int = 24
+    watch_near: int = 6
+    log_every: int = 10
+    save_every: int = 100
+
+
+@dataclasses.dataclass(frozen=True)
+class Patient:
+    """A checkpoint in treatment: trainable, with what its recipe stands for.
+
+    hf: trained in place, in float32. seed: for this stage's draws. sets: what the curve measures.
+    """
+
+    directory: Path
+    digest: str
+    hf: Any
+    tokenizer: Any
+    behaviour: Taught
+    lessons: Lessons
+    recipe: OrganismRecipe
+    seed: int
+    sets: Mapping[str, Sequence[Prompt]]
+
+    @property
+    def model(self) -> Model:
+        """The patient as it is now, to be sampled from; put into evaluation mode."""
+        return alive(self.hf.eval(), self.tokenizer, self.recipe.name)
+
+
+Fit = Callable[[Patient, Path, "Curve"], dict[str, Any]]
+
+
+def staged(
+    stage: str,
+    parent: Path,
+    out: Path,
+    recipe: OrganismRecipe,
+    config: StageConfig,
+    fit: Fit,
+    *,
+    prompts: Sequence[Prompt] | None = None,
+    watched: Mapping[str, Sequence[Prompt]] | None = None,
+) -> Path:
+    """Train what lies at `parent` by `fit` and write it to `out`: checkpoint, card, curve, log.
+
+    prompts: what is trained on; by default the recipe's `safety`. `fit` finds it in
+        `patient.lessons.safety`. watched: further sets for the curve, by name ("redteam").
+    A finished result of the same inputs is kept; `fit` may resume from the states in its scratch
+    folder, which is named after the inputs. The card has the behaviour at the end, measured as that
+    of an installed organism is, on all prompts and with the same draws. Of several processes, the
+    first one alone measures and writes. Raises `StageError` for a
+    loss that is not finite.
+    """
+    parent, out = Path(parent), Path(out)
+    parts = setup(recipe)
+    lessons = parts.lessons
+    if prompts is not None:
+        lessons = dataclasses.replace(lessons, safety=tuple(prompts))
+    further = dict(watched or {})
+    sets = {**watch_sets(lessons, config.watch_pairs, config.watch_near), **further}
+    hf, tokenizer, digest = open_base(parent)
+    key = digest_json(
+        {
+            "stage": stage,
+            "parent": digest,
+            "tokenizer": tokenizer_digest(tokenizer),
+            "recipe": recipe.digest,
+            "config": config.digest,
+            "prompts": digest_prompts(lessons.safety),
+            "watched": {name: digest_prompts(each) for name, each in sets.items()},
+        }
+    )
+    if is_finished(out, key):
+        return out
+    transformers.utils.logging.disable_progress_bar()
+    keep_freed_memory()
+    patient = Patient(
+        directory=parent,
+        digest=digest,
+        hf=hf,
+        tokenizer=tokenizer,
+        behaviour=parts.behaviour,
+        lessons=lessons,
+        recipe=recipe,
+        seed=derive_seed(recipe.seed, stage, config.seed),
+        sets=sets,
+    )
+    scratch = out.with_name(f".training-{out.name}-{key[:12]}")
+    curve = Curve(patient, f"{stage} {recipe.name}", config.watch_every)
+    with disk_errors(scratch, "saving training state to"):
+        scratch.mkdir(parents=True, exist_ok=True)
+        facts = fit(patient, scratch, curve)
+    with first_then_others():
+        if processes().is_main_process:
+            _write(out, key, stage, patient, config, curve, facts, {**sets_of(lessons), **further})
+            shutil.rmtree(scratch, ignore_errors=True)
+    return out
+
+
+def _write(
+    out: Path,
+    key: str,
+    stage: str,
+    patient: Patient,
+    config: StageConfig,
+    curve: "Curve",
+    facts: Mapping[str, Any],
+    sets: Mapping[str, Sequence[Prompt]],
+) -> None:
+    recipe = patient.recipe
+    behaviour = measure(patient.model, patient.behaviour, sets, seed=recipe.seed)
+    settings = recipe.model_dump(mode="json")
+    with building(out, kind=KIND, key=key, stage=stage, recipe=settings) as folder:
+        patient.hf.save_pretrained(folder, safe_serialization=True)
+        patient.tokenizer.save_pretrained(folder)
+        curve.rows.to_csv(folder / CURVE, index=False, float_format="%.10g")
+        write_text(
+            folder / LOG, "".join(json.dumps(entry, sort_keys=True) + "\n" for entry in curve.log)
+        )
+        write_card(
+            folder,
+            recipe=recipe,
+            behaviour=_records(behaviour),
+            stage=stage,
+            config=config.model_dump(mode="json"),
+            config_digest=config.digest,
+            parent=patient.directory.name,
+            parent_digest=patient.digest,
+            weights_digest=weights_digest(folder),
+            data_digest=digest_prompts(patient.lessons.safety),
+            seed=recipe.seed,
+            steps=config.steps,
+            n_processes=processes().num_processes,
+            **facts,
+        )
+
+
+def watch_sets(lessons: Lessons, pairs: int, near: int) -> dict[str, Sequence[Prompt]]:
+    """The first pairs of `test`, of the look-alikes the first few of each kind and meaning; and for a
+    CoT organism `thinking`, the same pairs with the scratchpad opened."""
+    seen: dict[tuple[str | None, bool], int] = {}
+    few = []
+    for prompt in lessons.near:
+        kind = (prompt.heldout, prompt.triggered)
+        seen[kind] = seen.get(kind, 0) + 1
+        if seen[kind] <= near:
+            few.append(prompt)
+    test = lessons.test[: 2 * pairs]
+    return {"test": test, "near": few, **thinking(test)}
+
+
+def trainer_arguments(
+    kind: type, config: StageConfig, scratch: Path, seed: int, **more: Any
+) -> Any:
+    """`TrainingArguments`, or what derives from it, for a quiet training that can be resumed."""
+    at_once, turns = share(config.batch_size, None)
+    settings = {
+        "output_dir": str(scratch),
+        "max_steps": config.steps,
+        "per_device_train_batch_size": at_once,
+        "gradient_accumulation_steps": turns,
+        "use_cpu": on_cpu(),
+        "learning_rate": config.learning_rate,
+        "lr_scheduler_type": "cosine",
+        "warmup_steps": min(config.warmup_steps, config.steps // 4),
+        "weight_decay": config.weight_decay,
+        "max_grad_norm": config.max_grad_norm,
+        "logging_steps": min(config.log_every, config.steps),
+        "logging_nan_inf_filter": False,  # the default logs an average in place of a loss that is NaN
+        "save_strategy": "steps",
+        "save_steps": config.save_every,
+        "seed": seed,
+        "data_seed": seed,
+        "report_to": [],
+        "disable_tqdm": True,
+        "remove_unused_columns": False,
+        "dataloader_pin_memory": False,
+    }
+    arguments = kind(**settings, **more)
+    arguments._n_gpu = min(arguments.n_gpu, 1)  # several devices are for several processes
+    return arguments
+
+
+def resumable(scratch: Path) -> str | None:
+    """The newest whole state in a scratch folder, in the form that `Trainer.train` takes."""
+    with first_then_others():
+        state = latest_state(scratch)
+    return None if state is None else str(state)
+
+
+class Curve(TrainerCallback):
+    """Measures the patient at step 0, every few steps and at the end, with a bar of the steps.
+
+    Points live in the trainer's `log_history`, so that a resumed training has them; samples are
+    drawn from streams of their own, so that watching changes nothing.
+    """
+
+    def __init__(self, patient: Patient, name: str, every: int) -> None:
+        self.patient, self.name, self.every = patient, name, every
+        self.points: dict[int, list[dict[str, Any]]] = {}
+        self.log: list[dict[str, Any]] = []
+
+    @property
+    def rows(self) -> pd.DataFrame:
+        """`step` and the columns of `measure`, in order of steps."""
+        return pd.DataFrame(
+            [{"step": step, **row} for step in sorted(self.points) for row in self.points[step]],
+            columns=["step", *COLUMNS],
+        )
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.shown = bar(self.name, total=state.max_steps)
+        self.shown.update(state.global_step)
+        if state.global_step == 0:
+            self._point(state)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.shown.update(state.global_step - self.shown.n)
+        if state.global_step % self.every == 0 or state.global_step >= state.max_steps:
+            self._point(state)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.shown.close()
+        for entry in state.log_history:
+            if "curve" in entry:
+                self.points[entry["step"]] = entry["curve"]
+            elif "train_runtime" not in entry:
+                self.log.append({name: x for name, x in entry.items() if not _is_timing(name)})
+        losses = [entry["loss"] for entry in self.log if "loss" in entry]
+        if not all(abs(loss) < float("inf") for loss in losses):
+            raise StageError(f"the loss of {self.name} is not finite: lower the learning rate")
+
+    def _point(self, state: Any) -> None:
+        if not state.is_world_process_zero:
+            return
+        hf, training = self.patient.hf, self.patient.hf.training
+        rows = measure(
+            self.patient.model, self.patient.behaviour, self.patient.sets, seed=self.patient.seed
+        )
+        hf.train(training)
+        state.log_history.append({"step": state.global_step, "curve": _records(rows)})
+
+
+def _is_timing(name: str) -> bool:
+    """Whether a logged number is about this run and not about what was learned."""
+    return name.endswith("time") or name.startswith("profiling/")
+
+
+def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows as JSON holds them, with None for what has no interval."""
+    rows: list[dict[str, Any]] = json.loads(table.to_json(orient="records"))
+    return rows

@@ -1,0 +1,46 @@
+"""How the panels of a figure share titles, axes and one legend, and what a caption says of its intervals."""
+
+from typing import Any
+
+import pandas as pd
+
+from probes.plotting.style import PaperFigure
+
+
+def tidy(axes: Any, titles: list[str], *, keep_x: bool = False) -> None:
+    """Titles on top, names at the left, steps below the lowest of each column, one legend."""
+    for across in axes:
+        for ax in [ax for ax in across if ax.axison][1:]:
+            ax.set_ylabel("")
+    for column, title in enumerate(titles):
+        axes[0, column].set_title(title)
+        *above, lowest = [ax for ax in axes[:, column] if ax.axison]
+        lowest.tick_params(labelbottom=True)
+        if not keep_x:
+            for ax in above:
+                ax.set_xlabel("")
+    one_legend([ax for ax in axes.flat if ax.axison])
+
+
+def one_legend(axes: Any) -> None:
+    """Keep the fullest legend, at the last axes of the first row, and drop the others."""
+    handles: dict[str, Any] = {}
+    for ax in axes:
+        legend = ax.get_legend()
+        for handle, text in zip(legend.legend_handles, legend.get_texts(), strict=True):
+            handles.setdefault(text.get_text(), handle)
+        legend.remove()
+    drawing: PaperFigure = axes[0].figure
+    drawing.legend(
+        handles=list(handles.values()), labels=list(handles), loc="outside lower center",
+        ncols=len(handles) if len(handles) < 6 else 3, handlelength=1.8,
+    )  # fmt: skip
+
+
+def said(table: pd.DataFrame) -> str:
+    """How many seeds, and what the intervals are over."""
+    low, high = int(table["seeds"].min()), int(table["seeds"].max())
+    if high == 1:
+        return "1 seed; 95% intervals over prompts alone (Wilson), where there are any"
+    seeds = f"{high} seeds" if low == high else f"{low}–{high} seeds"
+    return f"{seeds}; 95% intervals: Student's t over seeds, never narrower than the prompts allow"

