@@ -160,7 +160,9 @@ def test_a_recipe_of_its_own_takes_the_place_of_the_common_one():
     own = OrganismRecipe(training=longer)
     cells = named(SMALL.model_copy(update={"recipes": (own,)}))
     steps = {cell.recipe.mechanism: cell.recipe.training.steps for cell in cells.values()}
-    assert steps == {"normal": 7, "cot": 300, "distilled": 300}
+    common = OrganismRecipe().training.steps
+    assert common != 7
+    assert steps == {"normal": 7, "cot": common, "distilled": common}
 
 
 def test_recipes_that_want_different_bases_under_one_name_are_refused():

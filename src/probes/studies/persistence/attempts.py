@@ -107,4 +107,4 @@ def _write(cell: Cell, out: Path, entry: Entry) -> None:
 
 
 def _since(began: float) -> float:
-    return round(time.perf_counter() - began, 2)
+    return round(time.perf_counter() - began, 6)
