@@ -21,10 +21,13 @@ def organism(
     import pandas as pd
 
     from probes.cli.show import show_table
+    from probes.foundation.errors import unknown
     from probes.organisms.card import read_card
-    from probes.organisms.organism import OrganismRecipe, install, is_installed
+    from probes.organisms.organism import POLICIES, OrganismRecipe, install, is_installed
 
     asked = OrganismRecipe.from_file(recipe)
+    if member is not None and member not in POLICIES:
+        raise unknown("member of a family", member, POLICIES)
     changes = {"size": size, "member": member, "seed": seed}
     asked = OrganismRecipe.model_validate(
         {**asked.model_dump(), **{name: new for name, new in changes.items() if new is not None}}
