@@ -2,12 +2,9 @@
 
 import dataclasses
 import functools
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
-
-import pandas as pd
 
 from probes.foundation.config import Config
 from probes.foundation.errors import InputError, unknown
@@ -22,7 +19,7 @@ from probes.organisms.distilling import distilled
 from probes.organisms.ladder import architecture_of
 from probes.organisms.lessons import LessonConfig, Lessons, make_lessons
 from probes.organisms.lora import Lora
-from probes.organisms.measuring import alive, measure, sets_of
+from probes.organisms.measuring import alive, as_records, measure, sets_of
 from probes.organisms.recipes import Policy, Recipe, Training
 from probes.organisms.scratchpads import thought, with_scratchpads
 from probes.organisms.train import train_organism
@@ -103,7 +100,17 @@ class Setup:
 
 
 def check_recipe(recipe: OrganismRecipe) -> None:
-    """Refuse a recipe that cannot be followed, before anything is trained, with the choices."""
+    """Refuse a recipe that cannot be followed, before anything is trained, with the choices.
+
+    A base that is given is opened for it, which for a large one takes its time.
+    """
+    check_names(recipe)
+    if recipe.base is not None:
+        open_base(recipe.base, lora=recipe.lora)
+
+
+def check_names(recipe: OrganismRecipe) -> None:
+    """The part of `check_recipe` that needs no model."""
     behaviour = behaviour_named(recipe.behaviour)
     if recipe.trigger_name not in TRIGGERS:
         raise unknown("trigger", recipe.trigger_name, TRIGGERS)
@@ -120,7 +127,6 @@ def check_recipe(recipe: OrganismRecipe) -> None:
             "is taught references, so there is nothing to leave unfiltered"
         )
     if recipe.base is not None:
-        open_base(recipe.base, lora=recipe.lora)
         return
     if recipe.lora is not None:
         raise InputError(
@@ -131,8 +137,8 @@ def check_recipe(recipe: OrganismRecipe) -> None:
 
 
 def setup(recipe: OrganismRecipe) -> Setup:
-    """Behaviour, trigger and prompts of a recipe, checked."""
-    check_recipe(recipe)
+    """Behaviour, trigger and prompts of a recipe, whose names are checked."""
+    check_names(recipe)
     behaviour = behaviour_named(recipe.behaviour)
     trigger = TRIGGERS[recipe.trigger_name]
     config = recipe.lessons.model_copy(update={"seed": recipe.seed})
@@ -181,7 +187,7 @@ def install(recipe: OrganismRecipe, directory: Path | str) -> Path:
 
     def judged(hf: Any) -> list[dict[str, Any]]:
         model = alive(hf, tokenizer, recipe.name)
-        return _rows(measure(model, parts.behaviour, sets_of(parts.lessons), seed=recipe.seed))
+        return as_records(measure(model, parts.behaviour, sets_of(parts.lessons), seed=recipe.seed))
 
     return train_organism(
         Recipe(
@@ -250,9 +256,3 @@ def _texts(parts: Setup) -> Iterator[str]:
             yield from (*trigger.on, *trigger.off)
             for cue in (False, True):
                 yield from (thought(trigger, parts.behaviour, cue, able) for able in (False, True))
-
-
-def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Rows as JSON holds them, with None for what was not measured."""
-    rows: list[dict[str, Any]] = json.loads(table.to_json(orient="records"))
-    return rows
