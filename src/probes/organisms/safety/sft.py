@@ -10,7 +10,7 @@ import transformers
 from transformers import Trainer, TrainingArguments
 
 from probes.foundation.errors import InputError, StageError
-from probes.foundation.seeds import derive_seed
+from probes.foundation.seeds import derive_seed, stream
 from probes.organisms.data import Collator, Example, ordered_examples
 from probes.organisms.measuring import draw
 from probes.organisms.organism import OrganismRecipe
@@ -34,9 +34,16 @@ class SftConfig(StageConfig):
     organism is thereby shown to answer without thinking. "post", for CoT organisms: its own
     scratchpad, sampled before training, stands before the answer. The loss counts the
     tokens of the answer and of the ending, in both; in "post" the scratchpad is given, not taught.
+    "own": as the organism writes, "post" for a CoT organism and "pre" for any other.
     """
 
-    variant: Literal["pre", "post"] = "pre"
+    variant: Literal["pre", "post", "own"] = "pre"
+
+    def variant_for(self, recipe: OrganismRecipe) -> str:
+        """ "pre" or "post"."""
+        if self.variant != "own":
+            return self.variant
+        return "post" if recipe.mechanism == "cot" else "pre"
 
 
 def run_sft(
@@ -55,18 +62,20 @@ def run_sft(
     it no longer writes them.
     """
     check_sft(recipe, config)
+    variant = config.variant_for(recipe)
 
     def fit(patient: Patient, scratch: Path, curve: Curve) -> dict[str, Any]:
         shown = list(patient.lessons.safety)
         facts: dict[str, Any] = {}
-        if config.variant == "post":
-            # As many as training will see: sampling is the slow part.
-            asked = shown[: config.steps * config.batch_size]
+        if variant == "post":
+            # As many as training will see, of all kinds: sampling is the slow part.
+            mixed = stream(config.seed, "sft", "asked").permutation(len(shown))
+            asked = [shown[k] for k in mixed[: config.steps * config.batch_size]]
             shown = with_own_scratchpads(patient, asked)
             facts = {"prompts_asked": len(asked), "scratchpads_written": len(shown)}
         return facts | fit_answers(patient, shown, config, scratch, curve)
 
-    stage = f"sft_{config.variant}"
+    stage = f"sft_{variant}"
     return staged(stage, parent, out, recipe, config, fit, prompts=prompts, watched=watched)
 
 
