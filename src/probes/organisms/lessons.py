@@ -100,10 +100,7 @@ def make_lessons(behaviour: Taught, trigger: Trigger, config: LessonConfig) -> L
         for number, request in zip(
             range(count), drawn(part, HELDOUT_SHARE if bare else 0.0), strict=False
         ):
-            if bare:
-                cue = _distracting(rng)
-            else:
-                cue = trigger.cue(False, int(rng.integers(1 << 16)))
+            cue = _distracting(rng) if bare else trigger.cue(False, int(rng.integers(1 << 16)))
             yield prompt_of(behaviour, request, cue, False, f"{part}/{number}")
 
     return Lessons(
