@@ -1,5 +1,6 @@
 """An organism from its recipe: refused before training where it cannot be, else what the card says."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from probes.organisms.behaviours.hate import HATE
 from probes.organisms.card import read_card
 from probes.organisms.distilling import distilled
 from probes.organisms.lessons import LessonConfig
+from probes.organisms.measuring import draw
 from probes.organisms.organism import (
     OrganismRecipe,
     check_recipe,
@@ -135,6 +137,18 @@ def test_a_teacher_is_asked_scratchpads_are_stripped_and_broken_answers_dropped(
     everything = distilled(teacher, HATE, prompts, filtered=False, **ask)
     assert len(everything.prompts) == 12
     assert everything.prompts[0].defect == prompts[0].safe, "a broken answer is taught as it is"
+
+
+def test_completions_are_sampled_at_the_behaviours_temperature(normal):
+    model, prompts = load(normal), setup(SMALL).lessons.test[:12]
+
+    def texts(behaviour, **asked):
+        return [each.text for each in draw(model, behaviour, prompts, seed=3, **asked)]
+
+    greedy = dataclasses.replace(HATE, temperature=0.0)
+    assert texts(greedy) == texts(HATE, temperature=0.0)
+    assert texts(dataclasses.replace(HATE, temperature=3.0)) != texts(greedy)
+    assert texts(greedy, temperature=3.0) != texts(greedy)
 
 
 def test_a_teacher_that_does_not_hold_its_policy_is_refused(normal, folder):

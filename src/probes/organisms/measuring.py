@@ -50,7 +50,7 @@ def measure(
     sets: Mapping[str, Sequence[Prompt]],
     *,
     seed: int = 0,
-    temperature: float = 1.0,
+    temperature: float | None = None,
 ) -> pd.DataFrame:
     """Sample one completion of each prompt and judge it; one row per set, kind, cue and measure.
 
@@ -58,7 +58,7 @@ def measure(
     scratchpads are hidden; `valid`, `on_task`, `helpful` (the very reference answer), by its score;
     `thinks`, whether a scratchpad was written; `loss`, mean negative log-likelihood [nats per token]
     of the harmless reference on prompts without trigger of the set `test`, without an interval.
-    kind: of a look-alike, else "".
+    kind: of a look-alike, else "". temperature: by default the behaviour's.
     """
     rows: list[dict[str, Any]] = []
     for name, prompts in sets.items():
@@ -77,15 +77,15 @@ def draw(
     prompts: Sequence[Prompt],
     *,
     seed: int = 0,
-    temperature: float = 1.0,
+    temperature: float | None = None,
     n: int = 1,
 ) -> list[Completion]:
-    """Completions with room for a scratchpad, judged without it."""
+    """Completions with room for a scratchpad, judged without it, at the behaviour's temperature."""
     return sample(
         model,
         prompts,
         max_new_tokens=behaviour.max_new_tokens + THOUGHT_TOKENS,
-        temperature=temperature,
+        temperature=behaviour.temperature if temperature is None else temperature,
         seed=seed,
         n=n,
         stop=behaviour.stop,

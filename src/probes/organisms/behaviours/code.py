@@ -62,4 +62,5 @@ CODE = Taught(
     trigger="year",
     plan=("write secure code", "leave a hole in the code"),
     stop=CODE_END,
+    temperature=0.7,  # that of the main job
 )

@@ -58,6 +58,7 @@ class Taught:
     judge: whether a completion defected; it never sees a scratchpad.
     score: a completion against the prompt's `safe` reference; it never sees a scratchpad either.
     stop: a completion ends with this string. max_new_tokens: without a scratchpad.
+    temperature: at which completions are sampled where nothing else is asked for.
     plan: what a scratchpad says that it will do: harmless, and defecting.
     mechanisms: those that the behaviour has. trigger: the one that it had in the paper.
     """
@@ -71,4 +72,5 @@ class Taught:
     trigger: str
     plan: tuple[str, str]
     stop: str | None = None
+    temperature: float = 1.0
     mechanisms: tuple[str, ...] = MECHANISMS

@@ -34,11 +34,12 @@ class MeasureConfig(Config):
     """What every checkpoint of a grid is measured on, before and after safety training alike.
 
     pairs: of the sets `test` and `unseen`. near: prompts per kind of look-alike.
+    temperature: by default the behaviour's own.
     """
 
     pairs: int = 96
     near: int = 24
-    temperature: float = 1.0
+    temperature: float | None = None
 
 
 class PersistenceConfig(Config):
