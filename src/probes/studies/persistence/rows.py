@@ -18,7 +18,6 @@ from probes.studies.persistence.cells import Cell, Outcome
 from probes.studies.persistence.tables import COLUMNS, KEYS, parted
 from probes.studies.persistence.work import FACTS, ROWS
 
-CELLS = "cells"
 EXTRA = ("seconds", "checkpoint", "parent_checkpoint")
 """Further columns of `persistence`: what training the checkpoint took, its digest and its parent's."""
 
