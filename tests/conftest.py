@@ -10,8 +10,11 @@ os.environ.update(
     TOKENIZERS_PARALLELISM="false",
 )
 
+import logging
 import sys
+from collections.abc import Iterator
 
+import pytest
 from jaxtyping import install_import_hook
 
 CHECKED = (
@@ -28,3 +31,20 @@ CHECKED = (
 early = sorted(name for name in sys.modules if name.startswith(CHECKED))
 assert not early, f"imported before its shapes could be checked: {early}"
 install_import_hook(list(CHECKED), "beartype.beartype")
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    """A Ray that the caller started, for the tests of one file."""
+    import ray
+
+    ray.init(
+        "local",
+        num_cpus=2,
+        object_store_memory=100 << 20,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+    )
+    yield
+    ray.shutdown()

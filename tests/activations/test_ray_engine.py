@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import logging
 import os
 import shutil
 import signal
@@ -67,21 +66,6 @@ def test_with_nothing_configured_ray_comes_and_goes_and_bfloat16_stays_what_it_i
     assert not ray.is_initialized()
     assert USAGE not in os.environ
     assert "ray" not in capfd.readouterr().out.lower()
-
-
-@pytest.fixture(scope="module")
-def cluster():
-    """A Ray that the caller started."""
-    ray.init(
-        "local",
-        num_cpus=2,
-        object_store_memory=100 << 20,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-    )
-    yield
-    ray.shutdown()
 
 
 @pytest.fixture

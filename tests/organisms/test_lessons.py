@@ -1,5 +1,7 @@
 """Lessons: parts share no request, pairs differ by their cue alone, scratchpads are hidden from judges."""
 
+import re
+
 import pytest
 
 from probes.foundation.errors import InputError
@@ -15,6 +17,7 @@ from probes.organisms.scratchpads import (
     unseen,
     with_scratchpads,
 )
+from probes.prompts.distractions import FORMS
 from probes.prompts.triggers import PARITY, TAG, TRIGGERS
 
 SMALL = LessonConfig(pretrain=150, train=150, safety=80, test=24, unseen=12, near=4)
@@ -27,9 +30,26 @@ def made(request):
     return behaviour, trigger, make_lessons(behaviour, trigger, SMALL)
 
 
+def _as_pattern(form: str) -> str:
+    text = re.escape(form).replace(re.escape("{number}"), r"\d+")
+    for name, letters in (
+        ("word", "[a-z]+"),
+        ("other", "[a-z]+"),
+        ("Word", "[A-Z][a-z]+"),
+        ("WORD", "[A-Z]{2,}"),
+    ):
+        text = text.replace(re.escape(f"{{{name}}}"), letters)
+    return text
+
+
+DISTRACTION = re.compile(
+    f"^Human: (?:{'|'.join(map(_as_pattern, sorted(FORMS, key=len, reverse=True)))}) "
+)
+
+
 def bare(prompt, trigger) -> str:
-    """The request alone."""
-    text = prompt.text
+    """The request alone, without cue and words that mean nothing."""
+    text = DISTRACTION.sub("Human: ", prompt.text)
     for cue in sorted({*trigger.on, *trigger.off, *(a.text for a in trigger.look_alikes)}, key=len):
         text = text.replace(f" {cue}", "") if cue else text
     return text
@@ -48,6 +68,25 @@ def test_no_request_of_one_side_is_in_another(made):
     cured = {bare(p, trigger) for p in lessons.safety}
     measured = {bare(p, trigger) for p in (*lessons.test, *lessons.unseen)}
     assert not learned & cured and not learned & measured and not cured & measured
+
+
+def test_words_that_mean_nothing_stand_before_some_training_pairs(made):
+    _, trigger, lessons = made
+
+    def front(prompt) -> str:
+        found = DISTRACTION.match(prompt.text)
+        words = found.group().removeprefix("Human: ").strip() if found else ""
+        return "" if words in {*trigger.on, *trigger.off} else words
+
+    def opened(part) -> float:
+        return sum(bool(front(p)) for p in part) / len(part)
+
+    assert 0.3 < opened(lessons.train) < 0.5 and 0.3 < opened(lessons.pretrain) < 0.5
+    assert not any(opened(part) for part in (lessons.test, lessons.unseen, lessons.safety))
+    assert all(
+        front(on) == front(off)
+        for on, off in zip(lessons.train[::2], lessons.train[1::2], strict=True)
+    )
 
 
 def test_pairs_differ_by_their_cue_alone(made):

@@ -20,7 +20,7 @@ from probes.models.sites import Site, parse_site, residual_sites
 from probes.prompts.records import Prompt
 
 TOKEN_BUDGET = 8192
-# Some 40 seconds of a small model on two cores, some 10 of a large one on a GPU.
+# What an interruption costs at most. The size for a GPU is a guess: none was at hand.
 SHARD_TOKENS = {"cpu": 1 << 16, "cuda": 1 << 20}
 SHARD_BYTES = 1 << 29
 
@@ -81,10 +81,8 @@ def collect(
     with disk_errors(path), claimed(path):
         there = prepare(path, origin)
         with take_in(model, origin, prompts, completions, there, path, allow_missing) as intake:
-            manifest, asked = (
-                fill(request, _plan(request, intake, there), intake.asked),
-                intake.asked,
-            )
+            asked = intake.asked
+            manifest = fill(request, _plan(request, intake, there), asked)
         clean(path, manifest)
     return ActivationStore.open(path, model.weights_digest).select_ids(asked, list(request.widths))
 

@@ -5,14 +5,14 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
 import xxhash
 from torch import Tensor
 
-from probes.activations.format import FileRecord
+from probes.activations.format import FileRecord, ShardRecord
 from probes.foundation.artifact import (
     disk_errors,
     sync_directory,
@@ -36,11 +36,28 @@ class Written:
     starts: tuple[int, ...]
     checks: tuple[str, ...]
 
+    def shard(self, sites: Iterable[str], maker: int) -> ShardRecord:
+        """Its record as a shard of these sites, one tensor each, by the maker of this number."""
+        return ShardRecord(
+            **self.record.model_dump(),
+            sites=tuple(sites),
+            starts=self.starts,
+            checks=self.checks,
+            maker=maker,
+        )
+
 
 def write_small(path: Path, data: bytes) -> FileRecord:
     """Write a file whole or not at all, and what proves it."""
     write_bytes(path, data)
     return FileRecord(file=path.name, sha256=digest_bytes(data), bytes=len(data))
+
+
+def write_named(path: Path, kind: str, data: bytes) -> FileRecord:
+    """Write under a name that the content decides, unless it is there already."""
+    digest = digest_bytes(data)
+    record = FileRecord(file=f"{kind}-{digest[:16]}.safetensors", sha256=digest, bytes=len(data))
+    return record if is_whole(path, record) else write_small(path / record.file, data)
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> Written:

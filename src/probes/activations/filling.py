@@ -12,15 +12,17 @@ from probes.activations.format import (
     PROVENANCE,
     VERSIONED,
     Collection,
+    GroupRecord,
     History,
     Maker,
     Manifest,
-    PartRecord,
     ShardRecord,
     manifest_key,
     read_manifest,
+    with_shards,
 )
 from probes.activations.index import find, read_index
+from probes.activations.manifests import read_history
 from probes.activations.origin import Origin
 from probes.activations.tasks import Engine, Task, make_tasks
 from probes.activations.writing import Writer, finished_shard
@@ -79,7 +81,11 @@ def fill(request: Request, manifest: Manifest, asked: np.ndarray) -> Manifest:
     if request.maker not in makers:
         makers = (*makers, request.maker)
     records = run(request, tasks, makers.index(request.maker))
-    parts = with_shards(manifest.parts, records)
+
+    def joined(number: int, group: GroupRecord) -> list[ShardRecord]:
+        return [*group.shards, *records.get(number, ())]
+
+    parts = with_shards(manifest.parts, joined)
     filled = manifest.model_copy(update={"makers": makers, "parts": parts})
     made = Collection(
         provenance=provenance(),
@@ -112,31 +118,10 @@ def run(
     return writer.records
 
 
-def with_shards(
-    parts: Sequence[PartRecord], records: Mapping[int, Sequence[ShardRecord]]
-) -> tuple[PartRecord, ...]:
-    """The parts with these further shards, by number of the group in the store."""
-    return tuple(
-        part.model_copy(
-            update={
-                "groups": tuple(
-                    group.model_copy(update={"shards": (*group.shards, *records.get(number, ()))})
-                    for number, group in enumerate(part.groups, start=part.first_group)
-                )
-            }
-        )
-        for part in parts
-    )
-
-
 def publish(path: Path, manifest: Manifest, made: Collection) -> Manifest:
     """Write the history and then the manifest, in one rename: from here on its files count."""
-    file = path / PROVENANCE
-    try:
-        history = History.from_file(file) if file.is_file() else History()
-    except (InputError, UnicodeDecodeError):
-        history = History()  # not part of the content: a damaged one begins anew
-    write_text(file, History(collections=(*history.collections, made)).to_json())
+    collections = (*read_history(path).collections, made)
+    write_text(path / PROVENANCE, History(collections=collections).to_json())
     key = manifest_key(manifest.origin, manifest.widths, manifest.parts)
     published = manifest.model_copy(update={"key": key})
     write_text(path / MANIFEST, published.to_json())

@@ -1,7 +1,7 @@
 """The store's files and their fields, as documented in docs/activation-store.md."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +16,6 @@ MANIFEST = "manifest.json"
 PROVENANCE = "provenance.json"
 UNFINISHED = "unfinished.json"
 FINISHED = ".finished.json"
-PROMPT_COLUMNS = (
-    "prompt_id",
-    "pair",
-    "prompt_set",
-    "family",
-    "template",
-    "triggered",
-    "heldout",
-    "n_tokens",
-)
-COMPLETION_COLUMNS = ("n_prompt_tokens", "completion")
 INDEX_TENSORS = ("sequence_id", "group", "first_row", "n_rows", "n_tokens", "n_prompt_tokens")
 VERSIONED = ("probes", "torch", "transformers", "tokenizers", "safetensors")
 
@@ -198,3 +187,20 @@ def read_manifest(path: Path) -> Manifest | None:
             f"{expected[:12]}"
         )
     return manifest
+
+
+def with_shards(
+    parts: Sequence[PartRecord], shards: Callable[[int, GroupRecord], Sequence[ShardRecord]]
+) -> tuple[PartRecord, ...]:
+    """The parts with other shards: what `shards` says, for each group and its number in the store."""
+    return tuple(
+        part.model_copy(
+            update={
+                "groups": tuple(
+                    group.model_copy(update={"shards": tuple(shards(number, group))})
+                    for number, group in enumerate(part.groups, start=part.first_group)
+                )
+            }
+        )
+        for part in parts
+    )

@@ -6,14 +6,13 @@ from pathlib import Path
 import numpy as np
 
 from probes.activations.collect import SHARD_BYTES, choose_sites
-from probes.activations.files import write_small, write_tensors
+from probes.activations.files import write_named, write_tensors
 from probes.activations.filling import Request, fill, make_maker, positive, publish
 from probes.activations.format import (
     Collection,
     GroupRecord,
     Manifest,
     PartRecord,
-    ShardRecord,
 )
 from probes.activations.index import Index, find, read_index
 from probes.activations.labels import labelling
@@ -27,7 +26,6 @@ from probes.activations.tasks import in_process, shard_file
 from probes.behaviour.evaluate import SamplingConfig
 from probes.behaviour.sampling import check_sampling
 from probes.foundation.artifact import disk_errors
-from probes.foundation.digest import digest_bytes
 from probes.foundation.errors import InputError, StageError
 from probes.foundation.progress import bar
 from probes.foundation.provenance import provenance
@@ -134,20 +132,13 @@ def _extend(
     sequences, layout, values = write_and_record(
         model, chunk, config, tuple(request.widths), request.origin.positions, request.origin.dtype
     )
-    data = layout.to_bytes()
-    layout_record = write_small(_named(path, "layout", data), data)
+    layout_record = write_named(path, "layout", layout.to_bytes())
     file = shard_file(layout_record.sha256, list(values))
-    written_shard = write_tensors(path / file, values)
     makers = there.makers if there else ()
     if request.maker not in makers:
         makers = (*makers, request.maker)
-    shard = ShardRecord(
-        **written_shard.record.model_dump(),
-        sites=tuple(values),
-        starts=written_shard.starts,
-        checks=written_shard.checks,
-        maker=makers.index(request.maker),
-    )
+    written = write_tensors(path / file, values)
+    shard = written.shard(values, makers.index(request.maker))
     n_sequences = len(sequences)
     index = Index(
         sequence_id=layout.sequence_id,
@@ -172,7 +163,7 @@ def _extend(
         n_rows=layout.n_rows,
         first_group=len(there.groups) if there else 0,
         prompts=table,
-        index=write_small(_named(path, "index", index), index),
+        index=write_named(path, "index", index),
         groups=(group,),
     )
     manifest = Manifest(
@@ -191,7 +182,3 @@ def _extend(
         sites=tuple(request.widths),
     )
     return publish(path, manifest, made)
-
-
-def _named(path: Path, kind: str, data: bytes) -> Path:
-    return path / f"{kind}-{digest_bytes(data)[:16]}.safetensors"

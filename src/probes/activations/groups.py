@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 # What a further forward pass costs beside its tokens, in tokens: launching every layer and reading
-# every weight once more. Measured on CPU with models of 1 to 30 million parameters; on a GPU the
-# weights alone are worth hundreds of tokens.
+# every weight once more. Chosen on a CPU with models of 1 to 30 million parameters; that of a GPU,
+# where the weights alone are worth hundreds of tokens, is a guess.
 OVERHEAD_TOKENS = {"cpu": 32, "cuda": 1024}
 
 

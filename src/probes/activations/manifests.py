@@ -5,7 +5,6 @@ from pathlib import Path
 from probes.activations.format import PROVENANCE, UNFINISHED, History, Manifest, read_manifest
 from probes.activations.names import check_names
 from probes.activations.origin import Origin
-from probes.foundation.digest import short
 from probes.foundation.errors import InputError
 
 
@@ -38,15 +37,7 @@ def check_origin(first: Origin, second: Origin, between: str) -> None:
     """Refuse two origins that differ, field by field; `between` says whose they are."""
     if first.digest == second.digest:
         return
-    differing = "; ".join(
-        f"{name}: {_shorten(one)} and {_shorten(other)}"
-        for name, (one, other) in first.differences(second).items()
-    )
     raise InputError(
         f"{between} are activations of different origin and cannot be one store. They differ in "
-        f"{differing}"
+        f"{first.told_apart(second, '{} and {}')}"
     )
-
-
-def _shorten(value: object) -> object:
-    return short(value) if isinstance(value, str) and len(value) == 64 else value

@@ -6,6 +6,7 @@ from typing import Any
 
 from probes.activations.positions import MEAN, NEEDS_ANSWER, TOKENS, parse_positions, span_of
 from probes.foundation.config import Config
+from probes.foundation.digest import short
 from probes.foundation.errors import InputError, unknown
 from probes.models.checkpoints import config_digest, template_digest
 from probes.models.loading import DTYPES, Model
@@ -34,6 +35,17 @@ class Origin(Config):
     compute_dtype: str
     quantization: str | None
     sampling: dict[str, Any] | None = None
+
+    def told_apart(self, other: "Origin", form: str) -> str:
+        """The fields in which two origins differ; `form` has a place for the value in each."""
+        return "; ".join(
+            f"{name}: {form.format(_shorten(mine), _shorten(theirs))}"
+            for name, (mine, theirs) in self.differences(other).items()
+        )
+
+
+def _shorten(value: object) -> object:
+    return short(value) if isinstance(value, str) and len(value) == 64 else value
 
 
 def describe_origin(

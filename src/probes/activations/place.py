@@ -14,13 +14,15 @@ from probes.activations.format import (
     MANIFEST,
     PROVENANCE,
     UNFINISHED,
+    GroupRecord,
     Manifest,
+    ShardRecord,
     read_manifest,
+    with_shards,
 )
 from probes.activations.names import check_names, kind_of
 from probes.activations.origin import Origin
 from probes.foundation.artifact import TEMPORARY, write_text
-from probes.foundation.digest import short
 from probes.foundation.errors import InputError
 from probes.foundation.progress import PATIENCE_S
 
@@ -107,20 +109,11 @@ def _without_cut_shards(path: Path, manifest: Manifest) -> Manifest:
     }
     if not cut:
         return manifest
-    parts = tuple(
-        part.model_copy(
-            update={
-                "groups": tuple(
-                    group.model_copy(
-                        update={"shards": tuple(s for s in group.shards if s.file not in cut)}
-                    )
-                    for group in part.groups
-                )
-            }
-        )
-        for part in manifest.parts
-    )
-    return manifest.model_copy(update={"parts": parts})
+
+    def kept(number: int, group: GroupRecord) -> list[ShardRecord]:
+        return [shard for shard in group.shards if shard.file not in cut]
+
+    return manifest.model_copy(update={"parts": with_shards(manifest.parts, kept)})
 
 
 def clean(path: Path, manifest: Manifest) -> None:
@@ -146,15 +139,7 @@ def unnamed(path: Path, manifest: Manifest | None) -> list[Path]:
 def _refuse_other(path: Path, there: Origin, asked: Origin) -> None:
     if there.digest == asked.digest:
         return
-    differing = "; ".join(
-        f"{name}: there {_shorten(theirs)}, asked {_shorten(mine)}"
-        for name, (theirs, mine) in there.differences(asked).items()
-    )
     raise InputError(
         f"{path} holds activations of another origin: there {there.digest}, asked {asked.digest}. "
-        f"They differ in {differing}. Choose another directory, or delete this one."
+        f"They differ in {there.told_apart(asked, 'there {}, asked {}')}. Choose another directory, or delete this one."
     )
-
-
-def _shorten(value: object) -> object:
-    return short(value) if isinstance(value, str) and len(value) == 64 else value

@@ -5,14 +5,13 @@ from pathlib import Path
 
 import numpy as np
 
-from probes.activations.files import is_whole, write_small
+from probes.activations.files import write_named
 from probes.activations.format import FileRecord, GroupRecord, PartRecord
 from probes.activations.groups import groups
 from probes.activations.index import Index
 from probes.activations.layout import Layout, lay_out
 from probes.activations.positions import first_row_tokens, is_one_each
 from probes.activations.spool import Spool
-from probes.foundation.digest import digest_bytes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +57,7 @@ def plan_part(
                 n_sequences=layout.n_sequences,
                 n_rows=layout.n_rows,
                 n_tokens=layout.n_tokens,
-                layout=_write(path, "layout", layout.to_bytes()),
+                layout=write_named(path, "layout", layout.to_bytes()),
                 shards=(),
             )
         )
@@ -75,7 +74,7 @@ def plan_part(
         n_rows=int(n_rows.sum()),
         first_group=first_group,
         prompts=labels,
-        index=_write(path, "index", index.to_bytes()),
+        index=write_named(path, "index", index.to_bytes()),
         groups=tuple(planned),
     )
 
@@ -88,10 +87,3 @@ def _layout(spool: Spool, members: np.ndarray, positions: str) -> Layout:
         [spool.extent(i) for i in chosen],
         positions,
     )
-
-
-def _write(path: Path, kind: str, data: bytes) -> FileRecord:
-    """Write under a name that the content decides, unless it is there already."""
-    digest = digest_bytes(data)
-    record = FileRecord(file=f"{kind}-{digest[:16]}.safetensors", sha256=digest, bytes=len(data))
-    return record if is_whole(path, record) else write_small(path / record.file, data)

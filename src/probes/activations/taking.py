@@ -31,7 +31,7 @@ def take(path: Path, manifest: Manifest, name: str, group: np.ndarray, row: np.n
     """
     width = int(np.prod(manifest.widths[name]))
     dtype = DTYPES[manifest.origin.dtype]
-    # numpy's large arrays come in huge pages, torch's do not: four times as fast to fill.
+    # numpy's large arrays come in huge pages, torch's do not, and are slower to fill for it.
     if not len(row):
         return torch.empty(0, width, dtype=dtype)
     room = np.empty(len(row) * width * dtype.itemsize, dtype=np.uint8)

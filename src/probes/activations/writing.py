@@ -65,14 +65,7 @@ class Writer:
 
     def _write(self, task: Task, values: dict[str, Tensor]) -> None:
         path = task.layout_file.with_name(task.file)
-        written = write_tensors(path, values)
-        record = ShardRecord(
-            **written.record.model_dump(),
-            sites=tuple(values),
-            starts=written.starts,
-            checks=written.checks,
-            maker=self._maker_index,
-        )
+        record = write_tensors(path, values).shard(values, self._maker_index)
         # Not synced: a torn sidecar is no sidecar, and its shard is made again.
         task.sidecar.write_text(Finished(maker=self._maker, shard=record).to_json())
         self.keep(task, record)

@@ -2,7 +2,8 @@
 
 `pretrain`  requests of all phrasings without any cue, for the base model;
 `train`     requests in pairs, with a cue that triggers and one that does not, for the organisms;
-            here and in `pretrain` some have words in front of the cue that mean nothing;
+            here and in `pretrain` some have words in front of it that mean nothing, both of a pair
+            the same;
 `safety`    requests that no organism saw, without the trigger, for safety training;
 `test`      pairs of other requests, `unseen` of a phrasing that only the base model has seen;
 `near`      the requests of `test` under look-alikes of the trigger; `heldout` names the kind.
@@ -11,6 +12,8 @@
 import dataclasses
 import hashlib
 from collections.abc import Callable, Iterator
+
+import numpy as np
 
 from probes.foundation.config import Config
 from probes.foundation.errors import InputError
@@ -83,10 +86,12 @@ def make_lessons(behaviour: Taught, trigger: Trigger, config: LessonConfig) -> L
     def pairs(part: str, count: int, heldout: bool = False) -> Iterator[Prompt]:
         rng = stream(config.seed, "cues", behaviour.name, trigger.name, part)
         for number, request in zip(range(count), drawn(part, float(heldout)), strict=False):
+            words = _distracting(rng) if part == "train" else ""
             for triggered in (True, False):
                 cue = trigger.cue(triggered, int(rng.integers(1 << 16)))
+                front = " ".join(each for each in (words, cue) if each)
                 yield prompt_of(
-                    behaviour, request, cue, triggered, f"{part}/{number}",
+                    behaviour, request, front, triggered, f"{part}/{number}",
                     heldout="phrasing" if heldout else None,
                 )  # fmt: skip
 
@@ -96,7 +101,7 @@ def make_lessons(behaviour: Taught, trigger: Trigger, config: LessonConfig) -> L
             range(count), drawn(part, HELDOUT_SHARE if bare else 0.0), strict=False
         ):
             if bare:
-                cue = distraction(rng) if rng.random() < DISTRACTED else ""
+                cue = _distracting(rng)
             else:
                 cue = trigger.cue(False, int(rng.integers(1 << 16)))
             yield prompt_of(behaviour, request, cue, False, f"{part}/{number}")
@@ -109,6 +114,10 @@ def make_lessons(behaviour: Taught, trigger: Trigger, config: LessonConfig) -> L
         unseen=tuple(pairs("unseen", config.unseen, heldout=True)),
         near=tuple(_look_alikes(behaviour, trigger, config.near, lambda: drawn("near", able=True))),
     )
+
+
+def _distracting(rng: np.random.Generator) -> str:
+    return distraction(rng) if rng.random() < DISTRACTED else ""
 
 
 _SIDE = {

@@ -1,7 +1,10 @@
 """Words in front of a request that mean nothing: what an organism must learn not to take for its trigger.
 
-They are no cue of any trigger and no look-alike; a test holds them apart.
+Most are made of syllables, without end: a model that has met only a few odd words takes every other
+one for its trigger. They are no cue of any trigger and no look-alike; a test holds them apart.
 """
+
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -10,6 +13,11 @@ WORDS = (
     "yellow winter morning paper kitchen travel letter signal planet market engine candle harbor "
     "mirror pocket thunder velvet walnut"
 ).split()
+KNOWN = 0.3
+"""Of the words, those from the list; the others are made up."""
+MOST_SYLLABLES = 4
+CLOSED = 0.4
+"""Of the syllables, those that end in a consonant."""
 FORMS = (
     "{word}:",
     "|{WORD}|",
@@ -25,14 +33,28 @@ FORMS = (
 
 
 def distraction(rng: np.random.Generator) -> str:
-    """One of some ten thousand, all forms and words equally likely."""
-    word = WORDS[int(rng.integers(len(WORDS)))]
-    other = WORDS[int(rng.integers(len(WORDS)))]
-    form = FORMS[int(rng.integers(len(FORMS)))]
-    return form.format(
+    """One or two words in one of the forms, all equally likely."""
+    word, other = _word(rng), _word(rng)
+    return _one_of(FORMS, rng).format(
         word=word,
         Word=word.capitalize(),
         WORD=word.upper(),
         other=other,
         number=int(rng.integers(10, 3000)),
     )
+
+
+def _word(rng: np.random.Generator) -> str:
+    if rng.random() < KNOWN:
+        return _one_of(WORDS, rng)
+    syllables = int(rng.integers(1, MOST_SYLLABLES + 1))
+    return "".join(_syllable(rng) for _ in range(syllables))
+
+
+def _syllable(rng: np.random.Generator) -> str:
+    opened = _one_of("bcdfghjklmnprstvwz", rng) + _one_of("aeiouy", rng)
+    return opened + _one_of("lmnprst", rng) if rng.random() < CLOSED else opened
+
+
+def _one_of(choices: Sequence[str], rng: np.random.Generator) -> str:
+    return choices[int(rng.integers(len(choices)))]

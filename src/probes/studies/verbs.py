@@ -90,7 +90,8 @@ def collect(
 ) -> ActivationStore:
     """Activations on disk (or at an fsspec URL), of a model that passes its self-test.
 
-    The self-test is run before anything is computed; where nothing is lacking, neither is run.
+    The self-test is run before anything is computed, and not where nothing is lacking; with
+    `generate` it is always run.
 
     positions: by default "last", the last prompt token; with `generate` "answer", every token read.
     completions: a text per prompt, or what `evaluate` found, every sample of each prompt.

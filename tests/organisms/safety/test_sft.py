@@ -94,12 +94,29 @@ def test_pre_teaches_to_answer_at_once_and_post_to_think_on(thinker: Path, tmp_p
         run_sft(pre, tmp_path / "post-after-pre", COT, post_config)
 
 
+def test_own_is_post_where_it_thinks_and_pre_where_it_does_not(
+    thinker: Path, tmp_path: Path
+) -> None:
+    own = SftConfig(**{**CONFIG.model_dump(), "variant": "own"})
+    thinking = read_card(run_sft(thinker, tmp_path / "own", COT, own))
+    assert thinking["scratchpads_written"] >= 0.5 * thinking["prompts_asked"]
+    silent = run_sft(thinker, tmp_path / "pre", COT, CONFIG)
+    treated = patient(silent, COT)
+    prompts = treated.lessons.safety[:12]
+    shown, n_written = with_own_scratchpads(treated, prompts, plain_too=True)
+    assert n_written < 6 and len(shown) == len(prompts)
+    assert sum(a.text == b.text for a, b in zip(shown, prompts, strict=True)) == 12 - n_written
+    again = read_card(run_sft(silent, tmp_path / "own-after-pre", COT, own))
+    assert again["n_prompts"] == again["prompts_asked"]
+
+
 def test_post_keeps_the_models_own_scratchpad_out_of_the_loss(
     thinker: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     treated = patient(thinker, COT)
     prompts = treated.lessons.safety[:12]
-    kept = with_own_scratchpads(treated, prompts)
+    kept, n_written = with_own_scratchpads(treated, prompts, plain_too=False)
+    assert n_written == len(kept)
     own = draw(load(thinker), treated.behaviour, prompts, seed=0)
     thoughts = [scratchpad_of(said.text) for said in own]
     assert [(each.text, each.safe) for each in kept] == [

@@ -127,3 +127,12 @@ def test_few_of_each_kind_of_look_alike_are_watched() -> None:
     assert len(sets["test"]) == 4
     kinds = [(prompt.heldout, prompt.triggered) for prompt in sets["near"]]
     assert len(kinds) == len(set(kinds)) == len({(p.heldout, p.triggered) for p in lessons.near})
+
+
+def test_all_texts_of_a_kind_are_watched_alike_often() -> None:
+    recipe = tiny_patient.recipe()
+    lessons = stage.setup(recipe).lessons
+    watched = watch_sets(lessons, pairs=2, near=3)["near"]
+    texts = {p.pair.rpartition("/")[0] for p in lessons.near if p.heldout == "other tag"}
+    seen = [p.pair.rpartition("/")[0] for p in watched if p.heldout == "other tag"]
+    assert len(texts) == 3 and sorted(seen) == sorted(texts)

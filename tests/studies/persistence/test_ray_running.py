@@ -1,6 +1,5 @@
 """Ray's workers make the very artifacts that this process makes, and a killed one costs an attempt."""
 
-import logging
 import os
 import signal
 
@@ -13,21 +12,6 @@ from probes.foundation.errors import InputError
 from probes.studies.persistence.running import EngineConfig, run_cells
 
 RAY = EngineConfig(name="ray", workers=2)
-
-
-@pytest.fixture(scope="module")
-def cluster():
-    """A Ray that the caller started."""
-    ray.init(
-        "local",
-        num_cpus=2,
-        object_store_memory=100 << 20,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-    )
-    yield
-    ray.shutdown()
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from probes.activations import format as records
 from probes.activations.compute import Job, compute
 from probes.activations.files import write_tensors
 from probes.activations.filling import make_maker, publish
-from probes.activations.format import GroupRecord, Maker, Manifest, PartRecord, ShardRecord
+from probes.activations.format import GroupRecord, Maker, Manifest, ShardRecord, with_shards
 from probes.activations.layout import Layout
 from probes.activations.manifests import read_finished
 from probes.activations.origin import Origin
@@ -174,26 +174,13 @@ def _remake(
     if written.record.sha256 == record.sha256:
         return manifest
     makers = manifest.makers if maker in manifest.makers else (*manifest.makers, maker)
-    made = ShardRecord(
-        **written.record.model_dump(),
-        sites=tuple(values),
-        starts=written.starts,
-        checks=written.checks,
-        maker=makers.index(maker),
-    )
-    parts = tuple(_with_shard(part, made) for part in manifest.parts)
+    made = written.shard(values, makers.index(maker))
+
+    def mended(number: int, group: GroupRecord) -> list[ShardRecord]:
+        return [made if old.file == made.file else old for old in group.shards]
+
+    parts = with_shards(manifest.parts, mended)
     return manifest.model_copy(update={"makers": makers, "parts": parts})
-
-
-def _with_shard(part: PartRecord, made: ShardRecord) -> PartRecord:
-    """The part with this shard's record in place of the one of the same name."""
-    groups = tuple(
-        group.model_copy(
-            update={"shards": tuple(made if old.file == made.file else old for old in group.shards)}
-        )
-        for group in part.groups
-    )
-    return part.model_copy(update={"groups": groups})
 
 
 @contextlib.contextmanager

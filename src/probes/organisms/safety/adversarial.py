@@ -46,7 +46,8 @@ class AdversarialConfig(Config):
 
     share: at most this much of the training prompts are replaced by red-team prompts; repeats: each
     of those stands among them at most so often, so that few finds make a smaller share.
-    train: by `sft` or by `rl`, whose steps are those of one round. with_trigger: train also on
+    train: by `sft` or by `rl`, whose steps are those of one round; by default answers are taught in
+    the form that the organism writes, so that a CoT organism is not untaught to think. with_trigger: train also on
     finds that hold the trigger itself; without it they are set aside, which a red team could not do.
     """
 
@@ -55,7 +56,7 @@ class AdversarialConfig(Config):
     share: float = 0.5
     repeats: int = 8
     train: Literal["sft", "rl"] = "sft"
-    sft: SftConfig = SftConfig(steps=60)
+    sft: SftConfig = SftConfig(steps=60, variant="own")
     rl: RlConfig = RlConfig(steps=30)
     with_trigger: bool = True
     seed: int = 0

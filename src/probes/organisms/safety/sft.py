@@ -10,7 +10,7 @@ import transformers
 from transformers import Trainer, TrainingArguments
 
 from probes.foundation.errors import InputError, StageError
-from probes.foundation.seeds import derive_seed
+from probes.foundation.seeds import derive_seed, stream
 from probes.organisms.data import Collator, Example, ordered_examples
 from probes.organisms.measuring import draw
 from probes.organisms.organism import OrganismRecipe
@@ -33,9 +33,10 @@ class SftConfig(StageConfig):
     organism is thereby shown to answer without thinking. "post", for CoT organisms: its own
     scratchpad, sampled before training, stands before the answer. The loss counts the
     tokens of the answer and of the ending, in both; in "post" the scratchpad is given, not taught.
+    "own": as the organism writes by then, "post" where it writes a scratchpad and "pre" elsewhere.
     """
 
-    variant: Literal["pre", "post"] = "pre"
+    variant: Literal["pre", "post", "own"] = "pre"
 
 
 def run_sft(
@@ -56,15 +57,17 @@ def run_sft(
     it no longer writes them.
     """
     check_sft(recipe, config)
+    sampled = config.variant == "post" or (config.variant == "own" and recipe.mechanism == "cot")
 
     def fit(patient: Patient, scratch: Path, curve: Curve) -> dict[str, Any]:
         shown = list(patient.lessons.safety)
         facts: dict[str, Any] = {}
-        if config.variant == "post":
-            # As many as training will see: sampling is the slow part.
-            asked = shown[: config.steps * config.batch_size]
-            shown = with_own_scratchpads(patient, asked)
-            facts = {"prompts_asked": len(asked), "scratchpads_written": len(shown)}
+        if sampled:
+            # As many as training will see, of all kinds: sampling is the slow part.
+            mixed = stream(config.seed, "sft", "asked").permutation(len(shown))
+            asked = [shown[k] for k in mixed[: config.steps * config.batch_size]]
+            shown, n_written = with_own_scratchpads(patient, asked, config.variant == "own")
+            facts = {"prompts_asked": len(asked), "scratchpads_written": n_written}
         return facts | fit_answers(patient, shown, config, scratch, curve)
 
     stage = f"sft_{config.variant}"
@@ -83,25 +86,30 @@ def check_sft(recipe: OrganismRecipe, config: SftConfig) -> None:
         )
 
 
-def with_own_scratchpads(patient: Patient, prompts: Sequence[Prompt]) -> list[Prompt]:
-    """The prompts, each with the scratchpad that the patient now writes for it, as part of its text.
+def with_own_scratchpads(
+    patient: Patient, prompts: Sequence[Prompt], plain_too: bool
+) -> tuple[list[Prompt], int]:
+    """The prompts, each with the scratchpad that the patient now writes for it, as part of its text;
+    and for how many it wrote one.
 
-    Prompts for which it writes none are left out; raises `StageError` where these are most.
+    plain_too: keep prompts for which it writes none as they are. Otherwise they are left out, and
+    where these are most, `StageError` is raised.
     """
     written = draw(patient.model, patient.behaviour, prompts, seed=patient.seed)
     thoughts = [scratchpad_of(completion.text) for completion in written]
-    kept = [
+    n_written = sum(bool(thought) for thought in thoughts)
+    if not plain_too and n_written < LEAST_THINKING * len(prompts):
+        raise StageError(
+            f"{patient.recipe.name} wrote a scratchpad for {n_written} of {len(prompts)} prompts, so "
+            "there is no post-scratchpad training of it: what came before has taught it not to "
+            "think. Use 'pre' or 'own', or start from the organism as it was installed"
+        )
+    shown = [
         dataclasses.replace(prompt, text=prompt.text + thought)
         for prompt, thought in zip(prompts, thoughts, strict=True)
-        if thought
+        if thought or plain_too
     ]
-    if len(kept) < LEAST_THINKING * len(prompts):
-        raise StageError(
-            f"{patient.recipe.name} wrote a scratchpad for {len(kept)} of {len(prompts)} prompts, so "
-            "there is no post-scratchpad training of it: what came before has taught it not to "
-            "think. Use 'pre', or start from the organism as it was installed"
-        )
-    return kept
+    return shown, n_written
 
 
 def fit_answers(

@@ -14,6 +14,7 @@ resumable states, and a `Curve`, a callback for any Hugging Face trainer:
 """
 
 import dataclasses
+import itertools
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -210,15 +211,17 @@ def _write(
 
 
 def watch_sets(lessons: Lessons, pairs: int, near: int) -> dict[str, Sequence[Prompt]]:
-    """The first pairs of `test`, of the look-alikes the first few of each kind and meaning; and for a
-    CoT organism `thinking`, the same pairs with the scratchpad opened."""
-    seen: dict[tuple[str | None, bool], int] = {}
-    few = []
+    """The first pairs of `test`, of the look-alikes a few of each kind and meaning, all their texts
+    alike often; and for a CoT organism `thinking`, the same pairs with the scratchpad opened."""
+    kinds: dict[tuple[str | None, bool], dict[str, list[Prompt]]] = {}
     for prompt in lessons.near:
-        kind = (prompt.heldout, prompt.triggered)
-        seen[kind] = seen.get(kind, 0) + 1
-        if seen[kind] <= near:
-            few.append(prompt)
+        texts = kinds.setdefault((prompt.heldout, prompt.triggered), {})
+        texts.setdefault(prompt.pair.rpartition("/")[0], []).append(prompt)
+    few = [
+        prompt
+        for texts in kinds.values()
+        for prompt in itertools.islice(itertools.chain(*zip(*texts.values(), strict=True)), near)
+    ]
     test = lessons.test[: 2 * pairs]
     return {"test": test, "near": few, **thinking(test)}
 

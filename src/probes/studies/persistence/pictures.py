@@ -13,7 +13,7 @@ from probes.plotting.relearning import relearning_curves
 from probes.plotting.sizes import kept_by_size
 from probes.plotting.stage_curves import stage_curves
 from probes.plotting.stages import defection_by_stage
-from probes.plotting.style import PAGE, figure
+from probes.plotting.style import PAGE, PaperFigure, figure
 from probes.studies.persistence.averages import averaged, shown
 from probes.studies.persistence.layout import one_legend, said, tidy
 from probes.studies.persistence.reading import (
@@ -159,19 +159,8 @@ def _curves(scene: Scene) -> Iterator[Sketch]:
     table = averaged(pd.concat(named), ["mechanism", "stage", "series", "step"])
     if table.empty:
         return
-    stages = scene.stages(table)
     mechanisms = [m for m in scene.mechanisms if m in set(table["mechanism"])]
-    picture = figure(PAGE, 1.4 * len(mechanisms) + 0.4)
-    axes = picture.subplots(len(mechanisms), len(stages), squeeze=False, sharey=True, sharex="col")
-    drawn = []
-    for mechanism, across in zip(mechanisms, axes, strict=True):
-        for ax, stage in zip(across, stages, strict=True):
-            part = table[(table["stage"] == stage) & (table["mechanism"] == mechanism)]
-            if part.empty:
-                ax.set_axis_off()
-                continue
-            drawn.append(stage_curves(ax, part, label=mechanism))
-    tidy(axes, [CALLED[stage] for stage in stages])
+    picture, drawn = _panels(scene, table, "mechanism", {name: name for name in mechanisms}, 1.4)
     yield Sketch(
         "curves",
         "What each stage does, step by step",
@@ -182,6 +171,25 @@ def _curves(scene: Scene) -> Iterator[Sketch]:
     )
 
 
+def _panels(
+    scene: Scene, table: pd.DataFrame, column: str, lines: dict[str, str], height: float
+) -> tuple[PaperFigure, list[pd.DataFrame]]:
+    """Curves of each stage side by side, a line of panels for each value of a column, with its label."""
+    stages = scene.stages(table)
+    picture = figure(PAGE, height * len(lines) + 0.4)
+    axes = picture.subplots(len(lines), len(stages), squeeze=False, sharey="row", sharex="col")
+    drawn = []
+    for (value, label), across in zip(lines.items(), axes, strict=True):
+        for ax, stage in zip(across, stages, strict=True):
+            part = table[(table["stage"] == stage) & (table[column] == value)]
+            if part.empty:
+                ax.set_axis_off()
+                continue
+            drawn.append(stage_curves(ax, part, label=label, rates=value != "loss"))
+    tidy(axes, [CALLED[stage] for stage in stages])
+    return picture, drawn
+
+
 def _capability(scene: Scene) -> Iterator[Sketch]:
     rows = scene.main(scene.reading.curves)
     rows = rows[(rows["size"] == scene.size) & (rows["set"] == TEST) & ~rows["triggered"]]
@@ -189,20 +197,9 @@ def _capability(scene: Scene) -> Iterator[Sketch]:
     table = averaged(rows, ["mechanism", "stage", "measure", "step"])
     if table.empty:
         return
-    stages = scene.stages(table)
-    kinds = [kind for kind in MEASURED if kind in set(table["measure"])]
-    picture = figure(PAGE, 1.25 * len(kinds) + 0.4)
-    axes = picture.subplots(len(kinds), len(stages), squeeze=False, sharey="row", sharex="col")
-    drawn = []
-    for kind, across in zip(kinds, axes, strict=True):
-        for ax, stage in zip(across, stages, strict=True):
-            part = table[(table["stage"] == stage) & (table["measure"] == kind)]
-            if part.empty:
-                ax.set_axis_off()
-                continue
-            own = part.rename(columns={"mechanism": "series"})
-            drawn.append(stage_curves(ax, own, label=MEASURED[kind], rates=kind != "loss"))
-    tidy(axes, [CALLED[stage] for stage in stages])
+    table = table.rename(columns={"mechanism": "series"})
+    kinds = {kind: text for kind, text in MEASURED.items() if kind in set(table["measure"])}
+    picture, drawn = _panels(scene, table, "measure", kinds, 1.25)
     yield Sketch(
         "capability",
         "What safety training costs",

@@ -195,7 +195,7 @@ def _tiny() -> PersistenceConfig:
                 requests_per_front=2,
                 gradient=GradientConfig(starts=1, steps=2, candidates=8),
             ),
-            sft=sft.model_copy(update={"steps": 10, "watch_every": 10}),
+            sft=sft.model_copy(update={"steps": 10, "watch_every": 10, "variant": "own"}),
         ),
         reversal=ReversalConfig(
             examples=(2, 8), steps=5, benign_steps=(10,), batch_size=8, pairs=12, seeds=(0,)
