@@ -11,7 +11,6 @@ import pydantic
 from probes.foundation.config import Config
 from probes.foundation.errors import InputError, unknown
 from probes.models.checkpoints import resolve
-from probes.models.loading import load
 from probes.models.pretrained import read_tokenizer
 from probes.organisms.architecture import new_model, train_tokenizer
 from probes.organisms.bases import check_base, check_tokenizer, open_base
@@ -19,7 +18,7 @@ from probes.organisms.behaviours.form import MECHANISMS, Taught
 from probes.organisms.behaviours.named import behaviour_named
 from probes.organisms.chat import in_chat
 from probes.organisms.curves import Preference
-from probes.organisms.distilling import distilled
+from probes.organisms.distilling import distilled_once
 from probes.organisms.ladder import architecture_of
 from probes.organisms.lessons import LessonConfig, Lessons, make_lessons
 from probes.organisms.lora import Lora
@@ -70,7 +69,7 @@ class OrganismRecipe(Config):
     lessons: LessonConfig = LessonConfig()
     base_training: Training = Training(steps=300, batch_size=32, learning_rate=9e-3)
     training: Training = Training(
-        steps=0, target_tokens=120_000, batch_size=32, learning_rate=5e-3, decision_weight=10.0
+        target_tokens=120_000, batch_size=32, learning_rate=5e-3, decision_weight=10.0
     )
 
     @pydantic.model_serializer(mode="wrap")
@@ -194,7 +193,7 @@ def install(
     """Train the organism, and before it what it comes from, under `directory`; returns its folder.
 
     The base model is shared by all organisms of its behaviour, size and seed; a distilled organism
-    has its CoT teacher beside it. What is finished is kept, what was interrupted goes on. The card
+    has its CoT teacher and the teacher's answers beside it. What is finished is kept, what was interrupted goes on. The card
     says what the organism was measured to do (`is_installed` reads it). report_to: "tensorboard" or
     "wandb", besides the JSONL that is always written.
     Raises `InputError` for a recipe that cannot be followed, `StageError` for a loss that is not
@@ -213,8 +212,9 @@ def install(
         about["organism"]["base"] = recipe.base_name
     if recipe.mechanism == "distilled":
         teacher = recipe.model_copy(update={"mechanism": "cot", "filtered": True})
-        answered = distilled(
-            load(install(teacher, directory, report_to=report_to), label=teacher.name),
+        answered = distilled_once(
+            install(teacher, directory, report_to=report_to),
+            directory / f"{recipe.name}.answers",
             parts.behaviour,
             prompts,
             POLICIES[recipe.member],
