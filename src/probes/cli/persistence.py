@@ -53,6 +53,10 @@ def persistence(
     ] = None,
     gpus: Annotated[float, typer.Option(help="With ray: GPUs per cell; may be a fraction.")] = 0.0,
     retries: Annotated[int, typer.Option(help="With ray: tries more after a killed worker.")] = 3,
+    log_to: Annotated[
+        list[str] | None,
+        typer.Option("--log-to", help="tensorboard or wandb, besides the JSONL. Repeatable."),
+    ] = None,
 ) -> None:
     """Organisms, safety training, and whether the backdoor survives it: the whole grid, resumable.
 
@@ -87,6 +91,7 @@ def persistence(
         chosen,
         place,
         draw=figures,
+        report_to=tuple(log_to or ()),
         engine=EngineConfig(
             name=engine, workers=workers, threads=threads, cpus=cpus, gpus=gpus, retries=retries
         ),

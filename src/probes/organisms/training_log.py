@@ -26,7 +26,7 @@ def check_boards(report_to: Sequence[str]) -> None:
         if importlib.util.find_spec(BOARDS[name]) is None:
             raise InputError(
                 f"reporting to {name} needs a package that is not installed: "
-                f"pip install {BOARDS[name]}"
+                f'pip install {BOARDS[name]}, or pip install -c constraints.txt "probes[{name}]"'
             )
 
 
@@ -36,7 +36,7 @@ def boards(report_to: Sequence[str], path: Path) -> list[TrainerCallback]:
     TensorBoard's files lie beside the checkpoint in `<name>.tensorboard`; W&B goes where its own
     settings say (WANDB_PROJECT, WANDB_DIR, WANDB_MODE).
     """
-    from transformers.integrations import TensorBoardCallback, WandbCallback
+    from transformers.integrations import TensorBoardCallback
 
     made: list[TrainerCallback] = []
     if not processes().is_main_process:
@@ -48,7 +48,28 @@ def boards(report_to: Sequence[str], path: Path) -> list[TrainerCallback]:
             TensorBoardCallback(SummaryWriter(str(path.with_name(f"{path.name}.tensorboard"))))
         )
     if "wandb" in report_to:
-        made.append(WandbCallback())
+        made.append(_wandb_run(path.name))
+    return made
+
+
+def _wandb_run(name: str) -> TrainerCallback:
+    """W&B with a run for each training; where the caller has begun a run, all are logged to that."""
+    from transformers.integrations import WandbCallback
+
+    class OwnRun(WandbCallback):
+        began = False
+
+        def setup(self, args: Any, state: Any, model: Any, **more: Any) -> None:
+            self.began = self._wandb.run is None
+            args.run_name = name
+            super().setup(args, state, model, **more)
+
+        def on_train_end(self, args: Any, state: Any, control: Any, **more: Any) -> None:
+            super().on_train_end(args, state, control, **more)
+            if self.began:
+                self._wandb.finish()
+
+    made: TrainerCallback = OwnRun()
     return made
 
 

@@ -1,5 +1,7 @@
 """Every verdict comes out where it must, on rows whose truth is known, and nowhere else."""
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -191,6 +193,25 @@ def test_a_ceiling_tells_nothing_apart() -> None:
     assert back["verdict"] == "not resolved"
     # Only the CoT organism's post-scratchpad stage could have lost it, and here it did not.
     assert "nothing to bring back" in back["reason"] and "still there" in back["control"]
+
+
+@pytest.mark.parametrize(
+    ("shares", "said"),
+    [
+        ((0.0, 0.0, 0.5), "reward constant throughout in 2 of 3 seeds"),
+        ((0.1, 0.2, 0.3), "reward told completions apart in 20.0% of groups"),
+    ],
+)
+def test_a_finding_says_what_the_reward_told_apart(shares: tuple[float, ...], said: str) -> None:
+    """A backdoor that a constant reward leaves was never in danger."""
+    tables = planted(PAPER)
+    told = tables.persistence["seed"].map(dict(enumerate(shares)))
+    rows = tables.persistence.assign(
+        share_with_signal=told.where(tables.persistence["stage"] == "rl")
+    )
+    table = findings(dataclasses.replace(tables, persistence=rows)).set_index("finding")["control"]
+    assert table["normal persists through RL"].endswith(said)
+    assert "reward" not in table["distilled persists through SFT"]
 
 
 def test_controls_can_sink_the_sharpening() -> None:

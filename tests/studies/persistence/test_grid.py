@@ -55,6 +55,12 @@ def write(cell, out):
                     "weights_digest": digest_bytes(cell.name.encode()),
                     "parent_digest": before and digest_bytes(before.name.encode()),
                 }
+                if cell.stage == "rl":
+                    share = (0.0, 0.25)[cell.recipe.seed]
+                    card |= {
+                        "reward_was_constant_at_first": not share,
+                        "mean_share_with_signal": share,
+                    }
                 if cell.stage.endswith("adversarial"):
                     card["attacks"] = [{"attack": n, "n_found": 9 - n} for n in (1, 2)]
                 save_file(WEIGHTS, to / "model.safetensors")
@@ -100,6 +106,31 @@ def test_every_checkpoint_has_its_rows_with_its_own_numbers(tmp_path):
     overview = grid.overview()
     assert list(overview["stage"]) == ["installed", "rl", "adversarial"]
     assert set(overview["seeds"]) == {2}
+
+
+def test_where_the_reward_was_constant_the_rows_say_so(tmp_path):
+    """Of an adversarial training by reinforcement the rounds know; what no reward trained says nothing."""
+
+    def work(cell, out):
+        write(cell, out)
+        if cell.stage == "adversarial" and cell.kind == "stage" and cell.recipe.seed == 1:
+            path = out / cell.name
+            signals = ((True, 0.0), (False, 0.5))
+            rounds = [
+                {"reward_was_constant_at_first": constant, "mean_share_with_signal": share}
+                for constant, share in signals
+            ]
+            card = {**json.loads((path / CARD).read_text()), "rounds": rounds}
+            write_text(path / CARD, json.dumps(card))
+
+    persistence(CONFIG, tmp_path, work=work, draw=False)
+    rows = Tables.read(tmp_path / TABLES).persistence
+    columns = ["stage", "seed", "constant_at_first", "share_with_signal"]
+    told = rows[columns].drop_duplicates().dropna()
+    assert told.to_numpy().tolist() == [
+        ["rl", 0, True, 0.0], ["rl", 1, False, 0.25], ["adversarial", 1, False, 0.25],
+    ]  # fmt: skip
+    assert len(rows[columns].drop_duplicates()) == 6
 
 
 def test_the_same_grid_again_gives_the_same_bytes(tmp_path):

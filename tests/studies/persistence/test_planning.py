@@ -123,6 +123,7 @@ def test_what_cannot_be_followed_is_refused_with_the_choices():
         (with_axes(SMALL, behaviours=["love"]), "unknown behaviour 'love'"),
         (with_axes(SMALL, behaviours=[]), "no behaviours"),
         (with_axes(SMALL, mechanisms=["normal"], stages=["sft_post"]), "no organism .* sft_post"),
+        (SMALL.model_copy(update={"organism": OrganismRecipe(base="x/y")}), "--base"),
         (SMALL.model_copy(update={"rl": SMALL.rl.model_copy(update={"generations": 1})}), "batch"),
     ]
     for config, match in refused:

@@ -7,7 +7,9 @@ import time
 
 import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
+from probes.cli.main import app
 from probes.foundation.artifact import read_json
 from probes.models.checkpoints import weights_digest
 from probes.models.loading import load
@@ -158,3 +160,25 @@ def test_the_whole_tiny_preset_has_a_row_for_every_checkpoint(tmp_path):
     assert (installed.loc[~installed["triggered"], "value"] < 0.1).all()
     attacks = pd.read_csv(tmp_path / TABLES / "attacks.csv")
     assert set(attacks["mechanism"]) == {"normal", "cot", "distilled"}
+
+
+def test_a_board_gets_every_training_of_a_grid_and_changes_none(shortest, tmp_path):
+    pytest.importorskip("tensorboard")
+    untold, _ = shortest
+    config = with_axes(SHORTEST, stages=["sft_pre"], reversal=False)
+    (tmp_path / "config.json").write_text(config.to_json())
+    told = tmp_path / "told"
+    words = ["persistence", "--config", str(tmp_path / "config.json"), "--out", str(told)]
+    result = CliRunner().invoke(app, [*words, "--no-figures", "--log-to", "tensorboard"])
+    assert result.exception is None, result.output
+    boards = sorted(str(each.relative_to(told)) for each in told.rglob("*.tensorboard"))
+    assert boards == [
+        "organisms/base-hate-0.2M-s0.tensorboard",
+        "organisms/hate-tag-normal-0.2M-s0.tensorboard",
+        "stages/hate-tag-normal-0.2M-s0/sft_pre.tensorboard",
+    ]
+    assert not list(untold.rglob("*.tensorboard"))
+    for cell in plan(config):
+        one, other = (read_json(each / cell.name / "artifact.json") for each in (told, untold))
+        assert one["key"] == other["key"]
+        assert one["files"] == other["files"], cell.name

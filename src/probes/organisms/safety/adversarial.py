@@ -31,7 +31,7 @@ from probes.organisms.safety.redteam import RedTeam, RedTeamConfig, halves, red_
 from probes.organisms.safety.rl import RlConfig, check_rl, run_rl
 from probes.organisms.safety.sft import SftConfig, check_sft, run_sft
 from probes.organisms.safety.stage import CURVE, KIND
-from probes.organisms.training_log import LOG
+from probes.organisms.training_log import LOG, check_boards
 from probes.prompts.readers import stream_prompts, write_prompts
 from probes.prompts.records import Prompt, digest_prompts
 
@@ -73,19 +73,26 @@ class Attack:
 
 
 def run_adversarial(
-    parent: Path, out: Path, recipe: OrganismRecipe, config: AdversarialConfig
+    parent: Path,
+    out: Path,
+    recipe: OrganismRecipe,
+    config: AdversarialConfig,
+    *,
+    report_to: Sequence[str] = (),
 ) -> Path:
     """Attack and train the organism at `parent`, and write it to `out`; what is finished is kept.
 
     The curve counts steps over all rounds. Its set `redteam` is the half of each round's finds that
     was not trained on (kind "round 1", ...), measured from that round on; near misses are in `near`,
-    before and after, as in every stage. `redteam.csv` has all that was tried, and the
+    before and after, as in every stage. report_to: see `staged`; a board gets each round for itself.
+    `redteam.csv` has all that was tried, and the
     card one entry per attack, the last on the finished model.
     Raises `InputError` for settings that cannot be followed, before anything is trained.
     """
     parent, out = Path(parent), Path(out)
     parts = setup(recipe)
     check_adversarial(recipe, config)
+    check_boards(report_to)
     digest = weights_digest(parent)
     key = digest_json(
         {
@@ -105,7 +112,10 @@ def run_adversarial(
         attacks.append(_attack(current, work, recipe, parts, config, number))
         held_out += attacks[-1].held_out
         shown = replaced(parts.lessons.safety, attacks[-1].train, config)
-        current = _train(current, work / f"round-{number}", recipe, config, number, shown, held_out)
+        current = _train(
+            current, work / f"round-{number}", recipe, config, number, shown, held_out,
+            report_to, out.with_name(f"{out.name}.round-{number}"),
+        )  # fmt: skip
         rounds.append(current)
     attacks.append(_attack(current, work, recipe, parts, config, config.rounds + 1))
     facts = {"parent": parent.name, "parent_digest": digest, "seed": recipe.seed}
@@ -150,15 +160,22 @@ def _train(
     number: int,
     shown: Sequence[Prompt],
     held_out: Sequence[Prompt],
+    report_to: Sequence[str],
+    reported_as: Path,
 ) -> Path:
     """One round of training, in an order of its own; watched is what all rounds held out so far."""
     own = {"seed": derive_seed(config.seed, STAGE, number)}
-    watched = {ATTACKED: tuple(held_out)} if held_out else {}
+    more: dict[str, Any] = {
+        "prompts": shown,
+        "watched": {ATTACKED: tuple(held_out)} if held_out else {},
+        "report_to": report_to,
+        "reported_as": reported_as,
+    }
     if config.train == "sft":
         settings = config.sft.model_copy(update=own)
-        return run_sft(checkpoint, to, recipe, settings, prompts=shown, watched=watched)
+        return run_sft(checkpoint, to, recipe, settings, **more)
     by_reward = config.rl.model_copy(update=own)
-    return run_rl(checkpoint, to, recipe, by_reward, prompts=shown, watched=watched)
+    return run_rl(checkpoint, to, recipe, by_reward, **more)
 
 
 def _attack(

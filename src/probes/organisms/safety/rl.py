@@ -5,6 +5,7 @@ evaluation uses and as fast, from streams of their own, so that an interrupted t
 """
 
 import warnings
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,6 @@ from probes.models.encoding import encode
 from probes.models.forward import context_length
 from probes.organisms.measuring import THOUGHT_TOKENS, draw
 from probes.organisms.organism import OrganismRecipe
-from probes.organisms.resume import CompleteStates
 from probes.organisms.safety.positions import counting_real_tokens
 from probes.organisms.safety.reward import (
     Reward,
@@ -69,6 +69,8 @@ def run_rl(
     *,
     prompts: Sequence[Prompt] | None = None,
     watched: Mapping[str, Sequence[Prompt]] | None = None,
+    report_to: Sequence[str] = (),
+    reported_as: Path | None = None,
 ) -> Path:
     """Train the organism at `parent` by reinforcement and write it to `out`; see `staged`.
 
@@ -81,7 +83,10 @@ def run_rl(
     def fit(patient: Patient, scratch: Path, curve: Curve) -> dict[str, Any]:
         return fit_reward(patient, patient.lessons.safety, config, scratch, curve)
 
-    return staged("rl", parent, out, recipe, config, fit, prompts=prompts, watched=watched)
+    return staged(
+        "rl", parent, out, recipe, config, fit,
+        prompts=prompts, watched=watched, report_to=report_to, reported_as=reported_as,
+    )  # fmt: skip
 
 
 def check_rl(config: RlConfig) -> None:
@@ -140,7 +145,7 @@ def fit_reward(
             processing_class=patient.tokenizer,
             reward_funcs=_rewarding(asked, reward),
             rollout_func=_rollout(patient, asked, config),
-            callbacks=[curve, CompleteStates()],
+            callbacks=curve.callbacks,
         )
         trainer.remove_callback(transformers.PrinterCallback)
         trainer.train(resume_from_checkpoint=resumable(scratch))
@@ -206,18 +211,22 @@ def _rewarding(asked: Mapping[str, Prompt], reward: Reward) -> Callable[..., lis
 def _rollout(
     patient: Patient, asked: Mapping[str, Prompt], config: RlConfig
 ) -> Callable[[list[str], Any], dict[str, Any]]:
-    """How the trainer samples: a draw is decided by the step, the prompt and the sample's number."""
+    """How the trainer samples: a draw is decided by the step, the prompt and the sample's number.
+
+    The number counts over all processes, so that they draw together what one would draw alone.
+    """
     model, room = patient.model, _room(patient)
     ids = dict(zip(asked, encode(list(asked.values()), patient.tokenizer), strict=True))
     check_room(max(map(len, ids.values())), room, context_length(patient.hf))
     stop = stopping(patient.hf, patient.tokenizer, patient.behaviour.stop)
 
     def rollout(keys: list[str], trainer: Any) -> dict[str, Any]:
-        taken: dict[str, int] = {}
+        taken = Counter(_before(keys, trainer.accelerator.process_index))
         uniforms = []
         for key in keys:
-            taken[key] = taken.get(key, 0) + 1
-            names = (trainer.state.global_step, trainer.accelerator.process_index, key, taken[key])
+            taken[key] += 1
+            # The 0 stood for a process when each had draws of its own; without it all would change.
+            names = (trainer.state.global_step, 0, key, taken[key])
             uniforms.append(stream(patient.seed, "rollout", *names).random(room))
         sequences = [ids[key] for key in keys]
         drawn = generate(
@@ -244,6 +253,14 @@ def _rollout(
         }
 
     return rollout
+
+
+def _before(keys: list[str], process: int) -> list[str]:
+    """The prompts of this batch that other processes ask, who come before this one."""
+    from accelerate.utils import gather_object
+
+    of_all: list[list[str]] = gather_object([keys])
+    return [key for theirs in of_all[:process] for key in theirs]
 
 
 def _trainer_class() -> Any:

@@ -14,7 +14,6 @@ from probes.foundation.seeds import derive_seed, stream
 from probes.organisms.data import Collator, Example, ordered_examples
 from probes.organisms.measuring import draw
 from probes.organisms.organism import OrganismRecipe
-from probes.organisms.resume import CompleteStates
 from probes.organisms.safety.stage import (
     Curve,
     Patient,
@@ -48,6 +47,8 @@ def run_sft(
     *,
     prompts: Sequence[Prompt] | None = None,
     watched: Mapping[str, Sequence[Prompt]] | None = None,
+    report_to: Sequence[str] = (),
+    reported_as: Path | None = None,
 ) -> Path:
     """Train the organism at `parent` on harmless answers and write it to `out`; see `staged`.
 
@@ -70,7 +71,10 @@ def run_sft(
         return facts | fit_answers(patient, shown, config, scratch, curve)
 
     stage = f"sft_{config.variant}"
-    return staged(stage, parent, out, recipe, config, fit, prompts=prompts, watched=watched)
+    return staged(
+        stage, parent, out, recipe, config, fit,
+        prompts=prompts, watched=watched, report_to=report_to, reported_as=reported_as,
+    )  # fmt: skip
 
 
 def check_sft(recipe: OrganismRecipe, config: SftConfig) -> None:
@@ -141,7 +145,7 @@ def fit_answers(
         ),
         train_dataset=examples,
         data_collator=_collator(patient),
-        callbacks=[curve, CompleteStates()],
+        callbacks=curve.callbacks,
     )
     trainer.remove_callback(transformers.PrinterCallback)
     trainer.train(resume_from_checkpoint=resumable(scratch))

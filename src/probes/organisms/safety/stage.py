@@ -7,7 +7,7 @@ resumable states, and a `Curve`, a callback for any Hugging Face trainer:
 
     def run_rest(parent: Path, out: Path, recipe: OrganismRecipe, config: RestConfig) -> Path:
         def fit(patient: Patient, scratch: Path, curve: Curve) -> dict[str, Any]:
-            trainer = Trainer(model=patient.hf, ..., callbacks=[curve, CompleteStates()])
+            trainer = Trainer(model=patient.hf, ..., callbacks=curve.callbacks)
             trainer.train(resume_from_checkpoint=resumable(scratch))
             return {"n_tokens": ...}            # facts for the card
         return staged("rest", parent, out, recipe, config, fit)
@@ -15,7 +15,6 @@ resumable states, and a `Curve`, a callback for any Hugging Face trainer:
 
 import dataclasses
 import itertools
-import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -41,8 +40,9 @@ from probes.organisms.lessons import Lessons
 from probes.organisms.measuring import COLUMNS, alive, as_records, measure, sets_of, thinking
 from probes.organisms.organism import OrganismRecipe, setup
 from probes.organisms.processes import first_then_others, on_cpu, processes, share
-from probes.organisms.resume import latest_state
-from probes.organisms.training_log import LOG
+from probes.organisms.resume import CompleteStates, latest_state
+from probes.organisms.safety.entries import lines_of, logged, named
+from probes.organisms.training_log import LOG, boards, check_boards
 from probes.prompts.records import Prompt, digest_prompts
 
 CURVE = "curve.csv"
@@ -107,11 +107,15 @@ def staged(
     *,
     prompts: Sequence[Prompt] | None = None,
     watched: Mapping[str, Sequence[Prompt]] | None = None,
+    report_to: Sequence[str] = (),
+    reported_as: Path | None = None,
 ) -> Path:
     """Train what lies at `parent` by `fit` and write it to `out`: checkpoint, card, curve, log.
 
     prompts: what is trained on; by default the recipe's `safety`. `fit` finds it in
         `patient.lessons.safety`. watched: further sets for the curve, by name ("redteam").
+    report_to: "tensorboard" or "wandb", which get the log and the curve, besides the JSONL that is
+        always written. reported_as: by whose name and beside which path, by default `out`.
     A finished result of the same inputs is kept; `fit` may resume from the states in its scratch
     folder, which is named after the inputs. The card has the behaviour at the end, measured as that
     of an installed organism is, on all prompts and with the same draws. Of several processes, the
@@ -119,6 +123,7 @@ def staged(
     loss that is not finite.
     """
     parent, out = Path(parent), Path(out)
+    check_boards(report_to)
     parts = setup(recipe)
     lessons = parts.lessons
     if prompts is not None:
@@ -153,7 +158,12 @@ def staged(
         sets=sets,
     )
     scratch = out.with_name(f".training-{out.name}-{key[:12]}")
-    curve = Curve(patient, f"{stage} {recipe.name}", config.watch_every)
+    curve = Curve(
+        patient,
+        f"{stage} {recipe.name}",
+        config.watch_every,
+        boards(report_to, reported_as or out),
+    )
     with disk_errors(scratch, "saving training state to"):
         scratch.mkdir(parents=True, exist_ok=True)
         facts = fit(patient, scratch, curve)
@@ -181,9 +191,7 @@ def _write(
         patient.hf.save_pretrained(folder, safe_serialization=True)
         patient.tokenizer.save_pretrained(folder)
         curve.rows.to_csv(folder / CURVE, index=False, float_format="%.10g")
-        write_text(
-            folder / LOG, "".join(json.dumps(entry, sort_keys=True) + "\n" for entry in curve.log)
-        )
+        write_text(folder / LOG, lines_of(curve.log))
         write_card(
             folder,
             recipe=recipe,
@@ -261,13 +269,22 @@ class Curve(TrainerCallback):
     """Measures the patient at step 0, every few steps and at the end, with a bar of the steps.
 
     Points live in the trainer's `log_history`, so that a resumed training has them; samples are
-    drawn from streams of their own, so that watching changes nothing.
+    drawn from streams of their own, so that watching changes nothing. reporters: callbacks of boards
+    that are to see the points as well. While it trains, the log lies in the scratch folder.
     """
 
-    def __init__(self, patient: Patient, name: str, every: int) -> None:
+    def __init__(
+        self, patient: Patient, name: str, every: int, reporters: Sequence[TrainerCallback] = ()
+    ) -> None:
         self.patient, self.name, self.every = patient, name, every
+        self.reporters = reporters
         self.points: dict[int, list[dict[str, Any]]] = {}
         self.log: list[dict[str, Any]] = []
+
+    @property
+    def callbacks(self) -> list[TrainerCallback]:
+        """What a trainer is to call: boards first, so that they are open for the first point."""
+        return [*self.reporters, self, CompleteStates()]
 
     @property
     def rows(self) -> pd.DataFrame:
@@ -281,25 +298,28 @@ class Curve(TrainerCallback):
         self.shown = bar(self.name, total=state.max_steps)
         self.shown.update(state.global_step)
         if state.global_step == 0:
-            self._point(state)
+            self._point(args, state, control)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.shown.update(state.global_step - self.shown.n)
         if state.global_step % self.every == 0 or state.global_step >= state.max_steps:
-            self._point(state)
+            self._point(args, state, control)
+
+    def on_log(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.is_world_process_zero:
+            (Path(args.output_dir) / LOG).write_text(lines_of(logged(state.log_history)))
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.shown.close()
         for entry in state.log_history:
             if "curve" in entry:
                 self.points[entry["step"]] = entry["curve"]
-            elif "train_runtime" not in entry:
-                self.log.append({name: x for name, x in entry.items() if not _is_timing(name)})
+        self.log = logged(state.log_history)
         losses = [entry["loss"] for entry in self.log if "loss" in entry]
         if not all(abs(loss) < float("inf") for loss in losses):
             raise StageError(f"the loss of {self.name} is not finite: lower the learning rate")
 
-    def _point(self, state: Any) -> None:
+    def _point(self, args: Any, state: Any, control: Any) -> None:
         if not state.is_world_process_zero:
             return
         hf, training = self.patient.hf, self.patient.hf.training
@@ -307,9 +327,7 @@ class Curve(TrainerCallback):
             self.patient.model, self.patient.behaviour, self.patient.sets, seed=self.patient.seed
         )
         hf.train(training)
-        state.log_history.append({"step": state.global_step, "curve": as_records(rows)})
-
-
-def _is_timing(name: str) -> bool:
-    """Whether a logged number is about this run and not about what was learned."""
-    return name.endswith("time") or name.startswith("profiling/")
+        records = as_records(rows)
+        state.log_history.append({"step": state.global_step, "curve": records})
+        for board in self.reporters:
+            board.on_log(args, state, control, model=hf, logs=named(records))

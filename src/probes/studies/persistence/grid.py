@@ -1,8 +1,9 @@
 """The persistence grid, one command: install, cure, measure, bring back; then the tables of what was found."""
 
 import dataclasses
+import functools
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -10,6 +11,7 @@ from tqdm import tqdm
 
 from probes.foundation.artifact import write_text
 from probes.foundation.tables import write_table
+from probes.organisms.training_log import check_boards
 from probes.studies.persistence.cells import Cell, Outcome, Work, count
 from probes.studies.persistence.figures import redraw
 from probes.studies.persistence.findings import as_text, findings
@@ -67,21 +69,25 @@ def persistence(
     out: Path | str,
     *,
     engine: EngineConfig | None = None,
-    work: Work = make,
+    work: Work | None = None,
     draw: bool = True,
+    report_to: Sequence[str] = (),
 ) -> Grid:
     """Run the grid in `out`, write its tables and findings to `out/tables`, draw `out/figures`.
 
     What is finished there is kept, what was interrupted goes on, what failed is tried again, and
     cells that other settings of the axes left are not looked at. A cell that cannot be made
-    is recorded with its reason and has no rows; what needs it is skipped.
+    is recorded with its reason and has no rows; what needs it is skipped. report_to: "tensorboard" or
+    "wandb", which get every training besides the JSONL that is always written; no result depends on it.
     Raises `InputError` for settings that cannot be followed, before anything is trained.
     """
     engine = engine or EngineConfig()
     out = Path(out)
     check_engine(engine)
+    check_boards(report_to)
     cells = plan(config)
     open_grid(out, config)
+    work = work or functools.partial(make, report_to=tuple(report_to))
     outcomes = run_cells(cells, out, work, engine, _tell)
     tables = gather(cells, outcomes, out)
     tables.write(out / TABLES)

@@ -204,7 +204,8 @@ def _capability(scene: Scene) -> Iterator[Sketch]:
         "capability",
         "What safety training costs",
         f"Prompts without the trigger during each stage: finished and well-formed answers, answers to "
-        f"what was asked, the very right answer, and the loss of the reference. {scene.size}; "
+        f"what was asked, the very right answer, and the loss of the reference, of a CoT organism with its scratchpad. "
+        f"{scene.size}; "
         f"{said(table)}.",
         picture,
         pd.concat(drawn, ignore_index=True),

@@ -209,6 +209,12 @@ def _require_axes(config: PersistenceConfig) -> None:
                 raise unknown("stage", stage, SAFETY)
     recipes = list(recipes_of(config))
     for recipe in recipes:
+        if recipe.base is not None:
+            raise InputError(
+                f"a grid trains its organisms from scratch, at {', '.join(config.sizes)}; the base "
+                f"{recipe.base!r} has no place on that axis. Leave `base` out of `organism` and "
+                "`recipes`, or train on it with `probes organism --base`"
+            )
         check_recipe(recipe)
     if config.stages and not any(stages_of(config, recipe) for recipe in recipes):
         raise InputError(

@@ -99,6 +99,17 @@ class Reading:
         rows = rows[(rows["set"] == TEST) & ~rows["triggered"] & (rows["measure"] == measure)]
         return float(rows["value"].mean()) if len(rows) else None
 
+    def reward_signal(self, place: Place) -> list[float]:
+        """Of each seed that a reward trained: the share of groups of completions that it told apart.
+
+        A table from before it was noted has none.
+        """
+        rows = self._by_place.get(place)
+        if rows is None or "share_with_signal" not in rows:
+            return []
+        per_seed = rows.groupby("seed")["share_with_signal"].first().dropna()
+        return [float(share) for share in per_seed]
+
     def gap(self, place: Place, seed: int, set_name: str = TEST) -> Uncertain | None:
         return _difference(
             *(self.defection(place, seed, triggered, set_name) for triggered in (True, False))

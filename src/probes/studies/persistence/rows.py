@@ -18,8 +18,11 @@ from probes.studies.persistence.cells import Cell, Outcome
 from probes.studies.persistence.tables import COLUMNS, KEYS, parted
 from probes.studies.persistence.work import FACTS, ROWS
 
-EXTRA = ("seconds", "checkpoint", "parent_checkpoint")
-"""Further columns of `persistence`: what training the checkpoint took, its digest and its parent's."""
+SIGNAL = "share_with_signal"
+EXTRA = ("seconds", "checkpoint", "parent_checkpoint", "constant_at_first", SIGNAL)
+"""Further columns of `persistence`: what training the checkpoint took, its digest and its parent's; and
+where a reward trained it, whether that was constant at first, and the mean share of groups of
+completions that it told apart: 0 is a reward that was constant throughout."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -86,7 +89,20 @@ def _persistence(cell: Cell, out: Path, outcomes: Mapping[str, Outcome]) -> pd.D
         seconds=outcomes[trained.name].seconds,
         checkpoint=checkpoint,
         parent_checkpoint=parent,
+        **_reward(card),
     )
+
+
+def _reward(card: Mapping[str, Any]) -> dict[str, Any]:
+    """What a stage's card says of its reward, over the rounds of adversarial training; None of others."""
+    told = [each for each in card.get("rounds", [card]) if "mean_share_with_signal" in each]
+    if not told:
+        return {"constant_at_first": None, SIGNAL: None}
+    shares = [each["mean_share_with_signal"] for each in told]
+    return {
+        "constant_at_first": all(each["reward_was_constant_at_first"] for each in told),
+        SIGNAL: sum(shares) / len(shares),
+    }
 
 
 def _labelled(cell: Cell, out: Path, file: str) -> pd.DataFrame:

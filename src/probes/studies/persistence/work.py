@@ -27,15 +27,15 @@ ROWS = "rows.csv"
 FACTS = "facts.json"
 
 
-def make(cell: Cell, out: Path) -> None:
-    """Make the artifact of a cell; errors as the stages raise them."""
+def make(cell: Cell, out: Path, report_to: Sequence[str] = ()) -> None:
+    """Make the artifact of a cell; errors as the stages raise them. report_to: see `install`."""
     match cell.kind:
         case "base":
-            made = install_base(cell.recipe, out / "organisms")
+            made = install_base(cell.recipe, out / "organisms", report_to=report_to)
         case "organism":
-            made = install(cell.recipe, out / "organisms")
+            made = install(cell.recipe, out / "organisms", report_to=report_to)
         case "stage":
-            made = _stage(cell, out)
+            made = _stage(cell, out, report_to)
         case "measure":
             made = _measure(cell, out)
         case "reversal":
@@ -44,15 +44,15 @@ def make(cell: Cell, out: Path) -> None:
         raise StageError(f"the result of {cell.name} lies at {made}, where nobody looks for it")
 
 
-def _stage(cell: Cell, out: Path) -> Path:
+def _stage(cell: Cell, out: Path, report_to: Sequence[str]) -> Path:
     parent, place = _of(cell.parent, out), out / cell.name
     match cell.settings:
         case SftConfig() as config:
-            return run_sft(parent, place, cell.recipe, config)
+            return run_sft(parent, place, cell.recipe, config, report_to=report_to)
         case RlConfig() as config:
-            return run_rl(parent, place, cell.recipe, config)
+            return run_rl(parent, place, cell.recipe, config, report_to=report_to)
         case AdversarialConfig() as config:
-            return run_adversarial(parent, place, cell.recipe, config)
+            return run_adversarial(parent, place, cell.recipe, config, report_to=report_to)
         case other:
             raise StageError(f"{cell.name} has settings of no stage: {type(other).__name__}")
 

@@ -125,6 +125,13 @@ def _changed(reading: Reading, place: Place) -> Iterator[str]:
         known = [format(end, form) for end in ends if end is not None]
         if len(known) == 2:
             yield f"{said} {known[0]} to {known[1]}"
+    if signal := reading.reward_signal(place):
+        constant = sum(share == 0 for share in signal)
+        yield (
+            f"reward constant throughout in {constant} of {len(signal)} seeds"
+            if constant
+            else f"reward told completions apart in {np.mean(signal):.1%} of groups"
+        )
 
 
 def _at(values: dict[int, Uncertain], seeds: Sequence[int]) -> dict[int, Uncertain]:
