@@ -14,7 +14,7 @@ from torch import Tensor
 from probes.foundation.errors import StageError
 from probes.probing.batched.spaces import Space
 
-GAIN = 0.5
+GAIN = 0.25
 """A step that leaves more than this of the gradient asks for a new factor."""
 PATIENCE = 4
 """So many of these in a row, each with a new factor, ask for factors in double precision."""

@@ -38,25 +38,26 @@ class Problems:
 
     def rows(self, chunk: range, device: torch.device) -> Float[Tensor, "P n d"]:
         """The activations of some problems in double precision; refuses what is not finite."""
-        found = []
+        expected = (len(self.y), self.n_features)
         for number in chunk:
-            values = np.asarray(self.X[number])
-            expected = (len(self.y), self.n_features)
-            if values.shape != expected:
+            if np.shape(self.X[number]) != expected:
                 raise InputError(
-                    f"problem {number} has shape {values.shape}, not {expected}: all problems of "
-                    "one call have the same rows and width; fit others in a call of their own"
+                    f"problem {number} has shape {np.shape(self.X[number])}, not {expected}: all "
+                    "problems of one call have the same rows and width; fit others in a call of their own"
                 )
-            found.append(torch.from_numpy(np.ascontiguousarray(values)).to(device, torch.float64))
-        stacked = torch.stack(found)
-        finite = torch.isfinite(stacked).flatten(1).all(-1)
-        if not bool(finite.all()):
-            number = chunk[int((~finite).nonzero()[0])]
+        if isinstance(self.X, np.ndarray):
+            raw = torch.from_numpy(_writable(self.X[chunk.start : chunk.stop]))
+        else:
+            raw = torch.stack([torch.from_numpy(_writable(self.X[i])) for i in chunk])
+        rows = raw.to(device, torch.float64)
+        sums = rows.sum(1)
+        if not bool(torch.isfinite(sums).all()):
+            number = chunk[int((~torch.isfinite(sums).all(-1)).nonzero()[0])]
             raise InputError(
                 f"problem {number} holds NaN or infinite activations: collect again in float32, "
                 "or leave the row out"
             )
-        return stacked
+        return rows
 
     def chunks(self, bytes_each: int, memory: int, workers: int) -> list[range]:
         """Runs of problems that take at most `memory` bytes in all workers together."""
@@ -111,3 +112,8 @@ def in_pieces(
                     shown.update(len(chunk))
         finally:
             torch.set_num_threads(before)
+
+
+def _writable(values: np.ndarray) -> np.ndarray:
+    """The same values where torch may share them; a copy of what is mapped for reading."""
+    return np.require(values, requirements=["C", "W"])

@@ -17,7 +17,8 @@ class Scaling:
     scale: Float[Tensor, "P d"]
 
     def apply(self, X: Float[Tensor, "P n d"]) -> Float[Tensor, "P n d"]:
-        return (X - self.mean[:, None]).div_(self.scale[:, None])
+        centred = X - self.mean[:, None]
+        return centred if bool((self.scale == 1).all()) else centred.div_(self.scale[:, None])
 
     def undo(
         self, coef: Float[Tensor, "P J d"], intercept: Float[Tensor, "P J"]
