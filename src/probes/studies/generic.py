@@ -16,6 +16,7 @@ from probes.activations.reading import Activations
 from probes.activations.record import record
 from probes.behaviour.asking import QUESTION, ask
 from probes.evaluation.auroc import as_labels
+from probes.evaluation.label_is_trigger import label_is_trigger
 from probes.evaluation.worst_set import worst_set
 from probes.foundation.digest import digest_json
 from probes.foundation.errors import InputError
@@ -37,20 +38,24 @@ class GenericProbes:
     rows: one per probe and site: `probe` (the contrast set, or `ASKED`, or `RANDOM`), `n_fit` rows of
     the fit, `site`, `auroc`, `auroc_low`, `auroc_high` against the worst set of negatives, which is
     `negative_set`. directions: by contrast set and site.
+    note: what these rows cannot tell, where the label equals the trigger in every one; else None.
     """
 
     rows: pd.DataFrame
     directions: Mapping[str, Mapping[str, Direction]]
+    note: str | None = None
 
     def best(self) -> pd.DataFrame:
         """The best site of each probe. It was chosen on these rows: read it beside `RANDOM`."""
         return self.rows.loc[self.rows.groupby("probe", sort=False)["auroc"].idxmax()]
 
     def __repr__(self) -> str:
-        return self.best().to_string(index=False, float_format="{:.3f}".format)
+        table = self.best().to_string(index=False, float_format="{:.3f}".format)
+        return f"{table}\n{self.note}" if self.note else table
 
     def _repr_html_(self) -> str:
-        return str(self.best().to_html(index=False, float_format="{:.3f}".format))
+        table = str(self.best().to_html(index=False, float_format="{:.3f}".format))
+        return f"{table}<p>{self.note}</p>" if self.note else table
 
 
 def fit_generic(
@@ -139,7 +144,8 @@ def generic_probes(
         rows.append(row(ASKED, 0, "", ask(model, prompts, question)))
     if n_random and chosen:
         rows += _random_rows(model, chosen[0], matrices, labels, negative_set, n_random, seed)
-    return GenericProbes(pd.DataFrame(rows), directions)
+    note = label_is_trigger([prompt.triggered for prompt in prompts], labels)
+    return GenericProbes(pd.DataFrame(rows), directions, note)
 
 
 def _random_rows(
