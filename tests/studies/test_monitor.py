@@ -49,8 +49,9 @@ def test_token_scores_are_projections_of_every_token(model, direction):
 
 def test_the_threshold_is_set_on_benign_data_and_never_exceeded(model, direction):
     prompts, _ = prompts_with(("z", "a"), n=10)
-    monitor = Monitor(direction)
+    monitor = Monitor(direction, "mean")  # the largest of a sequence may be a token that all share
     benign = monitor.watch(model, prompts)
+    assert benign.rows["score"].nunique() == 20
     for rate in (0.05, 0.25):
         ready = monitor.calibrated(benign, rate)
         assert ready.watch(model, prompts).rows["alarm"].mean() <= rate
