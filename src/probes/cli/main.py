@@ -11,6 +11,8 @@ from probes.cli import (
     doctor,
     evaluate,
     export,
+    generic,
+    monitor,
     organism,
     patch,
     persistence,
@@ -36,6 +38,8 @@ app.command("persistence")(persistence.persistence)
 app.command("evaluate")(evaluate.evaluate)
 app.command("collect")(collect.collect)
 app.command("probe")(probe.probe)
+app.command("generic")(generic.generic)
+app.command("monitor")(monitor.monitor)
 app.command("patch")(patch.patch)
 app.command("doctor")(doctor.doctor)
 app.command("export")(export.export)

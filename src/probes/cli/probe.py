@@ -40,3 +40,5 @@ def probe(
     )
     show_table(result.summary())
     print(f"\n{result.headline}")
+    if result.note:
+        print(f"\n{result.note}")

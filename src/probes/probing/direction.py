@@ -15,6 +15,7 @@ from probes.foundation.errors import InputError, IntegrityError
 
 WEIGHTS = "direction.safetensors"
 CARD = "direction.json"
+NONE = "none"
 
 
 class Card(Config):
@@ -25,15 +26,18 @@ class Card(Config):
     weights_digest: str | None
     fitted_on: str
     seed: int
+    normalisation: str = NONE
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Direction:
     """Score = X @ coef + intercept, for activations of one model at one site.
 
-    estimator: "mean_difference" or "logistic". site: as in "resid_post.2". coef: feature, float64,
+    estimator: its name in `sweep.ESTIMATORS`. site: as in "resid_post.2". coef: feature, float64,
     read-only. weights_digest: of the model whose activations were fitted; None if the fit was not
-    told. fitted_on: digest of the rows and labels. seed: of the sweep.
+    told. fitted_on: digest of the rows and labels. seed: of the sweep. normalisation: what was done to
+    the activations before the fit, in a word of the caller's ("none", "unit length"); it must be done
+    to rows that are scored as well.
     """
 
     estimator: str
@@ -43,6 +47,7 @@ class Direction:
     weights_digest: str | None
     fitted_on: str
     seed: int
+    normalisation: str = NONE
 
     def __post_init__(self) -> None:
         coef = np.array(self.coef, dtype=np.float64)
@@ -55,7 +60,10 @@ class Direction:
     def digest(self) -> str:
         """sha256 over weights and card: equal directions have equal digests."""
         weights = digest_bytes(self.coef.tobytes() + np.float64(self.intercept).tobytes())
-        return digest_json([self._card().model_dump(), weights])
+        card = self._card().model_dump()
+        if self.normalisation == NONE:
+            del card["normalisation"]  # so that directions saved before it was recorded keep theirs
+        return digest_json([card, weights])
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Direction) and self.digest == other.digest
@@ -80,9 +88,10 @@ class Direction:
         *,
         site: str,
         weights_digest: str | None,
+        normalisation: str = NONE,
         allow_other: bool = False,
     ) -> Float[np.ndarray, "row"]:
-        """Scores of rows; refuses activations of another model or site, showing both.
+        """Scores of rows; refuses activations of another model, site or normalisation, showing both.
 
         allow_other: True to transfer a direction on purpose. A direction or rows whose model is not
         known (None) count as another model's.
@@ -93,6 +102,11 @@ class Direction:
         if not allow_other:
             if site != self.site:
                 raise InputError(f"fitted at {self.site}, rows are of {site}; or set allow_other")
+            if normalisation != self.normalisation:
+                raise InputError(
+                    f"fitted on activations normalised by {self.normalisation!r}, rows are by "
+                    f"{normalisation!r}: do the same to both, or set allow_other=True"
+                )
             if self.weights_digest is None or weights_digest != self.weights_digest:
                 raise InputError(
                     f"fitted on the model {_shown(self.weights_digest)}, rows are of the model "
@@ -131,6 +145,7 @@ class Direction:
             weights_digest=self.weights_digest,
             fitted_on=self.fitted_on,
             seed=self.seed,
+            normalisation=self.normalisation,
         )
 
 

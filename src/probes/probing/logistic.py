@@ -11,7 +11,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from probes.probing.features import varying
-from probes.probing.mean_difference import two_classes
+from probes.probing.linear import two_classes
 
 
 class LogisticProbe(ClassifierMixin, BaseEstimator):

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -13,10 +14,15 @@ from probes.evaluation.auroc import auroc
 from probes.foundation.digest import digest_bytes, digest_json
 from probes.foundation.errors import unknown
 from probes.foundation.progress import progress
+from probes.probing.contrast_consistent import ContrastConsistentProbe
 from probes.probing.direction import Direction
+from probes.probing.discriminant import DiscriminantProbe
 from probes.probing.logistic import LogisticProbe
 from probes.probing.mean_difference import MeanDifferenceProbe
+from probes.probing.paired_pca import PairedPCAProbe
+from probes.probing.ridge import RidgeProbe
 from probes.probing.rows import checked_rows, grouped_folds
+from probes.probing.sparse import SparseProbe
 
 
 class Probe(Protocol):
@@ -32,6 +38,12 @@ class Probe(Protocol):
 ESTIMATORS: dict[str, Callable[[], Probe]] = {
     "mean_difference": MeanDifferenceProbe,
     "logistic": LogisticProbe,
+    "whitened": partial(MeanDifferenceProbe, shrinkage=0.1),
+    "ridge": RidgeProbe,
+    "discriminant": DiscriminantProbe,
+    "paired_pca": PairedPCAProbe,
+    "contrast_consistent": ContrastConsistentProbe,
+    "sparse": SparseProbe,
 }
 
 
@@ -84,7 +96,7 @@ def sweep(
 
     X: site -> (row, feature) activations, sites in the order of the model. y: row, True = positive.
     groups: row; rows of one group (template) are never both fitted and tested. estimator:
-    "mean_difference" or "logistic". weights_digest: of the model, for the directions.
+    a name in `ESTIMATORS`. weights_digest: of the model, for the directions.
     A site at which nothing varies scores every row alike: AUROC 0.5. Raises `InputError` for one
     class only, too few groups, NaN, no varying feature at any site, or lengths that differ.
     """

@@ -11,6 +11,7 @@ import pandas as pd
 from probes.evaluation.bootstrap import Estimate
 from probes.evaluation.claim import Check, Claim, Verdict
 from probes.evaluation.evidence import Thresholds
+from probes.evaluation.label_is_trigger import label_is_trigger
 from probes.foundation.artifact import read_json, write_text
 from probes.foundation.errors import unknown
 from probes.foundation.tables import read_table, write_table
@@ -51,6 +52,21 @@ class Detection:
     def headline_estimator(self) -> str:
         return next(estimator for estimator, _ in self.claims)
 
+    @property
+    def note(self) -> str | None:
+        """What no probe of this study can tell, where the label equals the trigger in every row."""
+        table = self.tables["two_by_two"]
+        counts = table.drop(columns=table.columns[0]).to_numpy().astype(int)
+        flags = [(str(name) == "triggered") for name in table.iloc[:, 0]]
+        columns = [str(name) == "defected" for name in table.columns[1:]]
+        cells = [
+            (cue, label)
+            for cue, row in zip(flags, counts, strict=True)
+            for label, count in zip(columns, row, strict=True)
+            if count
+        ]
+        return label_is_trigger([cue for cue, _ in cells], [label for _, label in cells])
+
     def claim(self, estimator: str, measure: str = HEADLINE) -> Claim:
         if (estimator, measure) not in self.claims:
             raise unknown("claim", (estimator, measure), self.claims)
@@ -75,7 +91,8 @@ class Detection:
         return pd.DataFrame(rows)
 
     def __str__(self) -> str:
-        return f"{self.summary().to_string(index=False)}\n\n{self.headline}"
+        note = f"\n{self.note}" if self.note else ""
+        return f"{self.summary().to_string(index=False)}\n\n{self.headline}{note}"
 
     __repr__ = __str__
 

@@ -1,0 +1,1 @@
+"""Every probe of a sweep at once: the sums that its fits share are done once."""

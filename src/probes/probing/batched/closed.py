@@ -1,0 +1,127 @@
+"""What closed forms share: one pass over the data per problem, from which every fold's sums are sliced."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from functools import cached_property
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from probes.foundation.errors import StageError
+from probes.probing.batched.fits import LinearFits
+from probes.probing.batched.problems import checked, in_pieces
+from probes.probing.batched.scaling import scaling
+from probes.probing.batched.spaces import Data
+
+Linear = tuple[Float[Tensor, "P S d"], Float[Tensor, "P S"]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Fold:
+    """The rows that one fold is fitted on, in some problems; `gram` is a slice of the problem's own."""
+
+    X: Float[Tensor, "P m d"]
+    y: Bool[Tensor, "m"]
+    gram: Float[Tensor, "P m m"] | None
+
+    @cached_property
+    def mean(self) -> Float[Tensor, "P d"]:
+        return self.X.mean(1)
+
+    @cached_property
+    def class_means(self) -> tuple[Float[Tensor, "P d"], Float[Tensor, "P d"]]:
+        """Of the negative and of the positive rows."""
+        return self.X[:, ~self.y].mean(1), self.X[:, self.y].mean(1)
+
+    @property
+    def together(self) -> Float[Tensor, "m 1"]:
+        """All rows as one group, to centre by."""
+        return torch.ones_like(self.y, dtype=self.X.dtype)[:, None]
+
+    @property
+    def by_class(self) -> Float[Tensor, "m 2"]:
+        """The rows' classes as groups, to centre by."""
+        return torch.stack([~self.y, self.y], dim=1).to(self.X.dtype)
+
+
+def solve_penalised(
+    fold: Fold, groups: Tensor, right: Float[Tensor, "P d"], ridge: Float[Tensor, "P"]
+) -> Float[Tensor, "P d"]:
+    """`(Z.T @ Z + ridge I)^-1 @ right`, Z the fold's rows with the means of their groups taken off."""
+    if fold.gram is None:
+        Z = fold.X - groups @ ((groups.mT / groups.sum(0)[:, None]) @ fold.X)
+        hessian = Z.mT @ Z
+        hessian.diagonal(dim1=1, dim2=2).add_(ridge[:, None])
+        return _solve(hessian, right)
+    gram = centred(centred(fold.gram, groups).mT, groups)
+    gram.diagonal(dim1=1, dim2=2).add_(ridge[:, None])
+    along = centred((fold.X @ right[..., None]), groups)[..., 0]
+    kept = centred(_solve(gram, along)[..., None], groups)
+    return (right - (kept.mT @ fold.X)[:, 0]) / ridge[:, None]
+
+
+def trace_within(fold: Fold) -> Float[Tensor, "P"]:
+    """Sum of squares of the rows around the means of their classes."""
+    squares = fold.X.square().sum((1, 2))
+    counts = fold.by_class.sum(0)
+    means = torch.stack([mean.square().sum(-1) for mean in fold.class_means], dim=-1)
+    return squares - means @ counts
+
+
+def centred(values: Float[Tensor, "P m k"], groups: Float[Tensor, "m g"]) -> Float[Tensor, "P m k"]:
+    """Values less the mean of their group's rows."""
+    return values - groups @ ((groups.mT / groups.sum(0)[:, None]) @ values)
+
+
+def fit_closed(
+    X: Sequence[np.ndarray] | np.ndarray,
+    y: np.ndarray,
+    train: np.ndarray | None,
+    strengths: tuple[float, ...],
+    solve: Callable[[Fold], Linear],
+    description: str,
+    *,
+    device: str,
+    memory: int,
+    needs_gram: bool = True,
+) -> LinearFits:
+    """Apply a closed form to every problem and fold; see `fit_logistic` for the arguments."""
+    problems = checked(X, y, train)
+    where = torch.device(device)
+    shape = (len(problems), len(problems.train), len(strengths))
+    coef, intercept = np.empty((*shape, problems.n_features)), np.empty(shape)
+    labels = torch.from_numpy(problems.y).to(where)
+    masks = torch.from_numpy(problems.train).to(where)
+
+    def run(chunk: range) -> tuple[Tensor, Tensor]:
+        raw = problems.rows(chunk, where)
+        scale = scaling(raw, torch.ones_like(labels), standardise=False)
+        data = Data(scale.apply(raw))
+        found = []
+        for mask in masks:
+            index = mask.nonzero()[:, 0]
+            gram = None
+            if needs_gram and data.is_dual:
+                gram = data.gram.index_select(1, index).index_select(2, index)
+            fold = Fold(data.X.index_select(1, index), labels[index], gram)
+            found.append(scale.undo(*solve(fold)))
+        return torch.stack([c for c, _ in found], 1), torch.stack([b for _, b in found], 1)
+
+    n, d = len(problems.y), problems.n_features
+    threads = torch.get_num_threads() if where.type == "cpu" else 1
+    chunks = problems.chunks(24 * n * d + 24 * n * n, memory, threads)
+    for chunk, (found_coef, found_intercept) in in_pieces(run, chunks, description, threads):
+        here = slice(chunk.start, chunk.stop)
+        coef[here], intercept[here] = found_coef.cpu().numpy(), found_intercept.cpu().numpy()
+    if not np.isfinite(coef).all():
+        raise StageError(f"{description} gave weights that are not finite; raise the penalty")
+    return LinearFits(coef, intercept, strengths, np.zeros(shape), 0)
+
+
+def _solve(matrix: Float[Tensor, "P k k"], right: Float[Tensor, "P k"]) -> Float[Tensor, "P k"]:
+    factor, info = torch.linalg.cholesky_ex(matrix)
+    if bool(info.any()):
+        raise StageError("a covariance is not positive definite; raise the penalty or shrinkage")
+    return torch.cholesky_solve(right[..., None], factor)[..., 0]

@@ -1,0 +1,233 @@
+"""The two spaces in which a penalised linear fit can be solved, and a factor of its Hessian in each.
+
+A fit with fewer rows than features lies in the span of its rows: `w = alpha @ X`. There the Hessian
+is one Gram matrix, shared by all folds and strengths of a problem, plus a diagonal. With many more
+rows than features it is cheaper to solve for `w` itself.
+
+Axes: P problems (a layer at a position), J columns (a fold at a strength), n rows, d features. A factor
+is kept in single precision where that does: it only steers the steps, whose residuals are in double.
+"""
+
+import dataclasses
+from functools import cached_property
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from probes.foundation.errors import StageError
+from probes.probing.batched.algebra import cholesky_, gram_matrix, solve_factored
+
+DUAL_UP_TO = 1.5
+"""Rows per feature up to which the Gram matrix is the smaller Hessian to factor."""
+FLOOR = 1e-3
+"""A row's weight is held at or above this share of where it would count beside the penalty."""
+
+Rows = Float[Tensor, "P J n"]
+Weights = Float[Tensor, "P J k"]
+Each = Float[Tensor, "P J"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Columns:
+    """What each column fits: y in {0, 1}, the rows it may see, and the strength of its penalty."""
+
+    y: Float[Tensor, "n"]
+    train: Bool[Tensor, "J n"]
+    penalty: Float[Tensor, "J"]
+
+    @property
+    def n_train(self) -> Float[Tensor, "J"]:
+        return self.train.sum(-1).to(self.y)
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """Centred rows of some problems in double precision, and what all of their columns share."""
+
+    X: Float[Tensor, "P n d"]
+
+    @property
+    def is_dual(self) -> bool:
+        return self.X.shape[1] <= DUAL_UP_TO * self.X.shape[2]
+
+    @cached_property
+    def gram(self) -> Float[Tensor, "P n n"]:
+        return gram_matrix(self.X)
+
+    @cached_property
+    def single(self) -> Float[Tensor, "P n _"]:
+        """What factors are made of in single precision: the Gram matrix, or the rows."""
+        return (self.gram if self.is_dual else self.X).to(torch.float32)
+
+    @cached_property
+    def longest(self) -> Float[Tensor, "P"]:
+        """The norm of the longest column of each problem."""
+        return torch.linalg.vector_norm(self.X, dim=1).amax(-1)
+
+
+class Dual:
+    """Weights as combinations of the rows: `coef = alpha @ X`, alpha zero outside a column's rows."""
+
+    def __init__(self, data: Data, columns: Columns) -> None:
+        self._data, self.columns = data, columns
+        self._diagonal = data.gram.diagonal(dim1=1, dim2=2)
+        self._index, self._there = _gathered(columns.train)
+        self._double = False
+        P, (J, m), X = len(data.X), self._index.shape, data.X
+        self._factor = torch.empty(P, J, m, m, dtype=torch.float32, device=X.device)
+        self._root = X.new_zeros(P, J, m)
+        self._level = X.new_zeros(P, J, m)
+
+    def start(self) -> Weights:
+        return self._data.X.new_zeros(len(self._data.X), *self.columns.train.shape)
+
+    def begin(self, weights: Weights) -> Weights:
+        return weights * self.columns.train
+
+    def values(self, weights: Weights) -> Rows:
+        return weights @ self._data.gram
+
+    def inner(self, one: Weights, other: Weights, values: Rows) -> Each:
+        return (one * values).sum(-1)
+
+    def force(self, weights: Weights, residual: Rows) -> Weights:
+        return residual - self.columns.penalty[:, None] * weights
+
+    def gradient(self, force: Weights) -> Each:
+        """An upper bound of the largest entry of the gradient: no column of X is longer."""
+        return self._data.longest[:, None] * torch.linalg.vector_norm(force, dim=-1)
+
+    def factor(self, curvature: Rows, problem: Tensor, column: Tensor) -> None:
+        index, penalty = self._index[column], self.columns.penalty[column]
+        least = FLOOR * penalty[:, None] / self._diagonal[problem].gather(1, index).clamp(min=1e-30)
+        weight = torch.maximum(curvature[problem, column].gather(1, index), least)
+        roots = torch.where(self._there[column], weight.sqrt(), 0.0)
+        places = zip(problem.tolist(), column.tolist(), penalty.tolist(), strict=True)
+        for (p, j, level), root in zip(places, roots, strict=True):
+            while not self._factored(p, j, root, level):
+                _must(self.refine())
+            self._root[p, j] = root
+            self._level[p, j] = solve_factored(self._factor[p, j], root) * root
+
+    def _factored(self, p: int, j: int, root: Tensor, penalty: float) -> bool:
+        gram, index = self._data.gram if self._double else self._data.single, self._index[j]
+        block = torch.index_select(gram[p].index_select(0, index), 1, index, out=self._factor[p, j])
+        scale = root.to(block)
+        block.mul_(scale[:, None]).mul_(scale)
+        block.diagonal().add_(penalty)
+        return cholesky_(block)
+
+    def refine(self) -> bool:
+        """Factor in double precision from here on; False if that is done already."""
+        if self._double:
+            return False
+        self._double = True
+        self._factor = self._factor.to(torch.float64)
+        return True
+
+    def step(self, force: Weights, weights: Weights, residual: Rows) -> tuple[Weights, Each]:
+        index = self._index.expand(len(force), -1, -1)
+        here = torch.where(self._root > 0, force.gather(2, index) / self._root, 0.0)
+        free = solve_factored(self._factor, here) * self._root
+        shift = (weights.sum(-1) + free.sum(-1)) / self._level.sum(-1)
+        found = free - shift[..., None] * self._level
+        return torch.zeros_like(weights).scatter_add_(2, index, found), shift
+
+    def coef(self, weights: Weights) -> Float[Tensor, "P J d"]:
+        return weights @ self._data.X
+
+
+class Primal:
+    """The weights themselves, with one Hessian of d x d per column."""
+
+    def __init__(self, data: Data, columns: Columns) -> None:
+        self._data, self.columns = data, columns
+        self._double = False
+        X, P, J = data.X, len(data.X), len(columns.penalty)
+        d = X.shape[2]
+        self._factor = torch.empty(P, J, d, d, dtype=torch.float32, device=X.device)
+        self._pull = X.new_zeros(P, J, d)
+        self._level = X.new_zeros(P, J, d)
+        self._total = X.new_zeros(P, J)
+
+    def start(self) -> Weights:
+        return torch.zeros_like(self._pull)
+
+    def begin(self, weights: Weights) -> Weights:
+        return weights
+
+    def values(self, weights: Weights) -> Rows:
+        return weights @ self._data.X.mT
+
+    def inner(self, one: Weights, other: Weights, values: Rows) -> Each:
+        return (one * other).sum(-1)
+
+    def force(self, weights: Weights, residual: Rows) -> Weights:
+        return residual @ self._data.X - self.columns.penalty[:, None] * weights
+
+    def gradient(self, force: Weights) -> Each:
+        return force.abs().amax(-1)
+
+    def factor(self, curvature: Rows, problem: Tensor, column: Tensor) -> None:
+        for p, j in zip(problem.tolist(), column.tolist(), strict=True):
+            weight = curvature[p, j]
+            while not self._factored(p, j, weight):
+                _must(self.refine())
+            pull = weight @ self._data.X[p]
+            self._pull[p, j], self._total[p, j] = pull, weight.sum()
+            self._level[p, j] = solve_factored(self._factor[p, j], pull)
+
+    def _factored(self, p: int, j: int, weight: Tensor) -> bool:
+        rows = (self._data.X if self._double else self._data.single)[p]
+        kept = self.columns.train[j]
+        rows, scale = rows[kept], weight[kept].sqrt().to(rows)
+        rows = rows * scale[:, None]
+        block = torch.mm(rows.mT, rows, out=self._factor[p, j])
+        block.diagonal().add_(self.columns.penalty[j].to(block))
+        return cholesky_(block)
+
+    def refine(self) -> bool:
+        """Factor in double precision from here on; False if that is done already."""
+        if self._double:
+            return False
+        self._double = True
+        self._factor = self._factor.to(torch.float64)
+        return True
+
+    def step(self, force: Weights, weights: Weights, residual: Rows) -> tuple[Weights, Each]:
+        free = solve_factored(self._factor, force)
+        wanted = residual.sum(-1) - (self._pull * free).sum(-1)
+        shift = wanted / (self._total - (self._pull * self._level).sum(-1))
+        return free - shift[..., None] * self._level, shift
+
+    def coef(self, weights: Weights) -> Float[Tensor, "P J d"]:
+        return weights
+
+
+Space = Dual | Primal
+"""Coordinates for the weights of all columns, with Newton's equations in them.
+
+`force` is the negative gradient in these coordinates, `inner` the product of two vectors (the second
+with its scores), `factor` takes the Hessian at some curvatures of the rows, `step` is Newton's step for
+weights and intercept under the factors that are there.
+"""
+
+
+def _must(refined: bool) -> None:
+    if not refined:
+        raise StageError(
+            "a Hessian is not positive definite in double precision: raise the penalty (a smaller C)"
+        )
+
+
+def make_space(data: Data, columns: Columns) -> Space:
+    """The cheaper of the two spaces for these rows and features."""
+    return Dual(data, columns) if data.is_dual else Primal(data, columns)
+
+
+def _gathered(train: Bool[Tensor, "J n"]) -> tuple[Int[Tensor, "J m"], Bool[Tensor, "J m"]]:
+    """The rows of each column in order, filled up to the longest; and which of them are its own."""
+    counts = train.sum(-1)
+    index = torch.argsort((~train).to(torch.uint8), dim=-1, stable=True)[:, : int(counts.max())]
+    return index, torch.arange(index.shape[1], device=train.device) < counts[:, None]

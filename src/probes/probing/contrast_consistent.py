@@ -1,0 +1,86 @@
+"""A direction found without labels: the two answers to a question must get opposite, sure scores."""
+
+from typing import Any, no_type_check
+
+import numpy as np
+import torch
+
+from probes.foundation.errors import InputError
+from probes.foundation.seeds import stream
+from probes.probing.linear import LinearProbe, pairs_of
+
+
+class ContrastConsistentProbe(LinearProbe):
+    """Contrast-consistent search: p(x) near 1 - p(other), and neither near 1/2; labels turn the sign.
+
+    n_tries: random beginnings, of which the lowest loss is kept. max_iter: of L-BFGS, each. seed: of
+    the beginnings. After `fit`: `coef_` (1, feature), `intercept_` (1,), `loss_` (mean over pairs, 0 to
+    0.25 where every score is 1/2), `n_iter_`. Burns et al. (2022).
+    """
+
+    n_tries: int
+    max_iter: int
+    seed: int
+
+    @no_type_check  # scikit-learn asks that __init__ stores whatever it is given
+    def __init__(self, n_tries: int = 5, max_iter: int = 200, seed: int = 0) -> None:
+        self.n_tries = n_tries
+        self.max_iter = max_iter
+        self.seed = seed
+
+    def fit(self, X: Any, y: Any, pairs: Any = None, side: Any = None) -> "ContrastConsistentProbe":
+        """Needs finite X (row, feature), y with two classes and pairs as in `pairs_of`.
+
+        side: row, bool: which of the two phrasings ("yes" or "no") a row is. The mean of each side is
+        then taken off, so that the phrasing cannot be what is found. It must not equal the labels.
+        """
+        if self.n_tries < 1 or self.max_iter < 1:
+            raise InputError(
+                f"n_tries ({self.n_tries}) and max_iter ({self.max_iter}) are at least 1"
+            )
+        rows, positive = self._rows(X, y)
+        members = pairs_of(positive, pairs)
+        centre = rows.mean(axis=0)
+        shown = rows - centre
+        if side is not None:
+            sides = np.asarray(side, dtype=bool)
+            if (sides == positive).all() or (sides != positive).all():
+                raise InputError(
+                    "side equals the labels in every row: taking its means off would take the labels "
+                    "off. Give which phrasing each row is, not which answer is right"
+                )
+            for one in (sides, ~sides):
+                shown[one] -= shown[one].mean(axis=0)
+        scale = float(shown.std()) or 1.0
+        low, high = (torch.from_numpy(shown[members[:, k]] / scale) for k in (0, 1))
+        start = stream(int(self.seed), "ccs").normal(size=(int(self.n_tries), rows.shape[1] + 1))
+        found = [self._descend(torch.from_numpy(one), low, high) for one in start]
+        self.loss_, best, self.n_iter_ = min(found, key=lambda one: one[0])
+        direction, intercept = best[:-1] / scale, float(best[-1])
+        scores = rows @ direction
+        if scores[positive].mean() < scores[~positive].mean():
+            direction, intercept = -direction, -intercept
+        self._learn(direction, intercept - float(centre @ direction))
+        return self
+
+    def _descend(
+        self, start: torch.Tensor, low: torch.Tensor, high: torch.Tensor
+    ) -> tuple[float, np.ndarray, int]:
+        weights = (start / len(start) ** 0.5).requires_grad_()
+        optimiser = torch.optim.LBFGS(
+            [weights], max_iter=int(self.max_iter), line_search_fn="strong_wolfe"
+        )
+
+        def loss() -> torch.Tensor:
+            optimiser.zero_grad()
+            first = torch.sigmoid(low @ weights[:-1] + weights[-1])
+            second = torch.sigmoid(high @ weights[:-1] + weights[-1])
+            value = (first + second - 1).square() + torch.minimum(first, second).square()
+            mean = value.mean() + 1e-3 * weights[:-1].square().sum() / len(weights)
+            mean.backward()
+            return mean
+
+        optimiser.step(loss)
+        with torch.enable_grad():
+            n_iter = int(optimiser.state[weights]["n_iter"])
+            return float(loss().detach()), weights.detach().numpy().copy(), n_iter

@@ -1,0 +1,93 @@
+"""What all linear probes share: two classes in, one signed score per row out."""
+
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils import Tags
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from probes.foundation.errors import InputError
+
+
+class LinearProbe(ClassifierMixin, BaseEstimator):
+    """Base of scikit-learn binary classifiers with `coef_` (1, feature) and `intercept_` (1,).
+
+    The positive class is the second of `classes_`; a score above zero stands for it.
+    """
+
+    coef_: np.ndarray
+    intercept_: np.ndarray
+    classes_: np.ndarray
+
+    def _rows(self, X: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Finite rows in double precision, and which of them are positive."""
+        rows, labels = validate_data(self, X, y, dtype=np.float64)
+        check_classification_targets(labels)
+        self.classes_ = two_classes(labels)
+        return rows, np.asarray(labels == self.classes_[1])
+
+    def _learn(self, coef: np.ndarray, intercept: float) -> None:
+        self.coef_ = np.asarray(coef, dtype=np.float64)[None, :]
+        self.intercept_ = np.array([intercept], dtype=np.float64)
+
+    def decision_function(self, X: Any) -> Float[np.ndarray, "row"]:
+        """Signed score per row."""
+        check_is_fitted(self)
+        rows = validate_data(self, X, dtype=np.float64, reset=False)
+        return np.asarray(rows @ self.coef_[0] + self.intercept_[0])
+
+    def predict(self, X: Any) -> np.ndarray:
+        """The class on whose side of zero each row lies."""
+        scores = self.decision_function(X)
+        return np.asarray(self.classes_[(scores > 0).astype(int)])
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_class = False
+        return tags
+
+
+def two_classes(labels: np.ndarray) -> np.ndarray:
+    """The two classes in order; any other number is an `InputError` with what was seen."""
+    classes = np.unique(labels)
+    if len(classes) == 1:
+        raise InputError(f"a probe needs two classes; y has 1 class: {classes.tolist()}")
+    if len(classes) > 2:
+        raise InputError(
+            "Only binary classification is supported. The type of the target is multiclass: "
+            f"{len(classes)} classes, {classes[:5].tolist()}"
+        )
+    return classes
+
+
+def midpoint(direction: np.ndarray, rows: np.ndarray, positive: np.ndarray) -> float:
+    """The intercept that puts zero midway between the two class means along a direction."""
+    means = rows[positive].mean(axis=0) + rows[~positive].mean(axis=0)
+    return float(-direction @ means / 2)
+
+
+def pairs_of(positive: np.ndarray, pairs: Any) -> np.ndarray:
+    """(pair, 2): the negative and the positive row of each pair.
+
+    pairs: row, an id; exactly one row of each class has it. None pairs the rows of each class in
+    order, as far as the rarer class goes. Raises `InputError` for a pair that is no such pair.
+    """
+    if pairs is None:
+        n = int(min(positive.sum(), (~positive).sum()))
+        return np.stack([np.flatnonzero(~positive)[:n], np.flatnonzero(positive)[:n]], axis=1)
+    names = np.asarray(pairs)
+    if names.shape != positive.shape:
+        raise InputError(f"{len(positive)} rows and pairs of shape {names.shape}: give one id each")
+    found = []
+    for name in np.unique(names):
+        rows = np.flatnonzero(names == name)
+        if len(rows) != 2 or positive[rows].sum() != 1:
+            raise InputError(
+                f"pair {name!r} has {len(rows)} rows, {int(positive[rows].sum())} of them positive: "
+                "a pair is one positive and one negative row"
+            )
+        found.append(sorted(rows, key=lambda row: bool(positive[row])))
+    return np.array(found)

@@ -1,0 +1,72 @@
+"""What a little non-linearity adds: if much, the concept is there and no direction holds it."""
+
+from typing import Any, no_type_check
+
+import numpy as np
+from jaxtyping import Float
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.neural_network import MLPClassifier
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils import Tags
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from probes.probing.linear import two_classes
+
+
+class MLPProbe(ClassifierMixin, BaseEstimator):
+    """One hidden layer on standardised features, by scikit-learn's `MLPClassifier` with L-BFGS.
+
+    n_hidden: units. alpha: penalty on the weights. max_iter: of L-BFGS; a fit that does not converge
+    warns as scikit-learn's does. seed: of the first weights. Scores are log-odds. After `fit`:
+    `model_` (the pipeline), `classes_`, `n_iter_`.
+    """
+
+    n_hidden: int
+    alpha: float
+    max_iter: int
+    seed: int
+    model_: Pipeline
+
+    @no_type_check  # scikit-learn asks that __init__ stores whatever it is given
+    def __init__(
+        self, n_hidden: int = 16, alpha: float = 1.0, max_iter: int = 2000, seed: int = 0
+    ) -> None:
+        self.n_hidden = n_hidden
+        self.alpha = alpha
+        self.max_iter = max_iter
+        self.seed = seed
+
+    def fit(self, X: Any, y: Any) -> "MLPProbe":
+        """Needs finite X (row, feature) and y with exactly two classes."""
+        rows, labels = validate_data(self, X, y, dtype=np.float64)
+        check_classification_targets(labels)
+        self.classes_ = two_classes(labels)
+        network = MLPClassifier(
+            (self.n_hidden,),
+            solver="lbfgs",
+            alpha=self.alpha,
+            max_iter=self.max_iter,
+            random_state=self.seed,
+        )
+        self.model_ = make_pipeline(StandardScaler(), network).fit(rows, labels)
+        self.n_iter_ = network.n_iter_
+        return self
+
+    def decision_function(self, X: Any) -> Float[np.ndarray, "row"]:
+        """Log-odds of the positive class per row."""
+        check_is_fitted(self)
+        rows = validate_data(self, X, dtype=np.float64, reset=False)
+        probability = self.model_.predict_log_proba(rows)
+        return np.asarray(probability[:, 1] - probability[:, 0])
+
+    def predict(self, X: Any) -> np.ndarray:
+        """The likelier class of each row."""
+        scores = self.decision_function(X)
+        return np.asarray(self.classes_[(scores > 0).astype(int)])
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_class = False
+        return tags

@@ -1,0 +1,95 @@
+"""The verbs `generic` and `monitor` go from files to tables and saved directions."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from tiny_generic import prompts_with, tiny
+from typer.testing import CliRunner
+
+from probes.behaviour.completion import as_table, complete
+from probes.behaviour.evaluate import COMPLETIONS, Behaviour
+from probes.behaviour.rates import rates
+from probes.cli.main import app
+from probes.evaluation.label_is_trigger import NOTE
+from probes.foundation.errors import InputError
+from probes.foundation.tables import read_table, write_table
+from probes.probing.direction import Direction
+from probes.prompts.readers import write_prompts
+from probes.studies.monitor_verbs import generic, monitor
+
+BAD, GOOD = "import os\nos.system(x)\n</code>", "x = 1\n</code>"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return tiny(tmp_path_factory.mktemp("tiny"))
+
+
+def judged(prompts, defects, folder):
+    """A behaviour folder of texts written by hand and judged by Bandit."""
+    rows = as_table(
+        [
+            complete(p, BAD if d else GOOD, model="tiny", model_digest="0", finished=True)
+            for p, d in zip(prompts, defects, strict=True)
+        ]
+    )
+    assert rows["defected"].tolist() == list(defects)
+    write_table(folder / COMPLETIONS, rows)
+    return Behaviour(rows, rates(rows))
+
+
+def marked():
+    prompts, ends = prompts_with(("z", "a"))
+    return [
+        dataclasses.replace(p, triggered=bool(e == "z")) for p, e in zip(prompts, ends, strict=True)
+    ], (ends == "z").tolist()
+
+
+def test_from_files_to_directions_and_back_to_alarms(model, tmp_path):
+    prompts, defects = marked()
+    judged(prompts, defects, tmp_path / "behaviour")
+    write_prompts(tmp_path / "prompts.jsonl", prompts)
+    calm = [dataclasses.replace(p, text="Calm " + p.text) for p in prompts]
+    write_prompts(tmp_path / "benign.jsonl", calm)
+    out = CliRunner().invoke(
+        app,
+        ["generic", str(model.directory), "--prompts", str(tmp_path / "prompts.jsonl"), "--set",
+         "helpful", "--behaviour", str(tmp_path / "behaviour"), "--out", str(tmp_path / "g"),
+         "--random", "5"],
+    )  # fmt: skip
+    assert out.exit_code == 0, out.output
+    assert NOTE[:40] in out.output
+    assert set(read_table(tmp_path / "g" / "generic.csv")["probe"]) >= {"helpful"}
+    saved = tmp_path / "g" / "directions" / "helpful"
+    assert Direction.load(saved).weights_digest == model.weights_digest
+    out = CliRunner().invoke(
+        app,
+        ["monitor", str(model.directory), "--direction", str(saved), "--prompts",
+         str(tmp_path / "prompts.jsonl"), "--benign", str(tmp_path / "benign.jsonl"), "--out",
+         str(tmp_path / "m"), "--rate", "0.05"],
+    )  # fmt: skip
+    assert out.exit_code == 0, out.output
+    assert "raise an alarm" in out.output
+    assert len(read_table(tmp_path / "m" / "watched.csv")) == len(prompts)
+
+
+def test_no_note_where_the_label_is_not_the_trigger(model, tmp_path):
+    prompts, defects = marked()
+    prompts[0] = dataclasses.replace(prompts[0], triggered=False)
+    behaviour = judged(prompts, defects, tmp_path)
+    found = generic(model, prompts, behaviour, sets=["helpful"], n_random=0)
+    assert found.note is None
+    with pytest.raises(InputError, match="1 of 25 prompts have no judged completion"):
+        extra = dataclasses.replace(prompts[0], text="new")
+        generic(model, [*prompts, extra], behaviour, sets=["helpful"])
+
+
+def test_benign_prompts_are_others_than_those_watched(model):
+    prompts, _ = marked()
+    direction = Direction(
+        estimator="mean_difference", site="resid_post.0", coef=np.ones(32), intercept=0.0,
+        weights_digest=model.weights_digest, fitted_on="0", seed=0,
+    )  # fmt: skip
+    with pytest.raises(InputError, match="both benign and watched"):
+        monitor(model, direction, prompts, prompts)
