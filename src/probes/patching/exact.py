@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from probes.foundation.errors import InputError
+from probes.foundation.memory import keep_freed_memory
 from probes.models.forward import check_lengths
 from probes.models.loading import Model
 from probes.patching.canary import TOLERANCE
@@ -50,6 +51,7 @@ def patch_cells(
     is continued must end as the full forward pass, noise in each cell must move the output, and a
     sample of the cells must come out the same by full forward passes.
     """
+    keep_freed_memory()
     metric, plan = metric or LogProbDifference(), plan or Plan(seed=seed)
     if not cells or not pairs:
         raise InputError(f"nothing to patch: {len(cells)} cells, {len(pairs)} pairs")

@@ -66,14 +66,15 @@ def whole_values(hf: Any, tokens: Sequence[int], place: Place) -> Float[Tensor, 
             with tapping(hf, taps):
                 hf.base_model(**given)
             return found[0]
-        site = _site(hf, place)
+        site = site_of(hf, place)
         with recording(hf, [site]) as seen:
             hf.base_model(**given)
     values = seen[site]
     return values.reshape(*values.shape[:2], n_heads, -1) if kind == "z" else values
 
 
-def _site(hf: Any, place: Place) -> Site:
+def site_of(hf: Any, place: Place) -> Site:
+    """Where hooks find this place."""
     from probes.models.anatomy import blocks
 
     kind, layer = place
@@ -114,7 +115,7 @@ def _putting(hf: Any, puts: dict[Place, Put]) -> Any:
                 case kind:
                     n_heads = int(hf.config.get_text_config().num_attention_heads)
                     act = by_head(put, n_heads) if kind == "z" else put
-                    stack.enter_context(editing(hf, _site(hf, place), act))
+                    stack.enter_context(editing(hf, site_of(hf, place), act))
         if taps.queries or taps.patterns:
             stack.enter_context(tapping(hf, taps))
         yield RunCache(edit=edit) if caching else None
