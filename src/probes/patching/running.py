@@ -65,21 +65,22 @@ def _on_ray(job: Job, tasks: Sequence[Task], place: Path | None) -> dict[str, np
         task for task in tasks
         if place is None or not is_finished(place / task.name, digest_json(facts[task.name]))
     ]  # fmt: skip
-    with connected():
-        import ray
-        from ray.util import ActorPool
+    found: dict[str, np.ndarray] = {}
+    if todo:
+        with connected():
+            import ray
+            from ray.util import ActorPool
 
-        n_actors = max(1, min(len(todo), int(ray.cluster_resources().get("CPU", 1))))
-        worker = ray.remote(num_cpus=1)(Worker)
-        given = (
-            job.model.source, job.model.weights_digest, torch.get_num_threads(),
-            job.pairs, job.columns, job.metric, job.settings,
-        )  # fmt: skip
-        pool = ActorPool([worker.remote(*given) for _ in range(n_actors if todo else 0)])
-        found: dict[str, np.ndarray] = {}
-        results = pool.map_unordered(lambda actor, task: actor.scores.remote(task), todo)
-        for name, values in progress(results, "sites on Ray", total=len(todo)):
-            found[name] = row(place, name, facts[name], partial(np.asarray, values))
+            n_actors = max(1, min(len(todo), int(ray.cluster_resources().get("CPU", 1))))
+            worker = ray.remote(num_cpus=1)(Worker)
+            given = (
+                job.model.source, job.model.weights_digest, torch.get_num_threads(),
+                job.pairs, job.columns, job.metric, job.settings,
+            )  # fmt: skip
+            pool = ActorPool([worker.remote(*given) for _ in range(n_actors)])
+            results = pool.map_unordered(lambda actor, task: actor.scores.remote(task), todo)
+            for name, values in progress(results, "sites on Ray", total=len(todo)):
+                found[name] = row(place, name, facts[name], partial(np.asarray, values))
     for task in tasks:
         if task.name not in found:
             found[task.name] = row(

@@ -93,6 +93,14 @@ class Trunk:
         masks = {window: self._additive(seen) for window, seen in batch.visible.items()}
         with recording(self.hf, [*streams, *inner]) as seen, self._watching(), _tapped(self, taps):
             final = self._forward(batch.tokens, None, batch.positions, masks, cache)
+        lost = [f"{kind}.{layer}" for kind, layer in sorted(wanted)
+                if kind in ("q", "pattern") and (kind, layer) not in tapped]  # fmt: skip
+        if lost or len(cache.kept) < self.n_layers:
+            raise InputError(
+                f"{type(self.hf).__name__} keeps its attention to itself: "
+                + (f"no {', '.join(lost)}" if lost else "no keys and values reach a cache")
+                + ". Patch sites of its residual stream with `residual_grid`."
+            )
         values: dict[Place, Tensor] = dict(tapped)
         for site in inner:
             found = seen[site]
