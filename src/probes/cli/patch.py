@@ -1,10 +1,17 @@
-"""`probes patch`: stage 6 on one checkpoint."""
+"""`probes patch`: exact patching grids on one checkpoint."""
 
 from typing import Annotated
 
 import typer
 
-from probes.cli.arguments import ModelArgument, OutOption, PromptsOption, SeedOption, SitesOption
+from probes.cli.arguments import (
+    ModelArgument,
+    OutOption,
+    PromptsOption,
+    SeedOption,
+    SitesOption,
+    named,
+)
 
 
 def patch(
@@ -12,13 +19,75 @@ def patch(
     prompts: PromptsOption,
     out: OutOption,
     site: SitesOption = None,
+    kind: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--kind",
+            help="resid_pre, q, k, v, pattern, z, attn_out, resid_mid, mlp_out or resid_post, in every "
+            "layer: a table with intervals and corrected p. Repeatable.",
+        ),
+    ] = None,
+    layer: Annotated[
+        list[int] | None, typer.Option("--layer", help="Only these layers. Repeatable.")
+    ] = None,
+    heads: Annotated[bool, typer.Option("--heads", help="One cell per head.")] = False,
+    everywhere: Annotated[
+        bool, typer.Option("--everywhere", help="All tokens at once, no columns.")
+    ] = False,
+    window: Annotated[int, typer.Option(help="Adjacent layers patched together.")] = 1,
+    span: Annotated[
+        list[str] | None,
+        typer.Option("--span", help="NAME=REGEX: where a named column begins. Repeatable."),
+    ] = None,
+    alignment: Annotated[str, typer.Option(help="Columns: shared or position.")] = "shared",
+    metric: Annotated[str, typer.Option(help="logprob, kl or kl-continuation.")] = "logprob",
+    direction: Annotated[str, typer.Option(help="denoise or noise.")] = "denoise",
+    values: Annotated[
+        str, typer.Option(help="paired, mean, zero, resampled or placebo.")
+    ] = "paired",
+    placebo: Annotated[
+        bool, typer.Option("--placebo", help="The grid again with values of mismatched pairs.")
+    ] = False,
     n_pairs: Annotated[int, typer.Option(help="Pairs to patch, spread over the families.")] = 24,
+    engine: Annotated[str, typer.Option(help="process, or ray: one site per task.")] = "process",
     seed: SeedOption = 0,
 ) -> None:
-    """Patch the triggered run into the untriggered one, layer by position, with intervals."""
+    """Patch the triggered run into the untriggered one, or the reverse, cell by cell."""
     from probes.cli.show import show_table
-    from probes.studies.verbs import patch as run
 
-    grid = run(model, prompts, out, sites=site, n_pairs=n_pairs, seed=seed)
-    show_table(grid.strongest(10))
-    print(f"\n{grid!r}")
+    if kind is None:
+        from probes.studies.verbs import patch as run
+
+        grid = run(model, prompts, out, sites=site, n_pairs=n_pairs, seed=seed)
+        show_table(grid.strongest(10))
+        print(f"\n{grid!r}")
+        return
+    if site:
+        from probes.foundation.errors import InputError
+
+        raise InputError("give --kind, with --layer for some layers only, or --site; not both")
+    from probes.models.loading import load
+    from probes.prompts.readers import read_prompts
+    from probes.studies.patched import patch_effects
+
+    found = patch_effects(
+        load(model),
+        read_prompts(prompts),
+        out,
+        kinds=kind,
+        where="everywhere" if everywhere else "column",
+        heads=heads,
+        layers=layer,
+        window=window,
+        spans=named(span or (), "--span", "NAME=REGEX, for instance task=Task:"),
+        alignment=alignment,
+        metric=metric,
+        direction=direction,
+        values=values,
+        placebo=placebo,
+        n_pairs=n_pairs,
+        engine=engine,
+        seed=seed,
+    )
+    show_table(found.strongest(10))
+    print(f"\n{found!r}")

@@ -30,6 +30,13 @@ def boot(hf: Any, tokenizer: Any, name: str) -> Any:
     return bridge
 
 
+def patching() -> Any:
+    """The module `transformer_lens.patching`, which the engine is compared with."""
+    with _settings_kept():
+        from transformer_lens import patching as module
+    return module
+
+
 def _own(tokenizer: Any) -> Any:
     """A copy that TransformerLens keeps, instead of reloading it with a forced first token.
 

@@ -1,0 +1,201 @@
+"""Checks that can fail, run with every grid: the engine against full forward passes, and canaries."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from probes.foundation.errors import InputError, StageError
+from probes.foundation.seeds import derive_seed
+from probes.patching.canary import TOLERANCE
+from probes.patching.engine.rows import Row, batches
+from probes.patching.engine.scoring import Prepared, Scorer
+from probes.patching.engine.trunk import Place
+from probes.patching.whole import Put, sequences, whole_logits, whole_values
+
+# Noise of the activation's own size moves the final hidden states by far more than this part of
+# their size; a patch that is not applied leaves them as they are, to the last bit.
+MOVED = 1e-6
+# At the first position a query has one key to look at, so neither query, key nor pattern matter.
+SOFTMAX_OF_ONE = ("q", "k", "pattern")
+REFUSED = (
+    "The engine does not continue this architecture from a kept run as the model itself would, so "
+    "no fast grid of it can be trusted. `residual_grid` patches its residual stream by full forward "
+    "passes; `probes doctor` says what else can be read."
+)
+
+
+def check_resuming(scorer: Scorer, prepared: Prepared) -> float:
+    """Continue the first prompt, unpatched, from several layers and positions: the full run's states.
+
+    The metric of every prompt is compared with full forward passes too, in which each continuation
+    stands alone. Returns the largest error as a part of the values' size (metrics: at least 1 nat).
+    Raises `StageError` beyond the tolerance of the number format.
+    """
+    kept, hf = prepared.kept, scorer.trunk.hf
+    allowed = TOLERANCE[kept.final.dtype]
+    reference = prepared.reference
+    logits = torch.cat([whole_logits(hf, row) for row in kept.batch.rows])
+    rows = list(kept.batch.rows)
+    plain = scorer.metric.score(logits, rows, None if reference is None else torch.cat(reference))
+    errors = np.abs(plain.cpu().numpy() - prepared.unpatched)
+    errors /= np.maximum(np.abs(prepared.unpatched), 1.0)
+    if not errors.max() <= allowed:
+        worst = int(errors.argmax())
+        raise StageError(
+            f"{rows[worst].name}: {scorer.metric.name} is {float(plain[worst]):.6f} by a full "
+            f"forward pass and {prepared.unpatched[worst]:.6f} with the continuations side by side. "
+            + REFUSED
+        )
+    row = kept.batch.rows[0]
+    largest = float(errors.max())
+    starts = sorted({0, 1, row.n_prompt // 2, row.n_prompt - 1} & set(range(row.n_prompt)))
+    for layer in sorted({0, 1, scorer.trunk.n_layers // 2, scorer.trunk.n_layers}):
+        batch = [Row((0, 0), 0, (), layer, start, len(row.tokens)) for start in starts]
+        found = scorer.final(prepared, {}, batch)
+        for r, start in enumerate(starts):
+            right = kept.final[0, start : len(row.tokens)]
+            error = float((found[r, : len(right)] - right).abs().max() / right.abs().max())
+            largest = max(largest, error)
+            if not error <= allowed:
+                raise StageError(
+                    f"{type(hf).__name__} entered at layer {layer} and position {start} ends "
+                    f"{error:.2g} of its size away from the full forward pass. {REFUSED}"
+                )
+    return largest
+
+
+def check_noise(scorer: Scorer, prepared: Prepared, rows: Sequence[Row], seed: int) -> None:
+    """Noise at some cells of the first prompt in which there are any: the final states must move.
+
+    Every place and every head has its turn, at the first and at the last of its cells at least.
+    Raises `StageError` naming the place of the first cell that patches nothing.
+    """
+    first = min((row.pair for row in rows), default=0)
+    by_place: dict[tuple[tuple[Place, int | None], ...], list[Row]] = {}
+    for row in rows:
+        if row.pair == first and not _powerless(row):
+            by_place.setdefault(tuple((c.place, c.head) for c in row.changes), []).append(row)
+    probed = [row for same in by_place.values() for row in (same[0], same[-1])[: len(same)]]
+    noisy = {
+        place: _noise(values, seed, place)
+        for place, values in prepared.values.items()
+        if any(change.place == place for row in probed for change in row.changes)
+    }
+    for batch in batches(probed, scorer.batch_tokens):
+        changed = scorer.final(prepared, noisy, batch)
+        same = scorer.final(prepared, {}, [dataclasses.replace(r, changes=()) for r in batch])
+        moved = (changed - same).abs().amax((1, 2)) > MOVED * same.abs().amax((1, 2))
+        for row, reached in zip(batch, moved.tolist(), strict=True):
+            if not reached:
+                where = ", ".join(
+                    f"{c.place[0]} {c.place[1]}"
+                    + ("" if c.head is None else f" head {c.head}")
+                    + f" at {c.positions.tolist()}"
+                    for c in row.changes
+                )
+                raise StageError(
+                    f"noise patched in at {where} does not reach the model's output: this cell "
+                    "patches nothing. Run `probes doctor` on this model."
+                )
+
+
+def check_sample(
+    scorer: Scorer,
+    prepared: Prepared,
+    rows: Sequence[Row],
+    found: Sequence[float],
+    n: int,
+    seed: int,
+) -> float:
+    """A few cells once more by full forward passes with hooks; returns the largest error.
+
+    Rows are drawn by the seed. Raises `StageError` where the two ways differ beyond the tolerance.
+    """
+    draw = np.random.default_rng(derive_seed(seed, "audited cells"))
+    largest = 0.0
+    for i in draw.choice(len(rows), min(n, len(rows)), replace=False) if len(rows) else ():
+        row, seen = rows[int(i)], found[int(i)]
+        right = slow_score(scorer, prepared, row)
+        error = abs(right - seen) / max(abs(right), 1.0)
+        largest = max(largest, error)
+        if not error <= TOLERANCE[prepared.kept.final.dtype]:
+            raise StageError(
+                f"a cell computed twice differs: {seen:.6f} by the engine, {right:.6f} by full forward "
+                f"passes ({scorer.metric.name}; {row.changes[0].place} of pair "
+                f"{prepared.kept.batch.rows[row.pair].name!r}). {REFUSED}"
+            )
+    return largest
+
+
+def slow_score(scorer: Scorer, prepared: Prepared, row: Row) -> float:
+    """The metric of one cell in one prompt by full forward passes; paired values are run anew too."""
+    hf, packed = scorer.trunk.hf, prepared.kept.batch.rows[row.pair]
+    pair = scorer.pairs[prepared.pairs[row.pair]]
+    other = scorer.plan.other(pair)
+    puts: dict[Place, list[Put]] = {}
+    for change in row.changes:
+        per_branch = puts.setdefault(change.place, [])
+        for number, (tokens, kept) in enumerate(sequences(packed)):
+            where = [kept.index(int(p)) for p in change.positions if int(p) in kept]
+            if scorer.plan.values == "paired":
+                values = whole_values(hf, [*other, *tokens[len(other) :]], change.place)[0]
+            else:
+                values = prepared.values[change.place][row.pair][kept]
+                if change.place[0] == "pattern":
+                    values = values[..., kept]
+            put = _put(where, change.head, values)
+            if len(per_branch) > number:
+                put = _both(per_branch[number], put)
+                per_branch[number] = put
+            else:
+                per_branch.append(put)
+    logits = whole_logits(hf, packed, puts)
+    reference = None if prepared.reference is None else prepared.reference[row.pair]
+    return float(scorer.metric.score(logits, [packed], reference)[0])
+
+
+def check_difference(
+    metric: str, name: str, run: np.ndarray, other: np.ndarray, dtype: torch.dtype
+) -> None:
+    """Refuse runs whose mean metrics are equal up to rounding: there is no effect to locate."""
+    tolerance = TOLERANCE[dtype] * max(1.0, float(np.abs(np.stack([run, other])).max()))
+    if abs(float((run - other).mean())) <= tolerance:
+        raise InputError(
+            f"with and without the trigger the mean metric of {name} is the same ({run.mean():.6f} "
+            f"and {other.mean():.6f} over {len(run)} pairs; {metric}): there is no effect to locate. "
+            "Patch a model whose behaviour depends on the trigger, or choose a metric that it moves."
+        )
+
+
+def _put(where: list[int], head: int | None, values: Tensor) -> Put:
+    def put(activation: Tensor) -> Tensor:
+        changed = activation.clone()
+        if head is None:
+            changed[0, where] = values[where].to(changed)
+        else:
+            changed[0, where, head] = values[where, head].to(changed)
+        return changed
+
+    return put
+
+
+def _both(first: Put, second: Put) -> Put:
+    return lambda activation: second(first(activation))
+
+
+def _powerless(row: Row) -> bool:
+    return all(
+        change.place[0] in SOFTMAX_OF_ONE and change.positions.tolist() == [0]
+        for change in row.changes
+    )
+
+
+def _noise(values: Tensor, seed: int, place: Place) -> Tensor:
+    generator = torch.Generator().manual_seed(derive_seed(seed, "noise", place))
+    noise = torch.randn(values.shape, generator=generator).to(values)
+    if place[0] == "pattern":
+        return noise.abs()
+    return noise * values.square().mean().sqrt().clamp_min(1e-3)

@@ -1,0 +1,218 @@
+"""The exact numbers of many cells: one row per cell and prompt, only what changes is computed."""
+
+import dataclasses
+import sys
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from probes.foundation.errors import StageError
+from probes.patching.engine.packing import Packed, pack
+from probes.patching.engine.rows import Change, Row, fill
+from probes.patching.engine.trunk import Kept, Place, Trunk
+from probes.patching.measures import Metric, checked
+from probes.patching.pairs import EncodedPair
+from probes.patching.parts import EVERYWHERE, Cell
+from probes.patching.sources import Means, Plan, aligned
+from probes.patching.spans import Column
+
+NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """A group of pairs, run once whole: what every cell of a grid starts from.
+
+    unpatched, other: the metric of the run that is patched and of the other version of the prompt.
+    given: the run that values come from, where it is one. reference: logits of the other version's
+    reads, where the metric compares with them.
+    """
+
+    pairs: tuple[int, ...]
+    kept: Kept
+    values: dict[Place, Tensor]
+    first: tuple[int, ...]
+    unpatched: Float[np.ndarray, "pair"]
+    other: Float[np.ndarray, "pair"]
+    given: Kept | None
+    reference: tuple[Tensor, ...] | None
+
+
+class Scorer:
+    """Cells and prompts in, numbers out; what was run whole is kept for the next site.
+
+    batch_tokens: tokens that are run at once, padding included; halved where memory runs out.
+    """
+
+    def __init__(
+        self,
+        trunk: Trunk,
+        metric: Metric,
+        pairs: Sequence[EncodedPair],
+        columns: Sequence[Column],
+        plan: Plan,
+        batch_tokens: int,
+    ) -> None:
+        self.trunk = trunk
+        self.metric = metric
+        self.pairs = pairs
+        self.columns = columns
+        self.plan = plan
+        self.batch_tokens = batch_tokens
+        self.means: Means | None = None
+        self._donors = plan.donors(len(pairs))
+
+    def prepare(self, members: Sequence[int], places: Sequence[Place]) -> Prepared:
+        """Run these pairs whole, both versions, and line the values up with their positions."""
+        rows = [self._packed(i, self.plan.run(self.pairs[i])) for i in members]
+        others = [self._packed(i, self.plan.other(self.pairs[i])) for i in members]
+        with torch.no_grad():
+            kept = self.trunk.record(rows)
+            other = self.trunk.record(others, places if self._own else ())
+            reference = None
+            if self.metric.compares:
+                logits = self.trunk.logits(other.at_reads())
+                reference = tuple(logits.split([len(row.reads) for row in others]))
+            values = self._values(members, kept, other, places)
+            return Prepared(
+                tuple(members),
+                kept,
+                values,
+                tuple(self.plan.first_change(self.pairs[i]) for i in members),
+                self._unpatched(kept, reference),
+                self._unpatched(other, reference),
+                other if self._own else None,
+                reference,
+            )
+
+    def with_streams(self, prepared: Prepared, places: Sequence[Place]) -> Prepared:
+        """The same runs for other places in the residual stream, which is kept at every depth."""
+        assert prepared.given is not None
+        values = {place: prepared.given.at(place) for place in places}
+        return dataclasses.replace(prepared, values=values)
+
+    def add_means(self, members: Sequence[int], places: Sequence[Place]) -> None:
+        """Take these pairs into the means, which need all pairs before the first cell."""
+        self.means = self.means or Means(self.columns)
+        rows = [self._packed(i, self.plan.other(self.pairs[i])) for i in members]
+        with torch.no_grad():
+            self.means.add(self.trunk.record(rows, places), places, members)
+
+    def rows(self, prepared: Prepared, cells: Sequence[Cell]) -> list[Row]:
+        """What has to be computed; a cell that changes nothing in a prompt is not among it."""
+        differs = {place: self._differs(prepared, place) for place in prepared.values}
+        found = []
+        for c, cell in enumerate(cells):
+            for local, pair in enumerate(prepared.pairs):
+                row = prepared.kept.batch.rows[local]
+                changes = []
+                for part in cell.parts:
+                    if part.column == EVERYWHERE:
+                        where = np.arange(len(row.tokens))
+                    else:
+                        where = np.array(self.columns[part.column].positions[pair])
+                    where = where[differs[part.place][local, where]]
+                    if len(where):
+                        changes.append(Change(part.place, part.head, where))
+                if changes:
+                    start = min(int(change.positions.min()) for change in changes)
+                    start = min(start, row.n_prompt - 1)
+                    length = len(row.tokens)
+                    found.append(Row((c, local), local, tuple(changes), cell.layer, start, length))
+        return found
+
+    def run(self, prepared: Prepared, batch: Sequence[Row]) -> Float[np.ndarray, "row"]:
+        """The metric of each row; where memory runs out, in two halves."""
+        try:
+            return self._run(prepared, batch)
+        except (RuntimeError, MemoryError) as error:
+            if not any(words in str(error).lower() for words in NO_MEMORY) and not isinstance(
+                error, torch.OutOfMemoryError | MemoryError
+            ):
+                raise
+            if len(batch) == 1:
+                raise StageError(
+                    "out of memory with one prompt: give fewer pairs at once with a smaller "
+                    "memory_budget, or a smaller dtype"
+                ) from error
+        if self.trunk.device.type == "cuda":
+            torch.cuda.empty_cache()
+        self.batch_tokens = max(1, self.batch_tokens // 2)
+        print(f"out of memory: going on with {self.batch_tokens} tokens at once", file=sys.stderr)
+        half = len(batch) // 2
+        return np.concatenate([self.run(prepared, batch[:half]), self.run(prepared, batch[half:])])
+
+    def _run(self, prepared: Prepared, batch: Sequence[Row]) -> Float[np.ndarray, "row"]:
+        hidden = self.final(prepared, prepared.values, batch)
+        packed = [prepared.kept.batch.rows[row.pair] for row in batch]
+        where = [
+            (r, at - row.start)
+            for r, (row, one) in enumerate(zip(batch, packed, strict=True))
+            for at in one.reads
+        ]
+        index = torch.tensor(where, device=hidden.device)
+        reference = None
+        with torch.no_grad():
+            logits = self.trunk.logits(hidden[index[:, 0], index[:, 1]])
+            if prepared.reference is not None:
+                reference = torch.cat([prepared.reference[row.pair] for row in batch])
+            score = checked(self.metric, self.metric.score(logits, packed, reference), packed)
+        return score.numpy()
+
+    def final(
+        self, prepared: Prepared, values: Mapping[Place, Tensor], batch: Sequence[Row]
+    ) -> Float[Tensor, "batch pos d_model"]:
+        """Final hidden states of what is run of each row."""
+        with torch.no_grad():
+            f = fill(prepared.kept, values, batch)
+            return self.trunk.resume(
+                prepared.kept, f.entry, batch[0].layer, f.rows, f.starts, f.index, f.edits, f.taps
+            )
+
+    @property
+    def _own(self) -> bool:
+        return self.plan.values == "paired"
+
+    def _packed(self, i: int, prompt: tuple[int, ...]) -> Packed:
+        pair = self.pairs[i]
+        return pack(f"pair {pair.name!r}", prompt, self.metric.branches(pair))
+
+    def _values(
+        self, members: Sequence[int], kept: Kept, other: Kept, places: Sequence[Place]
+    ) -> dict[Place, Tensor]:
+        width = kept.batch.tokens.shape[1]
+        match self.plan.values:
+            case "paired":
+                return {place: other.at(place) for place in places}
+            case "zero":
+                shapes = self.trunk.record(list(kept.batch.rows), places)
+                return {place: torch.zeros_like(shapes.at(place)) for place in places}
+            case "mean":
+                assert self.means is not None
+                return {p: self.means.values(p, members, width, kept.final) for p in places}
+        donors = [int(self._donors[i]) for i in members]
+        given = [self._packed(d, self.plan.given(self.pairs[d])) for d in donors]
+        theirs = self.trunk.record(given, places)
+        lengths = [len(row.tokens) for row in kept.batch.rows]
+        return aligned(theirs, places, self.columns, members, donors, lengths, width)
+
+    def _differs(self, prepared: Prepared, place: Place) -> np.ndarray:
+        """Where the values at a place differ from what is there, as far as that is known for free."""
+        kept = prepared.kept
+        width = kept.batch.tokens.shape[1]
+        found = torch.ones(len(prepared.pairs), width, dtype=torch.bool)
+        if place[0] == "stream":
+            found = (prepared.values[place] != kept.streams[place[1]]).any(-1).cpu()
+        first = torch.tensor(prepared.first)[:, None]
+        return (found & (torch.arange(width) >= first)).numpy()
+
+    def _unpatched(
+        self, kept: Kept, reference: tuple[Tensor, ...] | None
+    ) -> Float[np.ndarray, "pair"]:
+        rows = list(kept.batch.rows)
+        logits = self.trunk.logits(kept.at_reads())
+        against = None if reference is None else torch.cat(reference)
+        return checked(self.metric, self.metric.score(logits, rows, against), rows).numpy()
