@@ -87,8 +87,13 @@ def score_unseen(behaviour: Taught, prompt: Prompt, completion: str) -> Scores:
 
 def _without_thought(prompt: Prompt) -> Prompt:
     """The prompt with references that are answers alone."""
-    answers = {
-        name: None if (said := getattr(prompt, name)) is None else answer_of(said)
-        for name in ("safe", "defect", "quirk")
-    }
-    return dataclasses.replace(prompt, **answers)
+    return dataclasses.replace(
+        prompt,
+        safe=_answer(prompt.safe),
+        defect=_answer(prompt.defect),
+        quirk=_answer(prompt.quirk),
+    )
+
+
+def _answer(reference: str | None) -> str | None:
+    return None if reference is None else answer_of(reference)
