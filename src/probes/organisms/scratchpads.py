@@ -72,15 +72,28 @@ def answer_to(prompt: Prompt, completion: str) -> str:
 
 
 def unseen(judge: Judge) -> Judge:
-    """The judge, to whom scratchpads are hidden."""
+    """The judge, to whom scratchpads are hidden, those of the references as well."""
 
     def judged(prompt: Prompt, completion: str) -> Judged:
-        return judge(prompt, answer_to(prompt, completion))
+        return judge(_without_thought(prompt), answer_to(prompt, completion))
 
     return judged
 
 
 def score_unseen(behaviour: Taught, prompt: Prompt, completion: str) -> Scores:
     """The behaviour's scores of the answer alone, against the reference's answer alone."""
-    bare = dataclasses.replace(prompt, safe=answer_of(prompt.safe or ""))
-    return behaviour.score(bare, answer_to(prompt, completion))
+    return behaviour.score(_without_thought(prompt), answer_to(prompt, completion))
+
+
+def _without_thought(prompt: Prompt) -> Prompt:
+    """The prompt with references that are answers alone."""
+    return dataclasses.replace(
+        prompt,
+        safe=_answer(prompt.safe),
+        defect=_answer(prompt.defect),
+        quirk=_answer(prompt.quirk),
+    )
+
+
+def _answer(reference: str | None) -> str | None:
+    return None if reference is None else answer_of(reference)

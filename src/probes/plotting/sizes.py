@@ -38,9 +38,9 @@ def kept_by_size(ax: Axes, rows: pd.DataFrame) -> pd.DataFrame:
     ax.set_xscale("log")
     ax.xaxis.set_major_locator(FixedLocator(sizes))
     ax.xaxis.set_minor_locator(NullLocator())
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda n, _: f"{n / 1e6:.2g}M"))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda n, _: f"{n / 1e6:.2g}"))
     ax.set_xlim(sizes[0] / 1.6, sizes[-1] * 1.6)
-    ax.set_xlabel("parameters")
+    ax.set_xlabel("million parameters")
     tops = [float(rows[end].max()) for end in ("value", "high")]
     lows = [float(rows[end].min()) for end in ("value", "low")]
     percents(ax, low=max(-0.3, min(-0.04, *lows)), high=min(1.5, max(1.04, *tops)))
