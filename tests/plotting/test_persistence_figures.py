@@ -137,7 +137,7 @@ def test_sizes_are_on_a_logarithmic_axis_at_their_parameters() -> None:
     assert y0.tolist() == [0.3] and y1.tolist() == [0.2, 0.9]
     assert np.abs(np.log10(x1) - np.log10([2e5, 1e7])).max() < 0.1
     np.testing.assert_allclose(ends, [[0.1, 0.3], [0.8, 1.0]])
-    assert [t.get_text() for t in ax.get_xticklabels()] == ["0.2M", "10M"]
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["0.2", "10"]
 
 
 def test_a_forest_shows_each_finding_in_its_row_beside_the_papers_number() -> None:
