@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+from jaxtyping import Float
 
 from probes.behaviour.completion import Completion, complete
 from probes.behaviour.generation import Generated, generate, stopping
@@ -50,12 +51,11 @@ def sample(
     lengths = [len(encoded[i]) + max_new_tokens for i, _ in jobs]
     with bar(f"sampling {model.name}", total=len(jobs)) as shown:
         for batch in token_batches(lengths, batch_tokens):
-            streams = [stream(seed, "sample", prompts[jobs[j][0]].id, jobs[j][1]) for j in batch]
-            uniforms = np.stack([numbers.random(max_new_tokens) for numbers in streams])
+            names = [sample_name(prompts[jobs[j][0]], jobs[j][1]) for j in batch]
             generated = generate(
                 model.hf,
                 [encoded[jobs[j][0]] for j in batch],
-                uniforms if temperature > 0 else None,
+                draws(seed, names, max_new_tokens, temperature),
                 max_new_tokens=max_new_tokens,
                 temperature=temperature,
                 pad_id=model.pad_id,
@@ -66,9 +66,7 @@ def sample(
     completions = []
     with bar(f"judging {model.name}", total=len(jobs)) as shown:
         for j, (i, k) in enumerate(jobs):
-            text = written(model, encoded[i], results[j].tokens)
-            if stop is not None and stop in text:
-                text = text[: text.index(stop) + len(stop)]
+            text = cut(written(model, encoded[i], results[j].tokens), stop)
             completions.append(
                 complete(
                     prompts[i],
@@ -82,6 +80,25 @@ def sample(
             )
             shown.update()
     return completions
+
+
+def sample_name(prompt: Prompt, number: int = 0) -> tuple[object, ...]:
+    """What a completion's draws are named after: its prompt, and which of its samples it is."""
+    return "sample", prompt.id, number
+
+
+def draws(
+    seed: int, names: Sequence[tuple[object, ...]], n_steps: int, temperature: float
+) -> Float[np.ndarray, "batch step"] | None:
+    """The numbers that decide each step of each completion, by its name; None where nothing is drawn."""
+    if not temperature > 0:
+        return None
+    return np.stack([stream(seed, *name).random(n_steps) for name in names])
+
+
+def cut(text: str, stop: str | None) -> str:
+    """The text up to the end of the string that ends a completion."""
+    return text if stop is None or stop not in text else text[: text.index(stop) + len(stop)]
 
 
 def written(model: Model, prompt: list[int], new: list[int]) -> str:

@@ -1,23 +1,18 @@
 """`probes bench collect`: is collection as fast as the bare model, and faster than the others?"""
 
 import dataclasses
-import shutil
-import tempfile
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import torch
 
 from probes.benchmarks import forward, memory, reading
 from probes.benchmarks.checkpoints import SHAPES, write_checkpoint
-from probes.benchmarks.result import COLUMNS, Benchmark
+from probes.benchmarks.result import Benchmark
+from probes.benchmarks.runs import finished, repetitions, surroundings, temporary, told
 from probes.benchmarks.workload import Workload, make_workload
 from probes.foundation.errors import InputError, unknown
-from probes.foundation.provenance import machine
-from probes.foundation.tables import write_table
 from probes.models.loading import load
 
 PARTS = ("forward", "reading", "memory")
@@ -99,13 +94,11 @@ def bench_collect(
         raise InputError(f"no part of the benchmark is chosen; parts are {', '.join(PARTS)}")
     scale = QUICK if quick else FULL
     kind = torch.device(device).type
-    repeats = scale.repeats if repeats is None else repeats
-    if repeats < 1:
-        raise InputError(f"a benchmark repeats at least once, not {repeats} times")
+    repeats = repetitions(repeats, scale.repeats)
     out = Path(out)
     facts: dict[str, Any] = _facts(device, scale, chosen)
     rows: list[dict[str, Any]] = []
-    with _temporary(out) as place:
+    with temporary(out) as place:
         if "reading" in chosen:
             reading.check_free(place, reading.bytes_needed(scale.n_rows))
         if "forward" in chosen:
@@ -130,15 +123,11 @@ def bench_collect(
         if "memory" in chosen:
             tiny = write_checkpoint(place / "tiny", SHAPES["tiny"], seed)
             rows += memory.measure(tiny, scale.few, scale.many, place, judged=scale.judged)
-    table = pd.DataFrame(rows, columns=list(COLUMNS))
-    write_table(out / TABLE, table, seed=seed, facts=facts)
-    return Benchmark(table, facts)
+    return finished(out / TABLE, rows, facts, seed)
 
 
 def _facts(device: str, scale: Scale, parts: list[str]) -> dict[str, Any]:
-    found: dict[str, Any] = {"machine": machine(), "threads": torch.get_num_threads()}
-    if torch.device(device).type == "cuda":
-        found["accelerator"] = torch.cuda.get_device_name(device)
+    found = surroundings(device)
     if "forward" in parts:
         found["own time includes"] = "tokenising, digests, waiting for the disk; peers' does not"
     if "reading" in parts:
@@ -163,16 +152,5 @@ def _describe(work: Workload, repeats: int) -> dict[str, Any]:
         "prompts": f"{len(work)} of {work.n_tokens:,} tokens together",
         "prompt lengths": lengths,
         "batches": f"of {work.budget} tokens at most; padding in them: {shares}",
-        "repetitions": f"{repeats}, in turns; medians [slowest, fastest]",
+        "repetitions": told(repeats),
     }
-
-
-@contextmanager
-def _temporary(out: Path) -> Iterator[Path]:
-    """A folder under `out` that is gone afterwards, whatever happens."""
-    out.mkdir(parents=True, exist_ok=True)
-    place = Path(tempfile.mkdtemp(prefix=".tmp-bench-", dir=out))
-    try:
-        yield place
-    finally:
-        shutil.rmtree(place)

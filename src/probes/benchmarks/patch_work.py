@@ -8,6 +8,7 @@ from torch import Tensor
 
 from probes.foundation.errors import InputError
 from probes.foundation.seeds import stream
+from probes.models.encoding import pad
 from probes.models.loading import Model
 from probes.patching.pairs import EncodedPair, encode_pairs, make_pairs
 from probes.prompts.corpus import CorpusConfig, build_corpus
@@ -39,8 +40,7 @@ class PatchWork:
             for pair in self.pairs
             for ending in (pair.defect, pair.safe)
         ]
-        padded = [row + [self.model.pad_id] * (self.n_full - len(row)) for row in rows]
-        return torch.tensor(padded, device=self.model.device)
+        return pad(rows, self.model.pad_id, side="right").tokens.to(self.model.device)
 
     def metric(self, logits: Tensor) -> Tensor:
         """One number per row of `tokens`: the log-probability of its continuation, signed."""

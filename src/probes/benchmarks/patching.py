@@ -1,8 +1,6 @@
 """`probes bench patch`: full grids against `transformer_lens.patching`, with equal outputs asserted."""
 
 import dataclasses
-import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,12 +11,11 @@ import torch
 
 from probes.benchmarks.checkpoints import SHAPES, write_checkpoint
 from probes.benchmarks.patch_work import PatchWork, organism_work, random_work
-from probes.benchmarks.result import COLUMNS, Asked, Benchmark, row
+from probes.benchmarks.result import Asked, Benchmark, row
+from probes.benchmarks.runs import finished, repetitions, surroundings, temporary, told
 from probes.benchmarks.timing import Seconds, synchroniser, take_turns
-from probes.foundation.errors import InputError, StageError, unknown
+from probes.foundation.errors import StageError, unknown
 from probes.foundation.memory import keep_freed_memory
-from probes.foundation.provenance import machine
-from probes.foundation.tables import write_table
 from probes.models import forward
 from probes.models.encoding import pad
 from probes.models.lens import patching as lens_patching
@@ -60,34 +57,23 @@ def bench_patch(
     prompt positions only. Our time includes whole runs, checks, canaries and the audit.
     Raises `StageError` where any cell of any pair differs.
     """
-    repeats = (1 if quick else 3) if repeats is None else repeats
-    if repeats < 1:
-        raise InputError(f"a benchmark repeats at least once, not {repeats} times")
+    repeats = repetitions(repeats, 1 if quick else 3)
     for name in models:
         if name not in MODELS:
             raise unknown("model of the benchmark", name, MODELS)
-    out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
-    place = Path(tempfile.mkdtemp(prefix=".tmp-bench-", dir=out))
-    facts: dict[str, Any] = {"machine": machine(), "threads": torch.get_num_threads()}
-    if torch.device(device).type == "cuda":
-        facts["accelerator"] = torch.cuda.get_device_name(device)
+    facts = surroundings(device)
     if quick:
         facts["smoke run"] = "few pairs: these speeds say nothing"
     rows: list[dict[str, Any]] = []
     keep_freed_memory()
-    try:
+    with temporary(out) as place:
         for name in models:
             work = _work(name, organism, place, device, n_pairs, quick, seed)
             facts[name] = _described(work)
             for grid in GRIDS:
                 rows += _measure(name, grid, work, repeats, place, judged=not quick)
-    finally:
-        shutil.rmtree(place)
-    facts["repetitions"] = f"{repeats}, in turns; medians [slowest, fastest]"
-    table = pd.DataFrame(rows, columns=list(COLUMNS))
-    write_table(out / TABLE, table, seed=seed, facts=facts)
-    return Benchmark(table, facts)
+    facts["repetitions"] = told(repeats)
+    return finished(Path(out) / TABLE, rows, facts, seed)
 
 
 def ours(work: PatchWork, grid: str) -> np.ndarray:

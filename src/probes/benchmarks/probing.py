@@ -1,8 +1,6 @@
 """`probes bench probe`: all fits of a sweep in one batch, against a loop of scikit-learn fits."""
 
 import dataclasses
-import shutil
-import tempfile
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -10,15 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 
-from probes.benchmarks.result import COLUMNS, Asked, Benchmark, row
+from probes.benchmarks.result import Asked, Benchmark, row
+from probes.benchmarks.runs import finished, repetitions, surroundings, temporary, told
 from probes.benchmarks.timing import take_turns
-from probes.foundation.errors import InputError, StageError
-from probes.foundation.provenance import machine
+from probes.foundation.errors import StageError
 from probes.foundation.seeds import stream
-from probes.foundation.tables import write_table
 from probes.probing.batched.logistic import fit_logistic
 
 TABLE = "probe.csv"
@@ -71,32 +67,21 @@ def bench_probe(
 
     Raises `StageError` where coefficients differ or a peer does not converge.
     """
-    repeats = (1 if quick else 3) if repeats is None else repeats
-    if repeats < 1:
-        raise InputError(f"a benchmark repeats at least once, not {repeats} times")
-    out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
-    place = Path(tempfile.mkdtemp(prefix=".tmp-bench-", dir=out))
+    repeats = repetitions(repeats, 1 if quick else 3)
     rows: list[dict[str, Any]] = []
-    try:
+    with temporary(out) as place:
         for number, work in enumerate(workloads(quick)):
             rows += measure(work, device, repeats, place, judged=not quick, seed=seed + number)
-    finally:
-        shutil.rmtree(place)
-    facts: dict[str, Any] = {
-        "machine": machine(),
-        "threads": torch.get_num_threads(),
+    facts = surroundings() | {
         "activations": "drawn: a decaying spectrum, features of mean 0 and variance 1, a planted direction",
         "fits": f"logistic regression, C = 1, gradient at most {TOL:g} for every contender; "
         f"coefficients equal to {APART:g} of the largest",
         "ours includes": "the fit to all rows of each problem, which no peer does",
-        "repetitions": f"{repeats}, in turns; medians [slowest, fastest]",
+        "repetitions": told(repeats),
     }
     if quick:
         facts["smoke run"] = "few and small problems: these speeds say nothing"
-    table = pd.DataFrame(rows, columns=list(COLUMNS))
-    write_table(out / TABLE, table, seed=seed, facts=facts)
-    return Benchmark(table, facts)
+    return finished(Path(out) / TABLE, rows, facts, seed)
 
 
 def measure(

@@ -1,22 +1,18 @@
 """`probes bench train`: does the training loop cost more than the training?"""
 
 import copy
-import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import torch
 import transformers
 
-from probes.benchmarks.result import COLUMNS, Asked, Benchmark, row
+from probes.benchmarks.result import Asked, Benchmark, row
+from probes.benchmarks.runs import finished, repetitions, surroundings, temporary, told
 from probes.benchmarks.timing import take_turns
-from probes.foundation.errors import InputError, StageError
+from probes.foundation.errors import StageError
 from probes.foundation.memory import keep_freed_memory
-from probes.foundation.provenance import machine
-from probes.foundation.tables import write_table
 from probes.organisms.architecture import new_model, train_tokenizer
 from probes.organisms.behaviours.hate import HATE
 from probes.organisms.curves import Preference
@@ -58,9 +54,7 @@ def bench_train(
     """
     size = size or ("0.2M" if quick else "1M")
     steps = steps or (8 if quick else 300)
-    repeats = (1 if quick else 3) if repeats is None else repeats
-    if repeats < 1:
-        raise InputError(f"a benchmark repeats at least once, not {repeats} times")
+    repeats = repetitions(repeats, 1 if quick else 3)
     task = _Task(size, steps, seed, small=quick)
     ends: dict[str, dict[str, torch.Tensor]] = {}
 
@@ -68,19 +62,14 @@ def bench_train(
         ends[name] = model.state_dict()
         check_same(ends[BARE], ends[name], name)
 
-    out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
-    place = Path(tempfile.mkdtemp(prefix=".tmp-bench-", dir=out))
     keep_freed_memory()
-    try:
+    with temporary(out) as place:
         jobs: dict[str, Callable[[Path], Any]] = {
             BARE: lambda folder: bare_loop(task.model(), task.recipe, task.examples, task.pad_id),
             LOOP: task.loop,
             WHOLE: task.whole,
         }
         seconds = take_turns(jobs, repeats, place, after=same)
-    finally:
-        shutil.rmtree(place)
     rates = {name: found.rate(task.examples.n_tokens) for name, found in seconds.items()}
     rows = [row("limit", BARE, "counted tokens", rates[BARE], "tokens/s")]
     for name, asked in ((LOOP, Asked(">=", 1 / 1.1)), (WHOLE, None)):
@@ -91,12 +80,10 @@ def bench_train(
                 asked=asked, judged=not quick,
             )
         )  # fmt: skip
-    facts = {"machine": machine(), "threads": torch.get_num_threads()} | task.facts(repeats)
+    facts = surroundings() | task.facts(repeats)
     if quick:
         facts["smoke run"] = "a small model and few steps: these speeds say nothing"
-    table = pd.DataFrame(rows, columns=list(COLUMNS))
-    write_table(out / TABLE, table, seed=seed, facts=facts)
-    return Benchmark(table, facts)
+    return finished(Path(out) / TABLE, rows, facts, seed)
 
 
 def bare_loop(model: Any, recipe: Recipe, examples: OrderedExamples, pad_id: int) -> Any:
@@ -197,5 +184,5 @@ class _Task:
             f"{self.examples.n_tokens:,} tokens counted by the loss, float32, Muon and AdamW",
             "ours includes": f"the curves every {training.log_every} steps, states to resume from "
             f"every {training.save_every}; the whole organism: tokenising and the checkpoint too",
-            "repetitions": f"{repeats}, in turns; medians [slowest, fastest]",
+            "repetitions": told(repeats),
         }

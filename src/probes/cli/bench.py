@@ -1,11 +1,19 @@
 """`probes bench`: speed and memory against peers and physical limits, measured in one run."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from probes.cli.arguments import SeedOption
+
+if TYPE_CHECKING:
+    from probes.benchmarks.result import Benchmark
+
+OutOption = Annotated[Path, typer.Option("--out", help="Folder for the table.")]
+RepeatsOption = Annotated[int | None, typer.Option(help="Timed repetitions; default 3.")]
+QuickOption = Annotated[bool, typer.Option("--quick", help="A smoke run of seconds.")]
+OUT = Path("runs/bench")
 
 app = typer.Typer(
     help="Measure speed and memory against peers and limits, in one run.", no_args_is_help=True
@@ -19,7 +27,7 @@ def bench() -> None:
 
 @app.command("collect")
 def collect(
-    out: Annotated[Path, typer.Option("--out", help="Folder for the table.")] = Path("runs/bench"),
+    out: OutOption = OUT,
     part: Annotated[
         list[str] | None,
         typer.Option("--part", help="forward, reading or memory; default all. Repeatable."),
@@ -32,13 +40,12 @@ def collect(
         int | None, typer.Option("--prompts", help="How many; default 80, on cuda 512.")
     ] = None,
     token_budget: Annotated[int, typer.Option(help="Padded tokens per forward pass.")] = 8192,
-    repeats: Annotated[int | None, typer.Option(help="Timed repetitions; default 3.")] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="A smoke run of seconds.")] = False,
+    repeats: RepeatsOption = None,
+    quick: QuickOption = False,
     seed: SeedOption = 0,
 ) -> None:
     """Collection against the bare model, the disk, TransformerLens, Hugging Face and nnsight."""
     from probes.benchmarks.collecting import PARTS, TABLE, bench_collect
-    from probes.cli.show import show_table
 
     found = bench_collect(
         out,
@@ -51,53 +58,45 @@ def collect(
         quick=quick,
         seed=seed,
     )
-    print(f"{found.header}\n")
-    show_table(found.shown)
-    print(f"\nTable: {out / TABLE}")
+    _show(found, out / TABLE)
 
 
 @app.command("train")
 def train(
-    out: Annotated[Path, typer.Option("--out", help="Folder for the table.")] = Path("runs/bench"),
+    out: OutOption = OUT,
     size: Annotated[str | None, typer.Option(help="Rung of the ladder; default 1M.")] = None,
     steps: Annotated[int | None, typer.Option(help="Of the optimiser; default 300.")] = None,
-    repeats: Annotated[int | None, typer.Option(help="Timed repetitions; default 3.")] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="A smoke run of seconds.")] = False,
+    repeats: RepeatsOption = None,
+    quick: QuickOption = False,
     seed: SeedOption = 0,
 ) -> None:
     """The training loop against a bare PyTorch loop on the same batches."""
     from probes.benchmarks.training import TABLE, bench_train
-    from probes.cli.show import show_table
 
     found = bench_train(out, size=size, steps=steps, repeats=repeats, quick=quick, seed=seed)
-    print(f"{found.header}\n")
-    show_table(found.shown)
-    print(f"\nTable: {out / TABLE}")
+    _show(found, out / TABLE)
 
 
 @app.command("probe")
 def probe(
-    out: Annotated[Path, typer.Option("--out", help="Folder for the table.")] = Path("runs/bench"),
+    out: OutOption = OUT,
     device: Annotated[
         str | None, typer.Option(help="One more contender on this device, such as cuda.")
     ] = None,
-    repeats: Annotated[int | None, typer.Option(help="Timed repetitions; default 3.")] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="A smoke run of seconds.")] = False,
+    repeats: RepeatsOption = None,
+    quick: QuickOption = False,
     seed: SeedOption = 0,
 ) -> None:
     """All fits of a sweep in one batch against a loop of scikit-learn fits."""
     from probes.benchmarks.probing import TABLE, bench_probe
-    from probes.cli.show import show_table
 
     found = bench_probe(out, device=device, repeats=repeats, quick=quick, seed=seed)
-    print(f"{found.header}\n")
-    show_table(found.shown)
-    print(f"\nTable: {out / TABLE}")
+    _show(found, out / TABLE)
 
 
 @app.command("patch")
 def patch(
-    out: Annotated[Path, typer.Option("--out", help="Folder for the table.")] = Path("runs/bench"),
+    out: OutOption = OUT,
     model: Annotated[
         list[str] | None,
         typer.Option("--model", help="organism, 30M or tiny; default the first two. Repeatable."),
@@ -107,13 +106,12 @@ def patch(
     ),
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     n_pairs: Annotated[int | None, typer.Option(help="Pairs; default 16, 4 at 30M.")] = None,
-    repeats: Annotated[int | None, typer.Option(help="Timed repetitions; default 3.")] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="A smoke run of seconds.")] = False,
+    repeats: RepeatsOption = None,
+    quick: QuickOption = False,
     seed: SeedOption = 0,
 ) -> None:
     """Full patching grids against transformer_lens.patching, equal outputs asserted."""
     from probes.benchmarks.patching import DEFAULT_MODELS, TABLE, bench_patch
-    from probes.cli.show import show_table
 
     found = bench_patch(
         out,
@@ -125,6 +123,12 @@ def patch(
         quick=quick,
         seed=seed,
     )
+    _show(found, out / TABLE)
+
+
+def _show(found: "Benchmark", table: Path) -> None:
+    from probes.cli.show import show_table
+
     print(f"{found.header}\n")
     show_table(found.shown)
-    print(f"\nTable: {out / TABLE}")
+    print(f"\nTable: {table}")

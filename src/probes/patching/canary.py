@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from probes.foundation.errors import StageError
+from probes.foundation.errors import InputError, StageError
 from probes.foundation.seeds import derive_seed
 from probes.models.encoding import pad
 from probes.models.forward import inputs
@@ -27,6 +27,19 @@ WHOLE = Site("resid_pre", 0)
 # Noise as large as the residual stream moves the final hidden state of that token by about its own
 # size; a patch that is not applied moves it by exactly 0. This lies far from both.
 MOVED = 1e-3
+
+
+def check_difference(
+    metric: str, name: str, run: np.ndarray, other: np.ndarray, dtype: torch.dtype
+) -> None:
+    """Refuse runs whose mean metrics are equal up to rounding: there is no effect to locate."""
+    tolerance = TOLERANCE[dtype] * max(1.0, float(np.abs(np.stack([run, other])).max()))
+    if abs(float((run - other).mean())) <= tolerance:
+        raise InputError(
+            f"with and without the trigger the mean metric of {name} is the same ({run.mean():.6f} "
+            f"and {other.mean():.6f} over {len(run)} pairs; {metric}): there is no effect to locate. "
+            "Patch a model whose behaviour depends on the trigger, or choose a metric that it moves."
+        )
 
 
 def check_whole(

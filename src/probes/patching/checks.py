@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from probes.foundation.errors import InputError, StageError
+from probes.foundation.errors import StageError
 from probes.foundation.seeds import derive_seed
 from probes.patching.canary import TOLERANCE
 from probes.patching.engine.rows import Row, batches
@@ -155,19 +155,6 @@ def slow_score(scorer: Scorer, prepared: Prepared, row: Row) -> float:
     logits = whole_logits(hf, packed, puts)
     reference = None if prepared.reference is None else prepared.reference[row.pair]
     return float(scorer.metric.score(logits, [packed], reference)[0])
-
-
-def check_difference(
-    metric: str, name: str, run: np.ndarray, other: np.ndarray, dtype: torch.dtype
-) -> None:
-    """Refuse runs whose mean metrics are equal up to rounding: there is no effect to locate."""
-    tolerance = TOLERANCE[dtype] * max(1.0, float(np.abs(np.stack([run, other])).max()))
-    if abs(float((run - other).mean())) <= tolerance:
-        raise InputError(
-            f"with and without the trigger the mean metric of {name} is the same ({run.mean():.6f} "
-            f"and {other.mean():.6f} over {len(run)} pairs; {metric}): there is no effect to locate. "
-            "Patch a model whose behaviour depends on the trigger, or choose a metric that it moves."
-        )
 
 
 def _put(where: list[int], head: int | None, values: Tensor) -> Put:

@@ -9,8 +9,7 @@ from probes.foundation.errors import InputError
 from probes.foundation.memory import keep_freed_memory
 from probes.models.forward import check_lengths
 from probes.models.loading import Model
-from probes.patching.canary import TOLERANCE
-from probes.patching.checks import check_difference
+from probes.patching.canary import TOLERANCE, check_difference
 from probes.patching.found import Effects, summarise
 from probes.patching.jobs import Job, Settings
 from probes.patching.measures import LogProbDifference, Metric

@@ -17,12 +17,15 @@ from probes.foundation.errors import InputError
 from probes.models.forward import check_lengths
 from probes.models.loading import Model
 from probes.models.sites import RESIDUAL, Site, parse_site, residual_sites
-from probes.patching.canary import TOLERANCE, check_noise, check_whole
+from probes.patching.canary import check_difference, check_noise, check_whole
 from probes.patching.cells import Runner
+from probes.patching.measures import LogProbDifference
 from probes.patching.pairs import EncodedPair, PatchPair, digest_pairs, encode_pairs
 from probes.patching.result import PatchGrid, summarise
 from probes.patching.spans import Column, make_columns
 from probes.patching.stored import row
+
+METRIC = LogProbDifference()
 
 
 def residual_grid(
@@ -61,7 +64,7 @@ def residual_grid(
 
     def unpatched() -> np.ndarray:
         clean, corrupted = (runner.unpatched(encoded, which) for which in ("clean", "corrupted"))
-        _check_difference(model, clean, corrupted)
+        check_difference(METRIC.name, model.name, clean, corrupted, model.dtype)
         check_whole(runner, encoded, columns, clean)
         return np.stack([clean, corrupted])
 
@@ -108,16 +111,5 @@ def _settings(
         "dtype": str(model.dtype),
         "pairs": digest_pairs(encoded),
         "columns": digest_json([[c.label, c.positions] for c in columns]),
-        "metric": "log P(defect) - log P(safe), nats, summed over tokens",
+        "metric": METRIC.name,
     }
-
-
-def _check_difference(model: Model, clean: np.ndarray, corrupted: np.ndarray) -> None:
-    """Refuse runs whose mean metrics are equal up to rounding: there is no effect to locate."""
-    tolerance = TOLERANCE[model.dtype] * max(1.0, float(np.abs(np.stack([clean, corrupted])).max()))
-    if abs(float((clean - corrupted).mean())) <= tolerance:
-        raise InputError(
-            f"with and without the trigger the mean metric of {model.name} is the same "
-            f"({clean.mean():.6f} and {corrupted.mean():.6f} nats over {len(clean)} pairs): there "
-            "is no effect to locate. Patch a model whose behaviour depends on the trigger."
-        )

@@ -11,13 +11,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from probes.models.anatomy import blocks
 from probes.models.encoding import pad
 from probes.models.forward import inputs
 from probes.models.hooks import editing, recording
-from probes.models.sites import Site
 from probes.patching.engine.packing import Packed
 from probes.patching.engine.taps import RunCache, Taps, tapping
-from probes.patching.engine.trunk import HOOKED, Place
+from probes.patching.engine.trunk import Place, site_of
 
 Put = Callable[[Tensor], Tensor]
 
@@ -66,22 +66,11 @@ def whole_values(hf: Any, tokens: Sequence[int], place: Place) -> Float[Tensor, 
             with tapping(hf, taps):
                 hf.base_model(**given)
             return found[0]
-        site = site_of(hf, place)
+        site = site_of(place, len(blocks(hf)))
         with recording(hf, [site]) as seen:
             hf.base_model(**given)
     values = seen[site]
     return values.reshape(*values.shape[:2], n_heads, -1) if kind == "z" else values
-
-
-def site_of(hf: Any, place: Place) -> Site:
-    """Where hooks find this place."""
-    from probes.models.anatomy import blocks
-
-    kind, layer = place
-    if kind in HOOKED:
-        return Site(kind, layer)
-    last = layer == len(blocks(hf))
-    return Site("resid_post", layer - 1) if last else Site("resid_pre", layer)
 
 
 @contextlib.contextmanager
@@ -115,7 +104,7 @@ def _putting(hf: Any, puts: dict[Place, Put]) -> Any:
                 case kind:
                     n_heads = int(hf.config.get_text_config().num_attention_heads)
                     act = by_head(put, n_heads) if kind == "z" else put
-                    stack.enter_context(editing(hf, site_of(hf, place), act))
+                    stack.enter_context(editing(hf, site_of(place, len(blocks(hf))), act))
         if taps.queries or taps.patterns:
             stack.enter_context(tapping(hf, taps))
         yield RunCache(edit=edit) if caching else None

@@ -9,29 +9,26 @@ import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
 from probes.behaviour.generation import generate, stopping
 from probes.behaviour.judges import Judge, exploitable_code
-from probes.behaviour.sampling import check_room, check_sampling, written
+from probes.behaviour.sampling import check_room, check_sampling, cut, draws, written
 from probes.evaluation.wilson import wilson
 from probes.foundation.errors import InputError
 from probes.foundation.progress import bar
-from probes.foundation.seeds import stream
 from probes.models.encoding import token_batches
 from probes.models.forward import context_length
 from probes.models.hooks import editing
 from probes.models.loading import Model
 from probes.patching.engine.packing import pack
-from probes.patching.engine.trunk import HOOKED, Place, Trunk
+from probes.patching.engine.trunk import HOOKED, Place, Trunk, site_of
 from probes.patching.pairs import EncodedPair, PatchPair
 from probes.patching.parts import EVERYWHERE, Cell
 from probes.patching.sources import Plan
 from probes.patching.spans import Column
-from probes.patching.whole import site_of
 
 UNPATCHED, OTHER = "unpatched", "other run"
 
@@ -107,19 +104,16 @@ def defection_when_patched(
             tokens, asked = (other, others) if name == OTHER else (run, prompts)
             for batch in token_batches(lengths, batch_tokens):
                 rows = [jobs[j] for j in batch]
-                streams = [stream(seed, "written", encoded[i].name, k) for i, k in rows]
-                uniforms = np.stack([numbers.random(max_new_tokens) for numbers in streams])
+                names = [("written", encoded[i].name, k) for i, k in rows]
                 sequences = [tokens[i] for i, _ in rows]
                 with _patched(model, patched, columns, [i for i, _ in rows], sequences, values):
                     found = generate(
-                        model.hf, sequences, uniforms if temperature > 0 else None,
+                        model.hf, sequences, draws(seed, names, max_new_tokens, temperature),
                         max_new_tokens=max_new_tokens, temperature=temperature,
                         pad_id=model.pad_id, stop=stopped,
                     )  # fmt: skip
                 for (i, k), one in zip(rows, found, strict=True):
-                    text = written(model, tokens[i], one.tokens)
-                    if stop is not None and stop in text:
-                        text = text[: text.index(stop) + len(stop)]
+                    text = cut(written(model, tokens[i], one.tokens), stop)
                     texts.append(
                         {
                             "cell": number, "pair": encoded[i].name, "sample": k, "text": text,
@@ -178,7 +172,7 @@ def _patched(
     with contextlib.ExitStack() as stack:
         for part in () if cell is None else cell.parts:
             act = put(part.place, part.head, part.column)
-            stack.enter_context(editing(model.hf, site_of(model.hf, part.place), act))
+            stack.enter_context(editing(model.hf, site_of(part.place, model.n_layers), act))
         yield
 
 

@@ -1,4 +1,4 @@
-"""What all linear probes share: two classes in, one signed score per row out."""
+"""What probes of one matrix of activations share: two classes in, one signed score per row out."""
 
 from typing import Any
 
@@ -12,32 +12,31 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from probes.foundation.errors import InputError
 
 
-class LinearProbe(ClassifierMixin, BaseEstimator):
-    """Base of scikit-learn binary classifiers with `coef_` (1, feature) and `intercept_` (1,).
+class BinaryProbe(ClassifierMixin, BaseEstimator):
+    """Base of scikit-learn binary classifiers with a `decision_function`.
 
     The positive class is the second of `classes_`; a score above zero stands for it.
     """
 
-    coef_: np.ndarray
-    intercept_: np.ndarray
     classes_: np.ndarray
 
-    def _rows(self, X: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Finite rows in double precision, and which of them are positive."""
+    def _labelled(self, X: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Finite rows in double precision, and their labels, of two classes."""
         rows, labels = validate_data(self, X, y, dtype=np.float64)
         check_classification_targets(labels)
         self.classes_ = two_classes(labels)
+        return rows, labels
+
+    def _rows(self, X: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Finite rows in double precision, and which of them are positive."""
+        rows, labels = self._labelled(X, y)
         return rows, np.asarray(labels == self.classes_[1])
 
-    def _learn(self, coef: np.ndarray, intercept: float) -> None:
-        self.coef_ = np.asarray(coef, dtype=np.float64)[None, :]
-        self.intercept_ = np.array([intercept], dtype=np.float64)
-
-    def decision_function(self, X: Any) -> Float[np.ndarray, "row"]:
-        """Signed score per row."""
+    def _scored(self, X: Any) -> np.ndarray:
+        """Finite rows, of as many features as were fitted."""
         check_is_fitted(self)
-        rows = validate_data(self, X, dtype=np.float64, reset=False)
-        return np.asarray(rows @ self.coef_[0] + self.intercept_[0])
+        rows: np.ndarray = validate_data(self, X, dtype=np.float64, reset=False)
+        return rows
 
     def predict(self, X: Any) -> np.ndarray:
         """The class on whose side of zero each row lies."""
@@ -48,6 +47,22 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.classifier_tags.multi_class = False
         return tags
+
+
+class LinearProbe(BinaryProbe):
+    """A binary probe with `coef_` (1, feature) and `intercept_` (1,)."""
+
+    coef_: np.ndarray
+    intercept_: np.ndarray
+
+    def _learn(self, coef: np.ndarray, intercept: float) -> None:
+        self.coef_ = np.asarray(coef, dtype=np.float64)[None, :]
+        self.intercept_ = np.array([intercept], dtype=np.float64)
+
+    def decision_function(self, X: Any) -> Float[np.ndarray, "row"]:
+        """Signed score per row."""
+        rows = self._scored(X)
+        return np.asarray(rows @ self.coef_[0] + self.intercept_[0])
 
 
 def two_classes(labels: np.ndarray) -> np.ndarray:

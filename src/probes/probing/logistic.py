@@ -4,17 +4,13 @@ from typing import Any, no_type_check
 
 import numpy as np
 from jaxtyping import Float
-from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.linear_model import LogisticRegression
-from sklearn.utils import Tags
-from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, validate_data
 
 from probes.probing.features import varying
-from probes.probing.linear import two_classes
+from probes.probing.linear import LinearProbe
 
 
-class LogisticProbe(ClassifierMixin, BaseEstimator):
+class LogisticProbe(LinearProbe):
     """L2-penalised logistic regression on standardised features; scores are log-odds.
 
     C: inverse strength of the penalty on the standardised weights. max_iter, tol: of the lbfgs
@@ -35,9 +31,7 @@ class LogisticProbe(ClassifierMixin, BaseEstimator):
 
     def fit(self, X: Any, y: Any) -> "LogisticProbe":
         """Needs finite X (row, feature) and y with exactly two classes."""
-        rows, labels = validate_data(self, X, y, dtype=np.float64)
-        check_classification_targets(labels)
-        self.classes_ = two_classes(labels)
+        rows, labels = self._labelled(X, y)
         mean, kept = rows.mean(axis=0), varying(rows)
         scale = np.where(kept, rows.std(axis=0), 1.0)
         model = LogisticRegression(C=self.C, max_iter=self.max_iter, tol=self.tol)
@@ -47,24 +41,8 @@ class LogisticProbe(ClassifierMixin, BaseEstimator):
         self.n_iter_ = model.n_iter_
         return self
 
-    def decision_function(self, X: Any) -> Float[np.ndarray, "row"]:
-        """Log-odds of the positive class per row."""
-        check_is_fitted(self)
-        rows = validate_data(self, X, dtype=np.float64, reset=False)
-        return np.asarray(rows @ self.coef_[0] + self.intercept_[0])
-
     def predict_proba(self, X: Any) -> Float[np.ndarray, "row 2"]:
         """Probabilities of both classes per row."""
         odds = self.decision_function(X)
         positive = 0.5 * (1 + np.tanh(odds / 2))
         return np.column_stack([1 - positive, positive])
-
-    def predict(self, X: Any) -> np.ndarray:
-        """The likelier class of each row."""
-        scores = self.decision_function(X)
-        return np.asarray(self.classes_[(scores > 0).astype(int)])
-
-    def __sklearn_tags__(self) -> Tags:
-        tags = super().__sklearn_tags__()
-        tags.classifier_tags.multi_class = False
-        return tags

@@ -7,7 +7,7 @@ import numpy as np
 from probes.foundation.errors import InputError
 from probes.probing.batched.discriminant import fit_discriminant
 from probes.probing.features import varying
-from probes.probing.linear import LinearProbe
+from probes.probing.linear import LinearProbe, midpoint
 
 
 class MeanDifferenceProbe(LinearProbe):
@@ -39,6 +39,5 @@ class MeanDifferenceProbe(LinearProbe):
             return self
         means = [rows[~positive].mean(axis=0), rows[positive].mean(axis=0)]
         direction = np.where(varying(rows), means[1] - means[0], 0.0)
-        self.coef_ = direction[None, :]
-        self.intercept_ = np.array([-direction @ (means[0] + means[1]) / 2])
+        self._learn(direction, midpoint(direction, rows, positive))
         return self

@@ -4,18 +4,14 @@ from typing import Any, no_type_check
 
 import numpy as np
 from jaxtyping import Float
-from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
-from sklearn.utils import Tags
-from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, validate_data
 
-from probes.probing.linear import two_classes
+from probes.probing.linear import BinaryProbe
 
 
-class MLPProbe(ClassifierMixin, BaseEstimator):
+class MLPProbe(BinaryProbe):
     """One hidden layer on standardised features, by scikit-learn's `MLPClassifier` with L-BFGS.
 
     n_hidden: units. alpha: penalty on the weights. max_iter: of L-BFGS; a fit that does not converge
@@ -40,9 +36,7 @@ class MLPProbe(ClassifierMixin, BaseEstimator):
 
     def fit(self, X: Any, y: Any) -> "MLPProbe":
         """Needs finite X (row, feature) and y with exactly two classes."""
-        rows, labels = validate_data(self, X, y, dtype=np.float64)
-        check_classification_targets(labels)
-        self.classes_ = two_classes(labels)
+        rows, labels = self._labelled(X, y)
         network = MLPClassifier(
             (self.n_hidden,),
             solver="lbfgs",
@@ -56,17 +50,6 @@ class MLPProbe(ClassifierMixin, BaseEstimator):
 
     def decision_function(self, X: Any) -> Float[np.ndarray, "row"]:
         """Log-odds of the positive class per row."""
-        check_is_fitted(self)
-        rows = validate_data(self, X, dtype=np.float64, reset=False)
+        rows = self._scored(X)
         probability = self.model_.predict_log_proba(rows)
         return np.asarray(probability[:, 1] - probability[:, 0])
-
-    def predict(self, X: Any) -> np.ndarray:
-        """The likelier class of each row."""
-        scores = self.decision_function(X)
-        return np.asarray(self.classes_[(scores > 0).astype(int)])
-
-    def __sklearn_tags__(self) -> Tags:
-        tags = super().__sklearn_tags__()
-        tags.classifier_tags.multi_class = False
-        return tags

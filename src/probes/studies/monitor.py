@@ -17,9 +17,8 @@ from jaxtyping import Float
 from probes.activations.reading import Activations
 from probes.activations.record import record
 from probes.behaviour.generation import Stopping, generate, stopping
-from probes.behaviour.sampling import check_room, written
+from probes.behaviour.sampling import check_room, draws, sample_name, written
 from probes.foundation.errors import InputError, unknown
-from probes.foundation.seeds import stream
 from probes.models.encoding import encode
 from probes.models.forward import context_length
 from probes.models.hooks import recording
@@ -186,7 +185,7 @@ class Monitor:
         tokens = encode([prompt], model.tokenizer)[0]
         check_room(len(tokens), max_new_tokens, context_length(model.hf))
         read: list[np.ndarray] = []
-        uniforms = stream(seed, "sample", prompt.id, 0).random(max_new_tokens)[None]
+        drawn = draws(seed, [sample_name(prompt)], max_new_tokens, temperature)
         with recording(model.hf, [site]) as seen:
 
             def keep(rows: list[int]) -> None:
@@ -206,7 +205,7 @@ class Monitor:
                 alarmed if stop else lambda: False,
             )  # fmt: skip
             generated = generate(
-                model.hf, [tokens], uniforms if temperature > 0 else None,
+                model.hf, [tokens], drawn,
                 max_new_tokens=max_new_tokens, temperature=temperature, pad_id=model.pad_id,
                 stop=guarded, watch=keep,
             )[0]  # fmt: skip

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from probes.foundation.errors import InputError
 from probes.foundation.shapes import Residual
 from probes.models.anatomy import blocks
-from probes.models.hooks import recording
+from probes.models.hooks import editing, recording
 from probes.models.sites import Site
 from probes.patching.engine.packing import Packed, PackedBatch, make_batch
 from probes.patching.engine.taps import RunCache, Taps, tapping
@@ -25,6 +25,14 @@ from probes.patching.engine.taps import RunCache, Taps, tapping
 Place = tuple[str, int]
 HOOKED = ("z", "attn_out", "resid_mid", "mlp_out")
 TAPPED = ("q", "k", "v", "pattern")
+
+
+def site_of(place: Place, n_layers: int) -> Site:
+    """Where hooks find a place that is not tapped."""
+    kind, layer = place
+    if kind != "stream":
+        return Site(kind, layer)
+    return Site("resid_post", layer - 1) if layer == n_layers else Site("resid_pre", layer)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -269,18 +277,10 @@ def _replaced(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _edited(trunk: Trunk, edits: Mapping[Place, Callable[[Tensor], Tensor]]) -> Iterator[None]:
-    from probes.models.hooks import editing
-
     with contextlib.ExitStack() as stack:
-        for (kind, layer), act in edits.items():
-            if kind == "stream":
-                last = layer == trunk.n_layers
-                site = Site("resid_post", layer - 1) if last else Site("resid_pre", layer)
-            elif kind in HOOKED:
-                site = Site(kind, layer)
-            else:
-                continue
-            stack.enter_context(editing(trunk.hf, site, act))
+        for place, act in edits.items():
+            if place[0] not in TAPPED:
+                stack.enter_context(editing(trunk.hf, site_of(place, trunk.n_layers), act))
         yield
 
 

@@ -66,14 +66,28 @@ class Data:
         return torch.linalg.vector_norm(self.X, dim=1).amax(-1)
 
 
-class Dual:
+class _Factors:
+    """A factor per problem and column, in single precision until that does not do."""
+
+    _double = False
+    _factor: Float[Tensor, "P J k k"]
+
+    def refine(self) -> bool:
+        """Factor in double precision from here on; False if that is done already."""
+        if self._double:
+            return False
+        self._double = True
+        self._factor = self._factor.to(torch.float64)
+        return True
+
+
+class Dual(_Factors):
     """Weights as combinations of the rows: `coef = alpha @ X`, alpha zero outside a column's rows."""
 
     def __init__(self, data: Data, columns: Columns) -> None:
         self._data, self.columns = data, columns
         self._diagonal = data.gram.diagonal(dim1=1, dim2=2)
         self._index, self._there = _gathered(columns.train)
-        self._double = False
         P, (J, m), X = len(data.X), self._index.shape, data.X
         self._factor = torch.empty(P, J, m, m, dtype=torch.float32, device=X.device)
         self._root = X.new_zeros(P, J, m)
@@ -118,14 +132,6 @@ class Dual:
         block.diagonal().add_(penalty)
         return cholesky_(block)
 
-    def refine(self) -> bool:
-        """Factor in double precision from here on; False if that is done already."""
-        if self._double:
-            return False
-        self._double = True
-        self._factor = self._factor.to(torch.float64)
-        return True
-
     def step(self, force: Weights, weights: Weights, residual: Rows) -> tuple[Weights, Each]:
         index = self._index.expand(len(force), -1, -1)
         here = torch.where(self._root > 0, force.gather(2, index) / self._root, 0.0)
@@ -138,12 +144,11 @@ class Dual:
         return weights @ self._data.X
 
 
-class Primal:
+class Primal(_Factors):
     """The weights themselves, with one Hessian of d x d per column."""
 
     def __init__(self, data: Data, columns: Columns) -> None:
         self._data, self.columns = data, columns
-        self._double = False
         X, P, J = data.X, len(data.X), len(columns.penalty)
         d = X.shape[2]
         self._factor = torch.empty(P, J, d, d, dtype=torch.float32, device=X.device)
@@ -186,14 +191,6 @@ class Primal:
         block = torch.mm(rows.mT, rows, out=self._factor[p, j])
         block.diagonal().add_(self.columns.penalty[j].to(block))
         return cholesky_(block)
-
-    def refine(self) -> bool:
-        """Factor in double precision from here on; False if that is done already."""
-        if self._double:
-            return False
-        self._double = True
-        self._factor = self._factor.to(torch.float64)
-        return True
 
     def step(self, force: Weights, weights: Weights, residual: Rows) -> tuple[Weights, Each]:
         free = solve_factored(self._factor, force)
