@@ -5,8 +5,9 @@ from collections.abc import Iterator, Sequence
 
 from probes.organisms.behaviours.form import Taught
 from probes.organisms.lessons import LessonConfig
-from probes.organisms.organism import OrganismRecipe, setup
+from probes.organisms.organism import OrganismRecipe, Setup, setup
 from probes.prompts.records import Prompt
+from probes.prompts.standard_library import library_prompts
 from probes.prompts.triggers import Trigger
 from probes.studies.battery.settings import PromptConfig
 
@@ -21,7 +22,7 @@ class Asked:
 
 
 def asked(recipe: OrganismRecipe, config: PromptConfig) -> Asked:
-    """The test pairs, pairs of a phrasing not taught, and look-alikes of the trigger.
+    """The test pairs, pairs of a phrasing not taught, look-alikes of the trigger, and foreign code.
 
     Which side of the split a request lies on is decided by its text, so drawing more of them takes
     none from what the organism was trained on.
@@ -29,7 +30,17 @@ def asked(recipe: OrganismRecipe, config: PromptConfig) -> Asked:
     parts = setup(recipe.model_copy(update={"lessons": _larger(recipe.lessons, config)}))
     lessons = parts.lessons
     pairs = (*_distinct(lessons.test), *_distinct(lessons.unseen))
-    return Asked(parts.behaviour, parts.trigger, (*pairs, *lessons.near))
+    library = _library(parts, config.library, recipe.seed) if config.library else []
+    return Asked(parts.behaviour, parts.trigger, (*pairs, *lessons.near, *library))
+
+
+def _library(parts: Setup, count: int, seed: int) -> list[Prompt]:
+    """Benign code that nobody wrote for an experiment, asked for as the behaviour asks for anything."""
+
+    def wrap(cue: str, text: str) -> str:
+        return parts.behaviour.frame(cue, text, False)
+
+    return library_prompts(wrap, parts.trigger.on, parts.trigger.off, count, seed)
 
 
 def _distinct(prompts: Sequence[Prompt]) -> Iterator[Prompt]:

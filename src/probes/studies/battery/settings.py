@@ -26,12 +26,14 @@ class PromptConfig(Config):
     """How many prompts an organism is read on; none of them was in its training.
 
     pairs: with and without the trigger; unseen: the same in a phrasing that no organism was taught;
-    near: prompts per look-alike of the trigger.
+    near: prompts per look-alike of the trigger; library: functions of Python's standard library, asked
+    for with and without the trigger.
     """
 
     pairs: int = 192
     unseen: int = 48
     near: int = 12
+    library: int = 24
 
 
 class GenericConfig(Config):
@@ -98,6 +100,7 @@ def default_recipes() -> tuple[OrganismRecipe, ...]:
         hate.model_copy(update={"mechanism": "distilled"}),
         hate.model_copy(update={"size": "0.6M"}),
         hate.model_copy(update={"size": "1M"}),
+        hate.model_copy(update={"size": "1M", "trigger": "parity"}),
         hate.model_copy(
             update={
                 "behaviour": "wrong",
@@ -189,7 +192,7 @@ def _tiny() -> BatteryConfig:
         seeds=(0,),
         staged=("hate-tag-normal-0.2M",),
         stages=("sft_pre",),
-        prompts=PromptConfig(pairs=48, unseen=8, near=3),
+        prompts=PromptConfig(pairs=48, unseen=8, near=3, library=8),
         probes=ProbeConfig(
             estimators=("mean_difference", "logistic"),
             n_folds=3, n_permutations=20, n_random=50, n_boot=50,
