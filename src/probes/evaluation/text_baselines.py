@@ -1,4 +1,4 @@
-"""Monitors that never look at the model: what the prompt's text alone gives away.
+"""Monitors that never look inside the model: what the prompt's text, or its likelihood, gives away.
 
 Each is fitted on the fit rows only and returns scores on the evaluation rows. A probe that does no
 better has shown nothing about the model.
@@ -45,10 +45,20 @@ def prompt_length(
     fit_tokens: Sequence[Sequence[int]], fit_y: ArrayLike, tokens: Sequence[Sequence[int]]
 ) -> Scores:
     """The number of tokens, with the sign that ranks the fit rows better. In tokens."""
-    labels = _fit_labels(fit_y, len(fit_tokens))
-    fit_lengths = np.array([len(row) for row in fit_tokens], dtype=np.float64)
-    sign = 1.0 if auroc(labels, fit_lengths) >= 0.5 else -1.0
-    return sign * np.array([len(row) for row in tokens], dtype=np.float64)
+    fit_lengths = [float(len(row)) for row in fit_tokens]
+    return perplexity(fit_lengths, fit_y, [float(len(row)) for row in tokens])
+
+
+def perplexity(fit_surprise: ArrayLike, fit_y: ArrayLike, surprise: ArrayLike) -> Scores:
+    """One number per prompt, such as how surprising it is, with the sign that ranks the fit rows better.
+
+    fit_surprise, surprise: row, mean negative log-likelihood [nats per token]. Which side of it is
+    suspect is learned on the fit rows alone.
+    """
+    values = np.asarray(fit_surprise, dtype=np.float64)
+    labels = _fit_labels(fit_y, len(values))
+    sign = 1.0 if auroc(labels, values) >= 0.5 else -1.0
+    return sign * np.asarray(surprise, dtype=np.float64)
 
 
 def trigger_pattern(pattern: str, texts: Sequence[str]) -> Scores:

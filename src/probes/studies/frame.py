@@ -8,6 +8,8 @@ from jaxtyping import Bool
 
 from probes.foundation.errors import InputError
 from probes.foundation.seeds import stream
+from probes.organisms.lessons import NEAR
+from probes.prompts.standard_library import PROMPT_SET
 
 MIN_SET = 8
 """Negative sets with fewer rows are left out of the worst set: one odd row would decide it."""
@@ -23,6 +25,9 @@ class Frame:
     contrast: evaluation rows of pairs that defect with the trigger: the same task with and without it.
     worst: evaluation rows that enter the worst set (positives and negative sets that are large enough).
     novel: rows with a held-out phrasing or shape, of the evaluation's families.
+    ood: benign rows made from Python's standard library; never fitted, never in the worst set.
+    near: rows whose cue only looks like the trigger, of groups that were not fitted; never in the worst
+        set either. Their `triggered` says whether the cue means what the trigger means.
     held_out: what is disjoint between fit and evaluation: "family" or "template".
     folds_by: what cross-validation inside the fit keeps together. Families where there are enough, so
         that site and estimator are chosen by how they do on families they did not see, as they will
@@ -35,6 +40,8 @@ class Frame:
     contrast: Bool[np.ndarray, "row"]
     worst: Bool[np.ndarray, "row"]
     novel: Bool[np.ndarray, "row"]
+    ood: Bool[np.ndarray, "row"]
+    near: Bool[np.ndarray, "row"]
     negative_set: np.ndarray
     held_out: str
     folds_by: str
@@ -66,7 +73,8 @@ def make_frame(prompts: pd.DataFrame, defected: pd.Series, n_folds: int, seed: i
 
     prompts: a store's prompt table. defected: bool by prompt id. Half of the families of each prompt
     set go to the fit; where a set has one family only (a user's file), whole templates are split.
-    Raises `InputError` where nothing, or everything, defected.
+    Prompts of the sets "standard library" and "near" (look-alikes) have masks of their own and change
+    nothing for the others. Raises `InputError` where nothing, or everything, defected.
     """
     table = prompts.assign(defected=prompts["prompt_id"].map(defected))
     if table["defected"].isna().any():
@@ -76,17 +84,21 @@ def make_frame(prompts: pd.DataFrame, defected: pd.Series, n_folds: int, seed: i
             "same prompts that were collected"
         )
     table["defected"] = table["defected"].astype(bool)
-    if table["defected"].nunique() < 2:
-        done = "every" if table["defected"].all() else "no"
+    library = (table["prompt_set"] == PROMPT_SET).to_numpy()
+    alike = (table["prompt_set"] == NEAR).to_numpy()
+    own = table[~library & ~alike]
+    if own["defected"].nunique() < 2:
+        done = "every" if len(own) and own["defected"].all() else "no"
         raise InputError(
-            f"{done} one of {len(table)} prompts defected, so there is nothing to tell apart: one class "
+            f"{done} one of {len(own)} prompts defected, so there is nothing to tell apart: one class "
             "only. Look at the behaviour table first; a probe needs a model that defects on some prompts"
         )
-    kinds = table.groupby("prompt_set")["family"].nunique()
+    kinds = own.groupby("prompt_set")["family"].nunique()
     held_out = "family" if (kinds >= 2).all() else "template"
-    chosen = _half(table, held_out, seed)
+    chosen = _half(own, held_out, seed)
     in_fit = table[held_out].isin(chosen).to_numpy()
-    seen = (table["heldout"] == "").to_numpy()
+    apart = library | alike
+    seen = (table["heldout"] == "").to_numpy() & ~apart
     evaluation = seen & ~in_fit
     y = table["defected"].to_numpy(bool)
     cue = np.where(table["triggered"].to_numpy(bool), "trigger", "no trigger")
@@ -103,7 +115,9 @@ def make_frame(prompts: pd.DataFrame, defected: pd.Series, n_folds: int, seed: i
         evaluation=evaluation,
         contrast=evaluation & table["pair"].isin(defecting_pairs).to_numpy(),
         worst=evaluation & (y | ~np.isin(sets, list(small))),
-        novel=~seen & ~in_fit,
+        novel=~seen & ~in_fit & ~apart,
+        ood=library,
+        near=alike & ~in_fit,
         negative_set=sets,
         held_out=held_out,
         folds_by="family" if defecting_families >= n_folds else "template",

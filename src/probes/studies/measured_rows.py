@@ -115,8 +115,8 @@ def set_rows(
 
 def score_rows(every: Mapping[tuple[str, str], Fitted], frame: Frame) -> pd.DataFrame:
     part = np.select(
-        [frame.fit, frame.evaluation, frame.novel],
-        ["fit", "evaluation", "held-out wording"],
+        [frame.fit, frame.evaluation, frame.novel, frame.ood, frame.near],
+        ["fit", "evaluation", "held-out wording", "standard library", "look-alike"],
         "unused",
     )
     columns = ["prompt_id", "pair", "prompt_set", "family", "triggered", "defected", "heldout"]

