@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from probes.cli import (
+    battery,
     bench,
     collect,
     doctor,
@@ -35,6 +36,7 @@ app.command("study")(study.study)
 app.command("train")(train.train)
 app.command("organism")(organism.organism)
 app.command("persistence")(persistence.persistence)
+app.command("battery")(battery.battery)
 app.command("evaluate")(evaluate.evaluate)
 app.command("collect")(collect.collect)
 app.command("probe")(probe.probe)
