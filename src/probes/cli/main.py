@@ -10,6 +10,7 @@ from probes.cli import (
     bench,
     collect,
     doctor,
+    doses,
     evaluate,
     export,
     generic,
@@ -18,6 +19,7 @@ from probes.cli import (
     patch,
     persistence,
     probe,
+    steer,
     store,
     study,
     train,
@@ -43,6 +45,8 @@ app.command("probe")(probe.probe)
 app.command("generic")(generic.generic)
 app.command("monitor")(monitor.monitor)
 app.command("patch")(patch.patch)
+app.command("steer")(steer.steer)
+app.command("doses")(doses.doses)
 app.command("doctor")(doctor.doctor)
 app.command("export")(export.export)
 app.add_typer(store.app, name="store")
