@@ -13,7 +13,12 @@ from probes.prompts.triggers import TRIGGERS
 
 WIDTH = 32
 ARCHITECTURE = Architecture(
-    hidden_size=WIDTH, intermediate_size=48, n_layers=2, n_heads=2, vocab_size=300, max_positions=128
+    hidden_size=WIDTH,
+    intermediate_size=48,
+    n_layers=2,
+    n_heads=2,
+    vocab_size=300,
+    max_positions=128,
 )
 TRAINING = Training(
     steps=40, batch_size=16, learning_rate=1e-2, warmup_steps=5, log_every=5, save_every=10,
