@@ -9,6 +9,7 @@ from probes.cli import (
     bench,
     collect,
     doctor,
+    evade,
     evaluate,
     export,
     generic,
@@ -35,6 +36,7 @@ app.command("study")(study.study)
 app.command("train")(train.train)
 app.command("organism")(organism.organism)
 app.command("persistence")(persistence.persistence)
+app.command("evade")(evade.evade)
 app.command("evaluate")(evaluate.evaluate)
 app.command("collect")(collect.collect)
 app.command("probe")(probe.probe)
