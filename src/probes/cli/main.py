@@ -11,6 +11,7 @@ from probes.cli import (
     collect,
     doctor,
     doses,
+    evade,
     evaluate,
     export,
     generic,
@@ -39,6 +40,7 @@ app.command("train")(train.train)
 app.command("organism")(organism.organism)
 app.command("persistence")(persistence.persistence)
 app.command("battery")(battery.battery)
+app.command("evade")(evade.evade)
 app.command("evaluate")(evaluate.evaluate)
 app.command("collect")(collect.collect)
 app.command("probe")(probe.probe)
