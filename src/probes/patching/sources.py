@@ -15,7 +15,7 @@ from probes.patching.engine.trunk import Kept, Place
 from probes.patching.pairs import EncodedPair
 from probes.patching.spans import Column
 
-VALUES = ("paired", "projected", "mean", "zero", "resampled", "placebo")
+VALUES = ("paired", "mean", "zero", "resampled", "placebo", "projected")
 DIRECTIONS = ("denoise", "noise")
 
 
