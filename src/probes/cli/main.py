@@ -20,6 +20,7 @@ from probes.cli import (
     store,
     study,
     train,
+    where,
 )
 from probes.foundation.errors import ProbesError
 
@@ -41,6 +42,7 @@ app.command("probe")(probe.probe)
 app.command("generic")(generic.generic)
 app.command("monitor")(monitor.monitor)
 app.command("patch")(patch.patch)
+app.command("where")(where.where)
 app.command("doctor")(doctor.doctor)
 app.command("export")(export.export)
 app.add_typer(store.app, name="store")
