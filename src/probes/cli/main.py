@@ -24,6 +24,7 @@ from probes.cli import (
     store,
     study,
     train,
+    where,
 )
 from probes.foundation.errors import ProbesError
 
@@ -49,6 +50,7 @@ app.command("monitor")(monitor.monitor)
 app.command("patch")(patch.patch)
 app.command("steer")(steer.steer)
 app.command("doses")(doses.doses)
+app.command("where")(where.where)
 app.command("doctor")(doctor.doctor)
 app.command("export")(export.export)
 app.add_typer(store.app, name="store")
