@@ -123,7 +123,7 @@ class Scorer:
                         changes.append(Change(part.place, part.head, where))
                 if changes:
                     start = min(int(change.positions.min()) for change in changes)
-                    start = min(start, row.n_prompt - 1)
+                    start = min(start, row.reads[0])
                     length = len(row.tokens)
                     found.append(Row((c, local), local, tuple(changes), cell.layer, start, length))
         return found
@@ -178,7 +178,8 @@ class Scorer:
 
     def _packed(self, i: int, prompt: tuple[int, ...]) -> Packed:
         pair = self.pairs[i]
-        return pack(f"pair {pair.name!r}", prompt, self.metric.branches(pair))
+        contrast = getattr(self.metric, "contrasts", False)
+        return pack(f"pair {pair.name!r}", prompt, self.metric.branches(pair), contrast=contrast)
 
     def _values(
         self, members: Sequence[int], kept: Kept, other: Kept, places: Sequence[Place]
