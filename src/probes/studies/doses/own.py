@@ -13,7 +13,8 @@ from probes.foundation.errors import InputError
 from probes.foundation.seeds import stream
 from probes.models.loading import Model, load
 from probes.models.sites import parse_site
-from probes.probing.direction import NONE, Direction
+from probes.probing.direction import Direction
+from probes.probing.frozen import NONE
 from probes.prompts.readers import read_prompts
 from probes.prompts.records import Prompt
 from probes.studies.doses.conditions import conditions

@@ -15,6 +15,7 @@ from probes.foundation.progress import progress
 from probes.probing.attention import AttentionProbe
 from probes.probing.direction import Direction
 from probes.probing.features import varying
+from probes.probing.frozen import FrozenProbe
 from probes.probing.mlp import MLPProbe
 from probes.probing.sweep import Sweep, sweep
 from probes.prompts.contrasts import contrast_set
@@ -70,10 +71,10 @@ class Labelled:
             weights_digest=self.seen.model.weights_digest,
         )
 
-    def score(self, direction: Direction) -> np.ndarray:
-        """Scores of all prompts by a direction, which may be another organism's on purpose."""
-        return direction.score(
-            self.seen.X[direction.site], site=direction.site, weights_digest=None, allow_other=True
+    def score(self, probe: FrozenProbe) -> np.ndarray:
+        """Scores of all prompts by a probe, which may be another organism's on purpose."""
+        return probe.score(
+            self.seen.X[probe.site], site=probe.site, weights_digest=None, allow_other=True
         )
 
 
