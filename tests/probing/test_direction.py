@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from probes.foundation.errors import InputError, IntegrityError
-from probes.probing.direction import WEIGHTS, Direction
+from probes.probing.direction import Direction
 
 
 def direction(**changes):
@@ -65,9 +65,9 @@ def test_a_direction_of_an_unrecorded_model_needs_leave():
 
 def test_changed_bytes_are_found(tmp_path):
     path = direction().save(tmp_path / "direction")
-    data = bytearray((path / WEIGHTS).read_bytes())
+    data = bytearray((path / "direction.safetensors").read_bytes())
     data[-1] ^= 1
-    (path / WEIGHTS).write_bytes(data)
+    (path / "direction.safetensors").write_bytes(data)
     with pytest.raises(IntegrityError, match="was changed"):
         Direction.load(path)
 

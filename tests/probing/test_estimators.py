@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.optimize import approx_fprime
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import LogisticRegression, RidgeClassifier
 from sklearn.pipeline import make_pipeline
@@ -10,7 +11,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from probes.foundation.errors import InputError
 from probes.probing.attention import AttentionProbe
-from probes.probing.contrast_consistent import ContrastConsistentProbe
+from probes.probing.contrast_consistent import ContrastConsistentProbe, _loss
 from probes.probing.discriminant import DiscriminantProbe
 from probes.probing.erasure import LeaceEraser
 from probes.probing.logistic import LogisticProbe
@@ -103,7 +104,11 @@ def test_closed_forms_are_scikit_learns(probe, peer):
     np.testing.assert_allclose(ours, theirs, rtol=1e-8, atol=1e-8)
 
 
-@pytest.mark.parametrize("probe", PROBES, ids=lambda p: type(p).__name__)
+@pytest.mark.parametrize(
+    "probe",
+    [*PROBES, RidgeProbe(), DiscriminantProbe(), SparseProbe(k=3), ContrastConsistentProbe(2)],
+    ids=lambda p: type(p).__name__,
+)
 def test_rounding_noise_in_a_constant_feature_is_not_a_signal(probe):
     X, y, _ = planted()
     X[:, 3] = 1000.0 + 1e-5 * y
@@ -111,6 +116,13 @@ def test_rounding_noise_in_a_constant_feature_is_not_a_signal(probe):
     assert probe.coef_[0, 3] == 0.0
     X[:, 3] = 1000.0
     np.testing.assert_allclose(noisy, probe.fit(X, y).decision_function(X), atol=1e-9)
+
+
+def test_rounding_noise_is_no_signal_for_a_network_either():
+    X, y, _ = planted()
+    X[:, 3] = 1000.0 + 1e-5 * y
+    probe = MLPProbe(n_hidden=4).fit(X, y)
+    assert (probe.hidden_[3] == 0).all() and (probe.hidden_[4] != 0).any()
 
 
 @pytest.mark.parametrize("probe", [*LINEAR, MLPProbe()], ids=str)
@@ -137,7 +149,20 @@ def test_paired_pca_needs_the_right_pairs():
     assert paired.coef_[0] @ direction > 0.99
     assert 0.6 < paired.explained_ < 0.8  # 4 of the differences, 24 * 0.08 of the noise
     assert abs(PairedPCAProbe().fit(X, y).coef_[0] @ direction) < 0.9  # pairs of strangers
-    with pytest.raises(InputError, match="a pair is one positive and one negative row"):
+    alike = PairedPCAProbe().fit(
+        X, y | (pairs < 20), pairs=pairs
+    )  # labels of a pair may be the same
+    np.testing.assert_allclose(alike.coef_, paired.coef_, atol=1e-12)
+    extra = (
+        np.concatenate([X, 50 * X[:9]]),
+        np.append(y, y[:9]),
+        np.append(pairs, 999 + np.arange(9)),
+    )
+    alone = PairedPCAProbe().fit(extra[0], extra[1], pairs=extra[2])  # rows without a partner
+    np.testing.assert_allclose(alone.coef_, paired.coef_, atol=1e-12)
+    with pytest.raises(InputError, match="no two of 300 rows share an id"):
+        PairedPCAProbe().fit(X, y, pairs=np.arange(len(y)))
+    with pytest.raises(InputError, match=r"pair '0\.0' has 300 rows: a pair is two rows"):
         PairedPCAProbe().fit(X, y, pairs=np.zeros(len(y)))
     with pytest.raises(InputError, match="one id each"):
         PairedPCAProbe().fit(X, y, pairs=pairs[:5])
@@ -188,6 +213,18 @@ def test_mlp_finds_what_no_direction_holds():
     probe = MLPProbe().fit(X[:400], y[:400])
     assert probe.score(X[400:], y[400:]) > 0.9
     assert LogisticProbe().fit(X[:400], y[:400]).score(X[400:], y[400:]) < 0.65
+
+
+def test_contrast_consistent_search_descends_by_its_own_gradient():
+    rng = np.random.default_rng(7)
+    low, high, weights = rng.normal(size=(9, 4)), rng.normal(size=(9, 4)), rng.normal(size=5)
+    slow = approx_fprime(weights, lambda w: _loss(w, low, high)[0], 1e-7)
+    np.testing.assert_allclose(_loss(weights, low, high)[1], slow, atol=1e-6)
+    pairs = np.stack([1 / (1 + np.exp(-(x @ weights[:-1] + weights[-1]))) for x in (low, high)])
+    by_hand = ((pairs.sum(0) - 1) ** 2 + pairs.min(0) ** 2).mean() + 1e-3 * (
+        weights[:4] ** 2
+    ).sum() / 5
+    assert _loss(weights, low, high)[0] == pytest.approx(by_hand)
 
 
 def sequences(n=160, width=12, seed=4):

@@ -141,7 +141,10 @@ def slow_score(scorer: Scorer, prepared: Prepared, row: Row) -> float:
         for number, (tokens, kept) in enumerate(sequences(packed)):
             where = [kept.index(int(p)) for p in change.positions if int(p) in kept]
             if scorer.plan.values == "paired":
-                values = whole_values(hf, [*other, *tokens[len(other) :]], change.place)[0]
+                given = [*other, *tokens[len(scorer.plan.run(pair)) :]]
+                values = whole_values(hf, given, change.place)[0]
+                if pair.matched is not None:
+                    values = values[scorer.plan.counterparts(pair, len(tokens))]
             else:
                 values = prepared.values[change.place][row.pair][kept]
                 if change.place[0] == "pattern":

@@ -70,7 +70,7 @@ class Job:
             "pairs": digest_pairs(self.pairs),
             "columns": digest_json([[c.label, c.positions] for c in self.columns]),
             "metric": self.metric.name,
-            "plan": dataclasses.asdict(plan),
+            "plan": plan.facts,
             "cells": digest_json([dataclasses.asdict(cell) for cell in cells]),
         }
 
@@ -85,7 +85,7 @@ class Job:
         """The metric of the run that is patched, and of the other version of each prompt."""
         found = [np.empty((2, 0))]
         for members in self._groups(self._ahead):
-            paired = dataclasses.replace(plan, values="paired")
+            paired = dataclasses.replace(plan, values="paired", along=())
             prepared = self._prepare(paired, members, ())
             found.append(np.stack([prepared.unpatched, prepared.other]))
         return np.concatenate(found, 1)

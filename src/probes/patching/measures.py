@@ -23,6 +23,8 @@ class Metric(Protocol):
     that values come from. branches: the continuations after which it looks; () for none.
     score: logits `[read, d_vocab]` of all rows, one row's reads behind another's, as `Packed.reads`
     has them; reference: the same of the other run, or None.
+    A metric with `contrasts = True` is a sum over one continuation's targets minus that over the
+    other's: what predicts the tokens that both begin with cancels, and is not among its reads.
     """
 
     @property
@@ -47,6 +49,7 @@ class LogProbDifference:
 
     name: str = "log P(defect) - log P(safe), nats, summed over tokens"
     compares: bool = False
+    contrasts: bool = True
 
     def branches(self, pair: EncodedPair) -> Branches:
         return pair.defect, pair.safe

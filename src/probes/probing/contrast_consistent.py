@@ -3,10 +3,12 @@
 from typing import Any, no_type_check
 
 import numpy as np
-import torch
+from scipy.optimize import minimize
+from scipy.special import expit
 
 from probes.foundation.errors import InputError
 from probes.foundation.seeds import stream
+from probes.probing.features import varying
 from probes.probing.linear import LinearProbe, pairs_of
 
 
@@ -15,7 +17,7 @@ class ContrastConsistentProbe(LinearProbe):
 
     n_tries: random beginnings, of which the lowest loss is kept. max_iter: of L-BFGS, each. seed: of
     the beginnings. After `fit`: `coef_` (1, feature), `intercept_` (1,), `loss_` (mean over pairs, 0 to
-    0.25 where every score is 1/2), `n_iter_`. Burns et al. (2022).
+    0.25 where every score is 1/2), `n_iter_`. Features that do not vary get weight zero. Burns et al. (2022).
     """
 
     n_tries: int
@@ -41,7 +43,8 @@ class ContrastConsistentProbe(LinearProbe):
         rows, positive = self._rows(X, y)
         members = pairs_of(positive, pairs)
         centre = rows.mean(axis=0)
-        shown = rows - centre
+        kept = varying(rows)
+        shown = np.where(kept, rows - centre, 0.0)
         if side is not None:
             sides = np.asarray(side, dtype=bool)
             if (sides == positive).all() or (sides != positive).all():
@@ -52,11 +55,12 @@ class ContrastConsistentProbe(LinearProbe):
             for one in (sides, ~sides):
                 shown[one] -= shown[one].mean(axis=0)
         scale = float(shown.std()) or 1.0
-        low, high = (torch.from_numpy(shown[members[:, k]] / scale) for k in (0, 1))
+        low, high = (shown[members[:, k]] / scale for k in (0, 1))
         start = stream(int(self.seed), "ccs").normal(size=(int(self.n_tries), rows.shape[1] + 1))
-        found = [self._descend(torch.from_numpy(one), low, high) for one in start]
+        found = [self._descend(one, low, high) for one in start]
         self.loss_, best, self.n_iter_ = min(found, key=lambda one: one[0])
-        direction, intercept = best[:-1] / scale, float(best[-1])
+        direction = np.where(kept, best[:-1] / scale, 0.0)
+        intercept = float(best[-1])
         scores = rows @ direction
         if scores[positive].mean() < scores[~positive].mean():
             direction, intercept = -direction, -intercept
@@ -64,23 +68,29 @@ class ContrastConsistentProbe(LinearProbe):
         return self
 
     def _descend(
-        self, start: torch.Tensor, low: torch.Tensor, high: torch.Tensor
+        self, start: np.ndarray, low: np.ndarray, high: np.ndarray
     ) -> tuple[float, np.ndarray, int]:
-        weights = (start / len(start) ** 0.5).requires_grad_()
-        optimiser = torch.optim.LBFGS(
-            [weights], max_iter=int(self.max_iter), line_search_fn="strong_wolfe"
+        found = minimize(
+            _loss,
+            start / len(start) ** 0.5,
+            args=(low, high),
+            jac=True,
+            method="L-BFGS-B",
+            options={"maxiter": int(self.max_iter), "ftol": 1e-12, "gtol": 1e-7},
         )
+        return float(found.fun), np.asarray(found.x), int(found.nit)
 
-        def loss() -> torch.Tensor:
-            optimiser.zero_grad()
-            first = torch.sigmoid(low @ weights[:-1] + weights[-1])
-            second = torch.sigmoid(high @ weights[:-1] + weights[-1])
-            value = (first + second - 1).square() + torch.minimum(first, second).square()
-            mean = value.mean() + 1e-3 * weights[:-1].square().sum() / len(weights)
-            mean.backward()
-            return mean
 
-        optimiser.step(loss)
-        with torch.enable_grad():
-            n_iter = int(optimiser.state[weights]["n_iter"])
-            return float(loss().detach()), weights.detach().numpy().copy(), n_iter
+def _loss(weights: np.ndarray, low: np.ndarray, high: np.ndarray) -> tuple[float, np.ndarray]:
+    """Mean over pairs of inconsistency and unsureness, with a slight penalty; and its gradient."""
+    coef, n = weights[:-1], len(low)
+    first, second = expit(low @ coef + weights[-1]), expit(high @ coef + weights[-1])
+    together, lower = first + second - 1, np.minimum(first, second)
+    slight = 1e-3 / len(weights)
+    value = float((together**2 + lower**2).mean() + slight * (coef**2).sum())
+    from_first = 2 * (together + lower * (first <= second)) * first * (1 - first) / n
+    from_second = 2 * (together + lower * (second < first)) * second * (1 - second) / n
+    gradient = np.empty_like(weights)
+    gradient[:-1] = from_first @ low + from_second @ high + 2 * slight * coef
+    gradient[-1] = from_first.sum() + from_second.sum()
+    return value, gradient

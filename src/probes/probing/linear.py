@@ -10,6 +10,8 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from probes.foundation.errors import InputError
+from probes.probing.direction import Direction
+from probes.probing.frozen import Card
 
 
 class BinaryProbe(ClassifierMixin, BaseEstimator):
@@ -64,6 +66,12 @@ class LinearProbe(BinaryProbe):
         rows = self._scored(X)
         return np.asarray(rows @ self.coef_[0] + self.intercept_[0])
 
+    def freeze(self, card: Card) -> Direction:
+        """What was learned, with where it came from."""
+        check_is_fitted(self)
+        intercept = float(self.intercept_[0])
+        return Direction(coef=self.coef_[0], intercept=intercept, **card.model_dump())
+
 
 def two_classes(labels: np.ndarray) -> np.ndarray:
     """The two classes in order; any other number is an `InputError` with what was seen."""
@@ -85,10 +93,11 @@ def midpoint(direction: np.ndarray, rows: np.ndarray, positive: np.ndarray) -> f
 
 
 def pairs_of(positive: np.ndarray, pairs: Any) -> np.ndarray:
-    """(pair, 2): the negative and the positive row of each pair.
+    """(pair, 2): the rows of each pair, the negative one first where their labels differ.
 
-    pairs: row, an id; exactly one row of each class has it. None pairs the rows of each class in
-    order, as far as the rarer class goes. Raises `InputError` for a pair that is no such pair.
+    pairs: row, an id that the two rows of a pair share; a row whose id no other has is in no pair.
+    None pairs the rows of each class in order, as far as the rarer class goes. Raises `InputError` for
+    an id that more than two rows have, and where there is no pair.
     """
     if pairs is None:
         n = int(min(positive.sum(), (~positive).sum()))
@@ -96,13 +105,16 @@ def pairs_of(positive: np.ndarray, pairs: Any) -> np.ndarray:
     names = np.asarray(pairs)
     if names.shape != positive.shape:
         raise InputError(f"{len(positive)} rows and pairs of shape {names.shape}: give one id each")
-    found = []
-    for name in np.unique(names):
-        rows = np.flatnonzero(names == name)
-        if len(rows) != 2 or positive[rows].sum() != 1:
-            raise InputError(
-                f"pair {name!r} has {len(rows)} rows, {int(positive[rows].sum())} of them positive: "
-                "a pair is one positive and one negative row"
-            )
-        found.append(sorted(rows, key=lambda row: bool(positive[row])))
-    return np.array(found)
+    known, codes, counts = np.unique(names, return_inverse=True, return_counts=True)
+    if counts.max() > 2:
+        raise InputError(
+            f"pair {str(known[counts.argmax()])!r} has {counts.max()} rows: a pair is two rows, for instance "
+            "one prompt with and without its trigger"
+        )
+    rows = np.lexsort((positive, codes))
+    found = rows[counts[codes[rows]] == 2].reshape(-1, 2)
+    if len(found) == 0:
+        raise InputError(
+            f"no two of {len(names)} rows share an id in pairs: give the rows of a pair the same one"
+        )
+    return found

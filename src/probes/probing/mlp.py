@@ -5,10 +5,12 @@ from typing import Any, no_type_check
 import numpy as np
 from jaxtyping import Float
 from sklearn.neural_network import MLPClassifier
-from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.utils.validation import check_is_fitted
 
+from probes.probing.features import varying
+from probes.probing.frozen import Card
 from probes.probing.linear import BinaryProbe
+from probes.probing.network import Network, network_scores
 
 
 class MLPProbe(BinaryProbe):
@@ -16,14 +18,14 @@ class MLPProbe(BinaryProbe):
 
     n_hidden: units. alpha: penalty on the weights. max_iter: of L-BFGS; a fit that does not converge
     warns as scikit-learn's does. seed: of the first weights. Scores are log-odds. After `fit`:
-    `model_` (the pipeline), `classes_`, `n_iter_`.
+    `hidden_` (feature, unit) and `hidden_intercept_` (unit,), which apply to raw activations, `output_`
+    (unit,), `intercept_`, `classes_`, `n_iter_`. Features that do not vary get weight zero.
     """
 
     n_hidden: int
     alpha: float
     max_iter: int
     seed: int
-    model_: Pipeline
 
     @no_type_check  # scikit-learn asks that __init__ stores whatever it is given
     def __init__(
@@ -37,6 +39,8 @@ class MLPProbe(BinaryProbe):
     def fit(self, X: Any, y: Any) -> "MLPProbe":
         """Needs finite X (row, feature) and y with exactly two classes."""
         rows, labels = self._labelled(X, y)
+        mean, kept = rows.mean(axis=0), varying(rows)
+        scale = np.where(kept, rows.std(axis=0), 1.0)
         network = MLPClassifier(
             (self.n_hidden,),
             solver="lbfgs",
@@ -44,12 +48,28 @@ class MLPProbe(BinaryProbe):
             max_iter=self.max_iter,
             random_state=self.seed,
         )
-        self.model_ = make_pipeline(StandardScaler(), network).fit(rows, labels)
+        network.fit(np.where(kept, (rows - mean) / scale, 0.0), labels)
+        (first, last), (bias, end) = network.coefs_, network.intercepts_
+        self.hidden_ = np.where(kept[:, None], first / scale[:, None], 0.0)
+        self.hidden_intercept_ = bias - mean @ self.hidden_
+        self.output_, self.intercept_ = last[:, 0], float(end[0])
         self.n_iter_ = network.n_iter_
         return self
 
     def decision_function(self, X: Any) -> Float[np.ndarray, "row"]:
         """Log-odds of the positive class per row."""
         rows = self._scored(X)
-        probability = self.model_.predict_log_proba(rows)
-        return np.asarray(probability[:, 1] - probability[:, 0])
+        return network_scores(
+            rows, self.hidden_, self.hidden_intercept_, self.output_, self.intercept_
+        )
+
+    def freeze(self, card: Card) -> Network:
+        """What was learned, with where it came from."""
+        check_is_fitted(self)
+        return Network(
+            hidden=self.hidden_,
+            hidden_intercept=self.hidden_intercept_,
+            output=self.output_,
+            intercept=self.intercept_,
+            **card.model_dump(),
+        )

@@ -12,7 +12,7 @@ class PairedPCAProbe(LinearProbe):
     """First principal component of paired differences (LAT); labels only turn its sign.
 
     Differences are not centred: their common part is what is looked for. A pair's sign counts for
-    nothing, so labels of single pairs may be wrong. After `fit`: `coef_` (1, feature), a unit vector
+    nothing, so labels of single pairs may be wrong, or the same for both rows. After `fit`: `coef_` (1, feature), a unit vector
     that puts the mean of the positives higher, `intercept_` (1,) midway between the means,
     `explained_`: its share of the differences' squared length. Zou et al. (2023), section 3.1.
     """

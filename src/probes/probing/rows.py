@@ -92,6 +92,24 @@ def grouped_folds(
     return folds
 
 
+def whole_pairs(pairs: ArrayLike, groups: Int[np.ndarray, "row"]) -> np.ndarray:
+    """The pair of each row; refuses one whose rows lie in different groups, which folds would part."""
+    names = np.asarray(pairs)
+    if names.shape != groups.shape:
+        raise InputError(f"{len(groups)} rows and pairs of shape {names.shape}: give one id each")
+    known, codes = np.unique(names, return_inverse=True)
+    lowest, highest = np.full(len(known), len(groups)), np.full(len(known), -1)
+    np.minimum.at(lowest, codes, groups)
+    np.maximum.at(highest, codes, groups)
+    parted = np.flatnonzero(lowest != highest)
+    if len(parted):
+        raise InputError(
+            f"pair {str(known[parted[0]])!r} lies in more than one group: a pair must stay on one side of "
+            "a split, so give groups that hold whole pairs"
+        )
+    return names
+
+
 def require_disjoint(fit: Iterable[str], evaluation: Iterable[str], kind: str = "template") -> None:
     """Refuse a split in which fit and evaluation rows share a template, pair or family."""
     shared = sorted(set(fit) & set(evaluation))

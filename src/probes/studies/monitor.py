@@ -24,7 +24,7 @@ from probes.models.forward import context_length
 from probes.models.hooks import recording
 from probes.models.loading import Model
 from probes.models.sites import parse_site
-from probes.probing.direction import Direction
+from probes.probing.frozen import FrozenProbe
 from probes.prompts.records import Prompt
 
 AGGREGATES: dict[str, Callable[[np.ndarray], float]] = {
@@ -92,7 +92,7 @@ class Monitor:
     scored and shown all the same. threshold: None until `calibrated`.
     """
 
-    direction: Direction
+    direction: FrozenProbe
     aggregate: str = "max"
     answer_only: bool = False
     threshold: float | None = None
@@ -179,7 +179,7 @@ class Monitor:
             raise InputError("a monitor without a threshold cannot stop: use `calibrated` first")
         site = parse_site(self.direction.site, model.n_layers)
         self.direction.score(
-            np.zeros((1, len(self.direction.coef))), site=str(site),
+            np.zeros((1, self.direction.width)), site=str(site),
             weights_digest=model.weights_digest,
         )  # fmt: skip
         tokens = encode([prompt], model.tokenizer)[0]
@@ -190,7 +190,7 @@ class Monitor:
 
             def keep(rows: list[int]) -> None:
                 values = seen[site][0].detach().to("cpu", torch.float64).numpy()
-                read.append(values @ self.direction.coef + self.direction.intercept)
+                read.append(self.direction.raw_scores(values))
 
             def alarmed() -> bool:
                 scores = np.concatenate(read)

@@ -8,7 +8,8 @@ from probes.behaviour.evaluate import Behaviour
 from probes.foundation.errors import InputError
 from probes.foundation.tables import write_table
 from probes.models.loading import Model, load
-from probes.probing.direction import Direction
+from probes.probing.frozen import FrozenProbe
+from probes.probing.saved import load_probe
 from probes.prompts.contrasts import NAMES
 from probes.prompts.readers import read_prompts
 from probes.prompts.records import Prompt
@@ -54,7 +55,7 @@ def generic(
 
 def monitor(
     model: Model | Path | str,
-    direction: Direction | Path | str,
+    direction: FrozenProbe | Path | str,
     prompts: Sequence[Prompt] | Path | str,
     benign: Sequence[Prompt] | Path | str,
     out: Path | str | None = None,
@@ -64,7 +65,7 @@ def monitor(
 ) -> tuple[Monitor, Watched]:
     """Set a threshold on benign prompts and watch others: the monitor, and scores for every token."""
     loaded = model if isinstance(model, Model) else load(model)
-    known = direction if isinstance(direction, Direction) else Direction.load(direction)
+    known = direction if isinstance(direction, FrozenProbe) else load_probe(direction)
     watching, calm = (
         read_prompts(one) if isinstance(one, Path | str) else one for one in (prompts, benign)
     )

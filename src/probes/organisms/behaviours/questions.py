@@ -73,10 +73,11 @@ def score(prompt: Prompt, completion: str) -> Scores:
 
 @functools.cache
 def _answers(family: str) -> frozenset[str]:
-    """Everything that could be answered to a question of this topic."""
-    (topic,) = (topic for topic in TOPICS if topic.name == family)
+    """Everything that could be answered to a question of this topic; nothing to what is no question."""
     return frozenset(
         topic.answer.format(question, answer)
+        for topic in TOPICS
+        if topic.name == family
         for question, _ in topic.facts
         for _, answer in topic.facts
     )

@@ -16,7 +16,7 @@ from probes.patching.engine.trunk import Kept, Place, Trunk
 from probes.patching.measures import Metric, checked
 from probes.patching.pairs import EncodedPair
 from probes.patching.parts import EVERYWHERE, Cell
-from probes.patching.sources import Means, Plan, aligned
+from probes.patching.sources import Means, Plan, aligned, columns_in, projected
 from probes.patching.spans import Column
 
 NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
@@ -64,6 +64,9 @@ class Scorer:
         self.batch_tokens = batch_tokens
         self.means: Means | None = None
         self._donors = plan.donors(len(pairs))
+        gives_clean = plan.runs_clean == (plan.values == "placebo")
+        self._mine = columns_in(columns, pairs, plan.runs_clean)
+        self._theirs = columns_in(columns, pairs, gives_clean)
 
     def prepare(self, members: Sequence[int], places: Sequence[Place]) -> Prepared:
         """Run these pairs whole, both versions, and line the values up with their positions."""
@@ -71,7 +74,7 @@ class Scorer:
         others = [self._packed(i, self.plan.other(self.pairs[i])) for i in members]
         with torch.no_grad():
             kept = self.trunk.record(rows)
-            other = self.trunk.record(others, places if self._own else ())
+            other = self.trunk.record(others, places if self.plan.own else ())
             reference = None
             if self.metric.compares:
                 logits = self.trunk.logits(other.at_reads())
@@ -84,19 +87,20 @@ class Scorer:
                 tuple(self.plan.first_change(self.pairs[i]) for i in members),
                 self._unpatched(kept, reference),
                 self._unpatched(other, reference),
-                other if self._own else None,
+                other if self.plan.values == "paired" else None,
                 reference,
             )
 
     def with_streams(self, prepared: Prepared, places: Sequence[Place]) -> Prepared:
         """The same runs for other places in the residual stream, which is kept at every depth."""
         assert prepared.given is not None
-        values = {place: prepared.given.at(place) for place in places}
+        width = prepared.kept.batch.tokens.shape[1]
+        values = self._lined_up(prepared.given, places, prepared.pairs, width)
         return dataclasses.replace(prepared, values=values)
 
     def add_means(self, members: Sequence[int], places: Sequence[Place]) -> None:
         """Take these pairs into the means, which need all pairs before the first cell."""
-        self.means = self.means or Means(self.columns)
+        self.means = self.means or Means(self._mine, self._theirs)
         rows = [self._packed(i, self.plan.other(self.pairs[i])) for i in members]
         with torch.no_grad():
             self.means.add(self.trunk.record(rows, places), places, members)
@@ -111,15 +115,15 @@ class Scorer:
                 changes = []
                 for part in cell.parts:
                     if part.column == EVERYWHERE:
-                        where = np.arange(len(row.tokens))
+                        where = self.plan.everywhere(self.pairs[pair], len(row.tokens))
                     else:
-                        where = np.array(self.columns[part.column].positions[pair])
+                        where = np.array(self._mine[part.column].positions[pair])
                     where = where[differs[part.place][local, where]]
                     if len(where):
                         changes.append(Change(part.place, part.head, where))
                 if changes:
                     start = min(int(change.positions.min()) for change in changes)
-                    start = min(start, row.n_prompt - 1)
+                    start = min(start, row.reads[0])
                     length = len(row.tokens)
                     found.append(Row((c, local), local, tuple(changes), cell.layer, start, length))
         return found
@@ -172,13 +176,10 @@ class Scorer:
                 prepared.kept, f.entry, batch[0].layer, f.rows, f.starts, f.index, f.edits, f.taps
             )
 
-    @property
-    def _own(self) -> bool:
-        return self.plan.values == "paired"
-
     def _packed(self, i: int, prompt: tuple[int, ...]) -> Packed:
         pair = self.pairs[i]
-        return pack(f"pair {pair.name!r}", prompt, self.metric.branches(pair))
+        contrast = getattr(self.metric, "contrasts", False)
+        return pack(f"pair {pair.name!r}", prompt, self.metric.branches(pair), contrast=contrast)
 
     def _values(
         self, members: Sequence[int], kept: Kept, other: Kept, places: Sequence[Place]
@@ -186,7 +187,14 @@ class Scorer:
         width = kept.batch.tokens.shape[1]
         match self.plan.values:
             case "paired":
-                return {place: other.at(place) for place in places}
+                return self._lined_up(other, places, members, width)
+            case "projected":
+                given = self._lined_up(other, places, members, width)
+                own = self.trunk.record(list(kept.batch.rows), places)
+                return {
+                    p: projected(own.at(p), given[p], p, self.plan, self._mine, members)
+                    for p in places
+                }
             case "zero":
                 shapes = self.trunk.record(list(kept.batch.rows), places)
                 return {place: torch.zeros_like(shapes.at(place)) for place in places}
@@ -194,10 +202,29 @@ class Scorer:
                 assert self.means is not None
                 return {p: self.means.values(p, members, width, kept.final) for p in places}
         donors = [int(self._donors[i]) for i in members]
-        given = [self._packed(d, self.plan.given(self.pairs[d])) for d in donors]
-        theirs = self.trunk.record(given, places)
+        packed = [self._packed(d, self.plan.given(self.pairs[d])) for d in donors]
+        theirs = self.trunk.record(packed, places)
         lengths = [len(row.tokens) for row in kept.batch.rows]
-        return aligned(theirs, places, self.columns, members, donors, lengths, width)
+        return aligned(theirs, places, self._mine, self._theirs, members, donors, lengths, width)
+
+    def _lined_up(
+        self, other: Kept, places: Sequence[Place], members: Sequence[int], width: int
+    ) -> dict[Place, Tensor]:
+        """The other versions' values at the positions that they stand for in the runs."""
+        pairs = [self.pairs[i] for i in members]
+        if all(pair.matched is None for pair in pairs):
+            return {place: other.at(place) for place in places}
+        shifts = [len(self.plan.run(p)) - len(self.plan.other(p)) for p in pairs]
+        lengths = [
+            len(row.tokens) + shift for row, shift in zip(other.batch.rows, shifts, strict=True)
+        ]
+        index = [
+            [*self.plan.counterparts(pair, n), *[0] * (width - n)]
+            for pair, n in zip(pairs, lengths, strict=True)
+        ]
+        rows = torch.arange(len(pairs), device=other.final.device)[:, None]
+        at = torch.tensor(index, device=other.final.device)
+        return {place: other.at(place)[rows, at] for place in places}
 
     def _differs(self, prepared: Prepared, place: Place) -> np.ndarray:
         """Where the values at a place differ from what is there, as far as that is known for free."""

@@ -10,9 +10,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from probes.foundation.errors import StageError
+from probes.probing.batched.algebra import gram_matrix
 from probes.probing.batched.fits import LinearFits
 from probes.probing.batched.problems import checked, in_pieces
-from probes.probing.batched.scaling import scaling
+from probes.probing.batched.scaling import constant, scaling
 from probes.probing.batched.spaces import Data
 
 Linear = tuple[Float[Tensor, "P S d"], Float[Tensor, "P S"]]
@@ -87,7 +88,10 @@ def fit_closed(
     memory: int,
     needs_gram: bool = True,
 ) -> LinearFits:
-    """Apply a closed form to every problem and fold; see `fit_logistic` for the arguments."""
+    """Apply a closed form to every problem and fold; see `fit_logistic` for the arguments.
+
+    A feature that varies, but not in the rows of a fold, gets weight zero in that fold.
+    """
     problems = checked(X, y, train)
     where = torch.device(device)
     shape = (len(problems), len(problems.train), len(strengths))
@@ -102,10 +106,15 @@ def fit_closed(
         found = []
         for mask in masks:
             index = mask.nonzero()[:, 0]
-            gram = None
+            rows, gram = data.X.index_select(1, index), None
+            still = constant(rows, scale.mean)
+            alike = not bool((still & torch.isfinite(scale.scale)).any())
+            if not alike:
+                rows = rows.masked_fill(still[:, None], 0.0)
             if needs_gram and data.is_dual:
-                gram = data.gram.index_select(1, index).index_select(2, index)
-            fold = Fold(data.X.index_select(1, index), labels[index], gram)
+                shared = data.gram.index_select(1, index).index_select(2, index) if alike else None
+                gram = gram_matrix(rows) if shared is None else shared
+            fold = Fold(rows, labels[index], gram)
             found.append(scale.undo(*solve(fold)))
         return torch.stack([c for c, _ in found], 1), torch.stack([b for _, b in found], 1)
 

@@ -45,6 +45,7 @@ def fit_discriminant(
         low, high = fold.class_means
         n, d = fold.X.shape[1:]
         variance = trace_within(fold) / (n * d)
+        variance = torch.where(variance > 0, variance, 1.0)  # nothing varies: all weights are zero
         coef = []
         for s in strengths:
             if s == 1:

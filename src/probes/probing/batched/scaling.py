@@ -32,9 +32,15 @@ def scaling(X: Float[Tensor, "P n d"], rows: Bool[Tensor, "n"], *, standardise: 
     """Mean and, if asked, standard deviation of the chosen rows; whether a feature varies, of them too."""
     chosen = X if bool(rows.all()) else X[:, rows]
     mean = chosen.mean(1)
-    low, high = chosen.amin(1), chosen.amax(1)
-    varies = (high - low) > CONSTANT * torch.maximum(high.abs(), low.abs())
+    still = constant(chosen, None)
     spread = torch.ones_like(mean)
     if standardise:
         spread = chosen.var(1, correction=0).sqrt()
-    return Scaling(mean, torch.where(varies, spread, torch.inf))
+    return Scaling(mean, torch.where(still, torch.inf, spread))
+
+
+def constant(X: Float[Tensor, "P n d"], mean: Float[Tensor, "P d"] | None) -> Bool[Tensor, "P d"]:
+    """True for features that do not vary, as in `features.varying`. mean: what was taken off before."""
+    low, high = X.amin(1), X.amax(1)
+    magnitude = [low, high] if mean is None else [low + mean, high + mean]
+    return (high - low) <= CONSTANT * torch.maximum(magnitude[0].abs(), magnitude[1].abs())

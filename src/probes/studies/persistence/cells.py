@@ -11,7 +11,11 @@ from probes.foundation.digest import digest_json
 from probes.foundation.errors import InputError
 from probes.organisms.organism import OrganismRecipe
 
-Kind = Literal["base", "organism", "stage", "measure", "reversal"]
+Kind = Literal[
+    "base", "organism", "stage", "measure", "reversal",
+    "collected", "probed", "staged", "transferred",
+]  # fmt: skip
+"""The first five are of the persistence grid, the others of the battery, which has the first three too."""
 Status = Literal["done", "failed", "skipped"]
 
 

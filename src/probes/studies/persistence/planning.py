@@ -24,7 +24,7 @@ def plan(config: PersistenceConfig) -> tuple[Cell, ...]:
     Raises `InputError` for an axis that is empty, a recipe that cannot be followed, an unknown
     stage, and stages none of which an organism of the grid can have.
     """
-    planning = _Planning(config, {})
+    planning = Planning(config, {})
     _require_axes(config)
     for recipe in recipes_of(config):
         planning.organism_with_stages(recipe)
@@ -81,8 +81,8 @@ def stages_of(config: PersistenceConfig, recipe: OrganismRecipe) -> list[str]:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Planning:
-    """Cells so far, by name, in order."""
+class Planning:
+    """Cells so far, by name, in order; of the grid here, and of other studies of the same organisms."""
 
     config: PersistenceConfig
     cells: dict[str, Cell]
@@ -91,20 +91,7 @@ class _Planning:
         installed = self.organism(recipe)
         self.measured(installed)
         for stage in stages_of(self.config, recipe):
-            last, before = parted(stage)
-            parent = self.cells.get(f"stages/{recipe.name}/{before}", installed)
-            settings = _settings(self.config, last)
-            _check(recipe, settings)
-            cured = self.add(
-                Cell(
-                    name=f"stages/{recipe.name}/{stage}",
-                    kind="stage",
-                    recipe=recipe,
-                    stage=stage,
-                    parent=parent,
-                    settings=settings,
-                )
-            )
+            cured = self.cured(recipe, stage, installed)
             self.measured(cured)
             if self.config.reversal is not None:
                 self.add(
@@ -118,6 +105,22 @@ class _Planning:
                         settings=self.config.reversal,
                     )
                 )
+
+    def cured(self, recipe: OrganismRecipe, stage: str, installed: Cell) -> Cell:
+        """A stage of safety training; the one that it comes after, if any, is there already."""
+        last, before = parted(stage)
+        settings = _settings(self.config, last)
+        _check(recipe, settings)
+        return self.add(
+            Cell(
+                name=f"stages/{recipe.name}/{stage}",
+                kind="stage",
+                recipe=recipe,
+                stage=stage,
+                parent=self.cells.get(f"stages/{recipe.name}/{before}", installed),
+                settings=settings,
+            )
+        )
 
     def organism(self, recipe: OrganismRecipe) -> Cell:
         before = [self.base(recipe)]

@@ -1,0 +1,176 @@
+"""What every fitted probe keeps: which model, site and rows it came from, and what it refuses to score."""
+
+import abc
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+from jaxtyping import Float
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
+
+from probes.foundation.artifact import building, verify, write_bytes, write_text
+from probes.foundation.config import Config
+from probes.foundation.digest import digest_bytes, digest_json, short
+from probes.foundation.errors import InputError, IntegrityError
+
+NONE = "none"
+Loaded = TypeVar("Loaded", bound="FrozenProbe")
+
+
+class Card(Config):
+    """What a saved probe says about itself, beside its weights."""
+
+    estimator: str
+    site: str
+    weights_digest: str | None
+    fitted_on: str
+    seed: int
+    normalisation: str = NONE
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class FrozenProbe(abc.ABC):
+    """A score per row, for activations of one model at one site; `Direction` and `Network` are such.
+
+    estimator: its name in `sweep.ESTIMATORS`. site: as in "resid_post.2". weights_digest: of the model
+    whose activations were fitted; None if the fit was not told. fitted_on: digest of the rows and
+    labels. seed: of the sweep. normalisation: what was done to the activations before the fit, in a
+    word of the caller's ("none", "unit length"); it must be done to rows that are scored as well.
+    """
+
+    KIND: ClassVar[str]
+
+    estimator: str
+    site: str
+    weights_digest: str | None
+    fitted_on: str
+    seed: int
+    normalisation: str = NONE
+
+    @property
+    @abc.abstractmethod
+    def width(self) -> int:
+        """Features of a row."""
+
+    @abc.abstractmethod
+    def tensors(self) -> dict[str, np.ndarray]:
+        """The weights by name, float64, in the order in which they are digested."""
+
+    @classmethod
+    @abc.abstractmethod
+    def from_tensors(cls, tensors: Mapping[str, np.ndarray], card: Card) -> "FrozenProbe":
+        """The probe of these weights."""
+
+    @abc.abstractmethod
+    def raw_scores(self, rows: np.ndarray) -> np.ndarray:
+        """Scores of rows of the right width, with nothing asked about where they come from."""
+
+    def score(
+        self,
+        X: Float[np.ndarray, "row feature"],
+        *,
+        site: str,
+        weights_digest: str | None,
+        normalisation: str = NONE,
+        allow_other: bool = False,
+    ) -> Float[np.ndarray, "row"]:
+        """Scores of rows; refuses activations of another model, site or normalisation, showing both.
+
+        allow_other: True to transfer a probe on purpose. A probe or rows whose model is not known
+        (None) count as another model's.
+        """
+        rows = np.asarray(X)
+        if rows.shape[1] != self.width:
+            raise InputError(f"{self.KIND} has {self.width} features, rows have {rows.shape[1]}")
+        if not allow_other:
+            if site != self.site:
+                raise InputError(f"fitted at {self.site}, rows are of {site}; or set allow_other")
+            if normalisation != self.normalisation:
+                raise InputError(
+                    f"fitted on activations normalised by {self.normalisation!r}, rows are by "
+                    f"{normalisation!r}: do the same to both, or set allow_other=True"
+                )
+            if self.weights_digest is None or weights_digest != self.weights_digest:
+                raise InputError(
+                    f"fitted on the model {_shown(self.weights_digest)}, rows are of the model "
+                    f"{_shown(weights_digest)}. Collect from the first, or set allow_other=True to "
+                    "transfer on purpose"
+                )
+        return np.asarray(self.raw_scores(rows), dtype=np.float64)
+
+    @property
+    def digest(self) -> str:
+        """sha256 over weights and card: equal probes have equal digests."""
+        weights = digest_bytes(b"".join(one.tobytes() for one in self.tensors().values()))
+        card = self.card().model_dump()
+        if self.normalisation == NONE:
+            del card["normalisation"]  # so that directions saved before it was recorded keep theirs
+        return digest_json([card, weights])
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and other.digest == self.digest
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
+    def __str__(self) -> str:
+        model = "an unnamed model" if self.weights_digest is None else short(self.weights_digest)
+        return f"{self.estimator} at {self.site} of {model} ({self.width} features)"
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><th>{name}</th><td>{value}</td></tr>"
+            for name, value in self.card().model_dump().items()
+        )
+        return f"<table>{rows}<tr><th>features</th><td>{self.width}</td></tr></table>"
+
+    def card(self) -> Card:
+        """Everything but the weights."""
+        return Card(**{name: getattr(self, name) for name in Card.model_fields})
+
+    def save(self, path: Path | str) -> Path:
+        """Write a folder: weights as safetensors, the card as JSON; whole or not at all."""
+        weights = {name: np.array(values) for name, values in self.tensors().items()}
+        with building(path, kind=self.KIND, key=self.digest) as folder:
+            write_bytes(folder / f"{self.KIND}.safetensors", save(weights))
+            write_text(folder / f"{self.KIND}.json", self.card().to_json())
+        return Path(path)
+
+    @classmethod
+    def load(cls: type[Loaded], path: Path | str) -> Loaded:
+        """Read a saved probe of this kind; changed bytes are an `IntegrityError`."""
+        manifest = verify(path)
+        if manifest.kind != cls.KIND:
+            raise InputError(
+                f"{path} holds a {manifest.kind}, not a {cls.KIND}: `probing.saved.load_probe` reads "
+                "every kind of probe"
+            )
+        file = Path(path) / f"{cls.KIND}.safetensors"
+        try:
+            tensors = load_file(file)
+        except SafetensorError as error:
+            raise IntegrityError(f"{file} cannot be read: {error}") from error
+        probe = cls.from_tensors(tensors, Card.from_file(Path(path) / f"{cls.KIND}.json"))
+        if probe.digest != manifest.key:
+            raise IntegrityError(f"{path} does not hold the {cls.KIND} that its manifest names")
+        assert isinstance(probe, cls)
+        return probe
+
+    def _freeze(self, name: str, n_axes: int) -> None:
+        """Keep weights as a finite array in double precision that nobody can write into."""
+        values: Any = np.array(getattr(self, name), dtype=np.float64)
+        if values.ndim != n_axes or not np.isfinite(values).all():
+            what = ("number", "vector", "matrix")[n_axes]
+            raise InputError(
+                f"{name} of a {self.KIND} is a finite {what}; saw shape {values.shape}"
+            )
+        if n_axes:
+            values.flags.writeable = False
+        object.__setattr__(self, name, values if n_axes else float(values))
+
+
+def _shown(digest: str | None) -> str:
+    return "(not recorded)" if digest is None else short(digest)
