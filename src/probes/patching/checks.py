@@ -22,8 +22,8 @@ MOVED = 1e-6
 SOFTMAX_OF_ONE = ("q", "k", "pattern")
 REFUSED = (
     "The engine does not continue this architecture from a kept run as the model itself would, so "
-    "no fast grid of it can be trusted. `residual_grid` patches its residual stream by full forward "
-    "passes; `probes doctor` says what else can be read."
+    "no grid of it can be trusted. Leave patching out (--no-patching); `probes doctor` says what can "
+    "be read."
 )
 
 

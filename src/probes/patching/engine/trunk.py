@@ -139,7 +139,7 @@ class Trunk:
             raise InputError(
                 f"{type(self.hf).__name__} keeps its attention to itself: "
                 + (f"no {', '.join(lost)}" if lost else "no keys and values reach a cache")
-                + ". Patch sites of its residual stream with `residual_grid`."
+                + ", so it cannot be patched here; `probes doctor` says what can be read."
             )
         values: dict[Place, Tensor] = dict(tapped)
         for site in inner:
