@@ -4,7 +4,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from probes.plotting.intervals import band, percents
+from probes.plotting.intervals import percents, whiskers
 from probes.plotting.palette import colours, markers
 from probes.plotting.rows import in_order, need
 
@@ -22,6 +22,7 @@ DIRECTION_MARKERS = {
     "leace": "P",
     "random": "o",
 }
+SHIFT = 0.02  # of the range of doses, between one direction and the next
 
 
 def dose_curves(
@@ -35,6 +36,9 @@ def dose_curves(
     need(rows, "dose_curves", ["series", "triggered", "low", "high"], ["dose", "value"])
     names = in_order(rows["series"], DIRECTIONS)
     colour, marker = colours(names, DIRECTIONS), markers(names, DIRECTION_MARKERS)
+    # Side by side, since curves that agree would hide one another.
+    step = SHIFT * max(float(rows["dose"].max() - rows["dose"].min()), SHIFT)
+    shift = {name: step * (k - (len(names) - 1) / 2) for k, name in enumerate(names)}
     drawn = []
     for name in reversed(names):  # random ones are drawn first, under the others
         for triggered in (True, False):
@@ -42,17 +46,19 @@ def dose_curves(
             if part.empty:
                 continue
             part = part.sort_values("dose", kind="stable")
-            x = part["dose"].to_numpy(float)
-            ax.plot(
-                x,
+            ax.errorbar(
+                part["dose"].to_numpy(float) + shift[name],
                 part["value"].to_numpy(float),
+                yerr=whiskers(part),
                 color=colour[name],
                 linestyle="-" if triggered else "--",
                 marker=marker[name],
                 markersize=3.5,
                 markerfacecolor=colour[name] if triggered else "white",
+                linewidth=1.0,
+                elinewidth=0.7,
+                capsize=1.5,
             )
-            band(ax, x, part, colour[name])
             drawn.append(part)
     if rows["dose"].min() < 0:
         ax.axvline(0, color="#999999", linewidth=0.7, linestyle=":")

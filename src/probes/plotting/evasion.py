@@ -13,8 +13,17 @@ DETECTORS = {
     "refitted, same site": "#0072B2",
     "refitted, best site": "#009E73",
     "random directions, 95%": "#7f7f7f",
+    "MLP refitted, same site": "#CC79A7",
+    "attention over tokens, same site": "#000000",
+    "distance to benign, same site": "#56B4E9",
+    "same probe on every token": "#E69F00",
+    "same probe on every token and answer": "#B8A900",
+    "asking outright": "#8C564B",
+    "generic, the best of them": "#7B4FB5",
 }
-DETECTOR_MARKERS = dict(zip(DETECTORS, ("D", "s", "^", "o"), strict=True))
+DETECTOR_MARKERS = dict(zip(DETECTORS, "Ds^ovPX<>*p", strict=True))
+FOREMOST = 3
+"""Detectors that are drawn in full lines, the others broken and thinner."""
 
 
 def over_penalty(
@@ -33,19 +42,18 @@ def over_penalty(
     for i, name in enumerate(names):
         part = rows[rows["series"] == name].sort_values("penalty")
         x = part["penalty"].to_numpy(float)
-        fixed = name in known
+        full = rate or name in tuple(known)[:FOREMOST]
         ax.plot(
             x,
             part["value"].to_numpy(float),
             color=colour[name],
             marker=marker[name],
             markersize=3,
-            linestyle="-" if fixed else LINES[1 + i % (len(LINES) - 1)],
-            linewidth=1.3 if fixed else 0.9,
+            linestyle="-" if full else LINES[1 + i % (len(LINES) - 1)],
+            linewidth=1.3 if full else 0.9,
             label=name,
         )
-        if fixed:
-            band(ax, x, part, colour[name])
+        band(ax, x, part, colour[name])
         drawn.append(part)
     amounts = sorted({float(amount) for amount in rows["penalty"]})
     least = next((amount for amount in amounts if amount > 0), 1.0)

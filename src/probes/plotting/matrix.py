@@ -11,6 +11,7 @@ from matplotlib.colors import Normalize
 from probes.foundation.errors import InputError
 from probes.plotting.rows import need
 
+SMALL = 4  # cells across from which there is no room for intervals
 DARK = 0.55  # luminance under which the number in a cell is written in white
 
 
@@ -25,7 +26,7 @@ def transfer_matrix(
     """Fitted on the row, tested on the column: a number and a colour per cell, centred between the limits.
 
     rows: columns `fitted_on`, `tested_on` (str), `value`, and `low`, `high` where there are intervals,
-    which are written below the number. order: of names on both axes, top and left first; by default as
+    which are written below the number where there is room. order: of names on both axes, top and left first; by default as
     they appear. A cell without a row stays empty and is crossed out. bar: label of the colour bar, or
     None for none. Returns the rows drawn. Raises `InputError` where a cell is there twice.
     """
@@ -43,7 +44,8 @@ def transfer_matrix(
     norm, colours = Normalize(*limits), colormaps["RdBu_r"]
     image = ax.imshow(values, cmap=colours, norm=norm, interpolation="nearest", aspect="auto")
     cells = {(r["fitted_on"], r["tested_on"]): r for _, r in rows.iterrows()}
-    size = 6.5 if len(across) <= 6 else 5.0
+    small = len(across) > SMALL
+    size = 5.8 if small else 6.5
     for i, one in enumerate(down):
         for j, other in enumerate(across):
             if np.isnan(values[i, j]):
@@ -52,7 +54,7 @@ def transfer_matrix(
             red, green, blue, _ = colours(norm(values[i, j]))
             light = 0.299 * red + 0.587 * green + 0.114 * blue
             ax.text(
-                j, i, _said(cells[one, other], small=len(across) > 6), ha="center",
+                j, i, _said(cells[one, other], small), ha="center",
                 va="center", fontsize=size, linespacing=1.1,
                 color="white" if light < DARK else "black",
             )  # fmt: skip
@@ -61,6 +63,10 @@ def transfer_matrix(
     ax.set(xlabel="tested on", ylabel="fitted on")
     ax.tick_params(length=2)
     ax.grid(False)
+    for edge in range(1, max(len(across), len(down))):
+        ax.axvline(edge - 0.5, color="white", linewidth=0.8)
+        ax.axhline(edge - 0.5, color="white", linewidth=0.8)
+    ax.set(xlim=(-0.5, len(across) - 0.5), ylim=(len(down) - 0.5, -0.5))
     ax.spines[:].set_visible(False)
     if bar is not None:
         drawn = ax.figure.colorbar(image, ax=ax, pad=0.02, fraction=0.04, aspect=18)

@@ -8,7 +8,9 @@ not run, because nothing is read there.
 import dataclasses
 import itertools
 from collections.abc import Sequence
+from functools import cached_property
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
@@ -41,6 +43,12 @@ class Packed:
     branch: tuple[int, ...]
     reads: tuple[int, ...]
     targets: tuple[Target, ...]
+
+    @cached_property
+    def table(self) -> Int[np.ndarray, "target 3"]:
+        """The targets as numbers: read, token, branch."""
+        rows = [(target.read, target.token, target.branch) for target in self.targets]
+        return np.array(rows, dtype=np.int64).reshape(-1, 3)
 
 
 def pack(

@@ -10,15 +10,18 @@ from jaxtyping import Float
 from torch import Tensor
 
 from probes.foundation.errors import StageError
+from probes.patching.canary import TOLERANCE
 from probes.patching.engine.packing import Packed, pack
 from probes.patching.engine.rows import Change, Row, fill
-from probes.patching.engine.trunk import Kept, Place, Trunk
+from probes.patching.engine.trunk import Kept, Place, Trunk, behind_keys
 from probes.patching.measures import Metric, checked
 from probes.patching.pairs import EncodedPair
 from probes.patching.parts import EVERYWHERE, Cell
 from probes.patching.sources import Means, Plan, aligned, columns_in, projected
 from probes.patching.spans import Column
 
+# Where a change leaves the attention of its own block as it was.
+BEHIND_ATTENTION = ("z", "attn_out", "resid_mid", "mlp_out")
 NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
 
@@ -39,6 +42,13 @@ class Prepared:
     other: Float[np.ndarray, "pair"]
     given: Kept | None
     reference: tuple[Tensor, ...] | None
+
+
+def moved(final: Tensor, kept: Kept, row: Row) -> bool:
+    """Whether what is read of a row ends further from the kept run than rounding takes it."""
+    right = kept.final[row.pair, row.tail : row.length]
+    allowed = TOLERANCE[final.dtype] * right.abs().max()
+    return bool((final - right).abs().max() > allowed)
 
 
 class Scorer:
@@ -73,8 +83,8 @@ class Scorer:
         rows = [self._packed(i, self.plan.run(self.pairs[i])) for i in members]
         others = [self._packed(i, self.plan.other(self.pairs[i])) for i in members]
         with torch.no_grad():
-            kept = self.trunk.record(rows)
             other = self.trunk.record(others, places if self.plan.own else ())
+            kept = self.trunk.record(rows, self._attended(places))
             reference = None
             if self.metric.compares:
                 logits = self.trunk.logits(other.at_reads())
@@ -119,19 +129,58 @@ class Scorer:
                     else:
                         where = np.array(self._mine[part.column].positions[pair])
                     where = where[differs[part.place][local, where]]
+                    if behind_keys(part.place, self.trunk.n_layers - 1):
+                        where = where[where >= row.reads[0]]
                     if len(where):
                         changes.append(Change(part.place, part.head, where))
                 if changes:
-                    start = min(int(change.positions.min()) for change in changes)
-                    start = min(start, row.reads[0])
-                    length = len(row.tokens)
-                    found.append(Row((c, local), local, tuple(changes), cell.layer, start, length))
+                    found.append(self._row(prepared, (c, local), tuple(changes), cell.layer))
         return found
 
-    def run(self, prepared: Prepared, batch: Sequence[Row]) -> Float[np.ndarray, "row"]:
-        """The metric of each row; where memory runs out, in two halves."""
+    def unchanged(self, prepared: Prepared, local: int, layer: int, start: int) -> Row:
+        """A row that is continued from a layer and a position, with nothing changed."""
+        packed = prepared.kept.batch.rows[local]
+        tail = packed.reads[0] if self.trunk.reads_last else min(start, packed.reads[0])
+        lead = np.arange(start, tail if layer < self.trunk.n_layers else start)
+        return Row((0, local), local, (), layer, lead, tail, len(packed.tokens))
+
+    def _row(
+        self, prepared: Prepared, result: tuple[int, int], changes: tuple[Change, ...], layer: int
+    ) -> Row:
+        """All positions from the first that changes on; in the last block those that change or are read."""
+        local = result[1]
+        attended = ("z", layer) in prepared.kept.values and not any(
+            change.place[1] == layer and change.place[0] not in BEHIND_ATTENTION
+            for change in changes
+        )
+        start = min(int(change.positions.min()) for change in changes)
+        row = self.unchanged(prepared, local, layer, start)
+        lead = row.lead
+        if self.trunk.reads_last and layer >= self.trunk.n_layers - 1:
+            changed = np.unique(np.concatenate([change.positions for change in changes]))
+            lead = changed[changed < row.tail]
+        return dataclasses.replace(
+            row, result=result, changes=changes, lead=lead, attended=attended
+        )
+
+    def _attended(self, places: Sequence[Place]) -> list[Place]:
+        """The heads' outputs to keep of the run that is patched, so that its attention is not run again."""
+        if not self.trunk.skips_attention:
+            return []
+        return sorted({("z", layer) for kind, layer in places if kind in BEHIND_ATTENTION})
+
+    def run(
+        self,
+        prepared: Prepared,
+        batch: Sequence[Row],
+        watched: dict[tuple[int, int], bool] | None = None,
+    ) -> Float[np.ndarray, "row"]:
+        """The metric of each row; where memory runs out, in two halves.
+
+        watched: by result; for these it is noted whether the final states moved beyond rounding.
+        """
         try:
-            return self._run(prepared, batch)
+            return self._run(prepared, batch, watched)
         except (RuntimeError, MemoryError) as error:
             if not any(words in str(error).lower() for words in NO_MEMORY) and not isinstance(
                 error, torch.OutOfMemoryError | MemoryError
@@ -147,20 +196,26 @@ class Scorer:
         self.batch_tokens = max(1, self.batch_tokens // 2)
         print(f"out of memory: going on with {self.batch_tokens} tokens at once", file=sys.stderr)
         half = len(batch) // 2
-        return np.concatenate([self.run(prepared, batch[:half]), self.run(prepared, batch[half:])])
+        halves = batch[:half], batch[half:]
+        return np.concatenate([self.run(prepared, part, watched) for part in halves])
 
-    def _run(self, prepared: Prepared, batch: Sequence[Row]) -> Float[np.ndarray, "row"]:
+    def _run(
+        self,
+        prepared: Prepared,
+        batch: Sequence[Row],
+        watched: dict[tuple[int, int], bool] | None,
+    ) -> Float[np.ndarray, "row"]:
         hidden = self.final(prepared, prepared.values, batch)
         packed = [prepared.kept.batch.rows[row.pair] for row in batch]
-        where = [
-            (r, at - row.start)
-            for r, (row, one) in enumerate(zip(batch, packed, strict=True))
-            for at in one.reads
-        ]
-        index = torch.tensor(where, device=hidden.device)
+        for r, row in enumerate(batch):
+            if watched and row.result in watched:
+                watched[row.result] = moved(hidden[r, : row.n_tail], prepared.kept, row)
+        rows = np.repeat(np.arange(len(batch)), [len(one.reads) for one in packed])
+        at = [np.array(one.reads) - row.tail for row, one in zip(batch, packed, strict=True)]
+        index = torch.from_numpy(np.stack([rows, np.concatenate(at)])).to(hidden.device)
         reference = None
         with torch.no_grad():
-            logits = self.trunk.logits(hidden[index[:, 0], index[:, 1]])
+            logits = self.trunk.logits(hidden[index[0], index[1]])
             if prepared.reference is not None:
                 reference = torch.cat([prepared.reference[row.pair] for row in batch])
             score = checked(self.metric, self.metric.score(logits, packed, reference), packed)
@@ -168,13 +223,11 @@ class Scorer:
 
     def final(
         self, prepared: Prepared, values: Mapping[Place, Tensor], batch: Sequence[Row]
-    ) -> Float[Tensor, "batch pos d_model"]:
-        """Final hidden states of what is run of each row."""
+    ) -> Float[Tensor, "batch tail d_model"]:
+        """Final hidden states of each row's tail."""
         with torch.no_grad():
             f = fill(prepared.kept, values, batch)
-            return self.trunk.resume(
-                prepared.kept, f.entry, batch[0].layer, f.rows, f.starts, f.index, f.edits, f.taps
-            )
+            return self.trunk.resume(prepared.kept, f.run, f.entry, batch[0].layer, f.edits, f.taps)
 
     def _packed(self, i: int, prompt: tuple[int, ...]) -> Packed:
         pair = self.pairs[i]

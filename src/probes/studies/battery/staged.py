@@ -82,7 +82,7 @@ def matrix_rows(
 ) -> list[dict[str, Any]]:
     """One row per pair of checkpoints and measure; cosine: of the directions fitted on the two."""
     frame, config = subject.frame, subject.config
-    directions = {
+    probes = {
         name: sweep(
             {site: values[frame.fit]},
             frame.y[frame.fit],
@@ -90,9 +90,11 @@ def matrix_rows(
             estimator=estimator,
             n_folds=config.n_folds,
             seed=config.seed,
+            pairs=frame.pairs[frame.fit],
         ).best
         for name, values in X.items()
     }
+    directions = {name: each for name, each in probes.items() if isinstance(each, Direction)}
     rows = []
     for fitted_on, direction in directions.items():
         for tested_on, values in X.items():

@@ -18,7 +18,7 @@ Tables = dict[str, pd.DataFrame]
 KEYS = ("recipe", "behaviour", "trigger", "mechanism", "size", "seed")
 WHOLE = (
     "auroc", "sets", "baselines", "within_triggered", "permutation", "generic",
-    "variance_ratio", "two_by_two",
+    "variance_ratio", "two_by_two", "controls", "false_alarms",
 )  # fmt: skip
 """Tables of a probing that are kept as they are; of others, what a figure shows."""
 NAMES = (

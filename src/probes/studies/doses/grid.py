@@ -130,6 +130,7 @@ def _check_card(recipe: OrganismRecipe, checkpoint: Path | str) -> None:
     """Refuse a checkpoint of another recipe: its requests would be split otherwise."""
     made = OrganismRecipe.model_validate(read_card(checkpoint).get("organism", {}))
     different = made.differences(recipe)
+    different.pop("lessons.seed", None)  # the organism's own seed decides
     if different and recipe.base is None:
         shown = "; ".join(f"{n} is {a!r} there, {b!r} here" for n, (a, b) in different.items())
         raise InputError(

@@ -69,6 +69,7 @@ class Labelled:
             n_folds=config.n_folds,
             seed=seed,
             weights_digest=self.seen.model.weights_digest,
+            pairs=self.frame.pairs[self.frame.fit],
         )
 
     def score(self, probe: FrozenProbe) -> np.ndarray:

@@ -26,6 +26,7 @@ from probes.studies.evasion.pooled import pooled_behaviour, pooled_detection
 from probes.studies.evasion.reading import Reading, as_text, read_curve
 from probes.studies.evasion.running import FIGURES, TABLES, Measured, measure_all
 from probes.studies.evasion.settings import EvasionConfig
+from probes.studies.persistence.layout import one_legend
 
 DRAWN = (
     SAME, SAME_SITE, BEST_SITE, RANDOM, MLP, ATTENTION, DISTANCE, PROMPT_MONITOR, ANSWER_MONITOR, ASKED,
@@ -110,7 +111,7 @@ def draw_curve(
         & (behaviour["measure"] == "defected")
     ]
     rates = does.assign(series=[CUES[bool(cue)] for cue in does["triggered"]])
-    titles = {CONTRAST: "the same tasks, with and without trigger", WORST: "worst set of negatives"}
+    titles = {CONTRAST: "with and without trigger", WORST: "worst set of negatives"}
     with style():
         drawn = figure(PAGE, 3.3)
         axes = drawn.subplots(1, 3, width_ratios=(3, 3, 2))
@@ -119,14 +120,11 @@ def draw_curve(
             part = shown_rows(own[own["measure"] == measure])
             rows.append(over_penalty(ax, part).assign(panel=measure))
             ax.set_title(title)
-        handles, labels = axes[0].get_legend_handles_labels()
-        rows.append(over_penalty(axes[2], rates, label="defects", rate=True).assign(panel="rates"))
-        axes[2].set_title("behaviour")
-        more, texts = axes[2].get_legend_handles_labels()
-        for ax in axes:
-            ax.get_legend().remove()
         axes[1].set_ylabel("")
-        drawn.legend([*handles, *more], [*labels, *texts], loc="outside lower center", ncols=4)
+        one_legend(axes[:2])
+        rows.append(over_penalty(axes[2], rates, label="", rate=True).assign(panel="rates"))
+        axes[2].set_title("defects")
+        axes[2].legend(loc="center")
     columns = ["panel", "series", "penalty", "value", "low", "high", "seeds"]
     return drawn, pd.concat(rows, ignore_index=True)[columns]
 

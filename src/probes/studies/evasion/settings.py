@@ -11,7 +11,7 @@ from probes.organisms.organism import OrganismRecipe, check_recipe
 from probes.probing.sweep import ESTIMATORS
 from probes.prompts.contrasts import NAMES
 
-PENALTIES = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0)
+PENALTIES = (0.0, 0.001, 0.003, 0.01, 0.1, 1.0)
 
 
 class ExamineConfig(Config):

