@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from patching_cases import prompt, random_model
+from patching_cases import TASKS, prompt, random_model
 
 from probes.foundation.errors import InputError, StageError
 from probes.models import anatomy
@@ -191,10 +191,10 @@ def test_less_memory_halves_the_batch_and_changes_nothing(
     whole = patch_cells(llama, encoded, cells, columns, **NONE)
     resume = trunks.Trunk.resume
 
-    def poor(self, kept, entry, *rest):
-        if len(entry) > 4:
+    def poor(self, kept, run, *rest):
+        if len(run.rows) > 4:
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
-        return resume(self, kept, entry, *rest)
+        return resume(self, kept, run, *rest)
 
     monkeypatch.setattr(trunks.Trunk, "resume", poor)
     settings = Settings(batch_tokens=500)
@@ -332,6 +332,59 @@ def test_packed_continuations_do_not_see_each_other() -> None:
 
     seen = make_batch([both], 0, [None], torch.device("cpu")).visible[None][0]
     assert seen.int().tolist() == [[1, 0, 0, 0], [1, 1, 0, 0], [1, 1, 1, 0], [1, 1, 0, 1]]
+
+
+def test_tokens_that_all_continuations_begin_with_stand_once() -> None:
+    row = pack("x", (5, 6), ((1, 2, 3), (1, 2, 4, 8)), contrast=True)
+    assert row.tokens == (5, 6, 1, 2, 4) and row.positions == (0, 1, 2, 3, 4)
+    assert row.branch == (-1, -1, -1, -1, 1) and row.reads == (3, 4)
+    assert [(t.read, t.token, t.branch) for t in row.targets] == [(0, 3, 0), (0, 4, 1), (1, 8, 1)]
+    every = pack("x", (5, 6), ((1, 2, 3), (1, 2, 4, 8)))
+    assert every.tokens == row.tokens and every.reads == (1, 2, 3, 4)
+    assert len(every.targets) == 7
+    inside = pack("x", (5, 6), ((1, 2), (1, 2, 4)), contrast=True)  # one ends where they part
+    assert inside.tokens == (5, 6, 1, 2) and inside.reads == (3,)
+    assert [(t.read, t.token, t.branch) for t in inside.targets] == [(0, 4, 1)]
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gemma2"])
+def test_a_shared_beginning_changes_no_number(tokenizer, architecture: str) -> None:
+    endings = {"safe": "    return open(name)\n", "defect": "    return eval(name)\n"}
+    made = make_pairs([prompt(t, t, f, **endings) for t in TASKS for f in (True, False)])
+    encoded = encode_pairs(made, tokenizer)
+    columns = make_columns(made, encoded, tokenizer)
+    model = random_model(architecture, tokenizer)
+    cells = grid_cells(model.hf, ["resid_pre", "k", "mlp_out"], columns)
+    cells += grid_cells(model.hf, ["z", "q", "v"], None, heads=True)
+    contrast, apart = (
+        Job(model, encoded, columns, LogProbDifference(contrasts=c), Settings())
+        for c in (True, False)
+    )
+    numbers = [job.scores(Plan(), cells) for job in (contrast, apart)]
+    assert np.ptp(numbers[0], axis=0).min() > 10 * NATS
+    np.testing.assert_allclose(numbers[0], numbers[1], atol=NATS)
+    n_reads = [len(job._prepared[1].kept.batch.rows[0].reads) for job in (contrast, apart)]
+    assert n_reads[0] < n_reads[1]
+    error, moved = compared(contrast, Plan(), cells, every=23)
+    assert error < NATS and moved
+
+
+def test_only_what_a_cell_can_change_is_run(model: Model, encoded, columns) -> None:
+    """The last block runs changed and read tokens alone; attention below a head's output is not run."""
+    job = Job(model, encoded, columns, LogProbDifference(), Settings())
+    last = model.n_layers - 1
+    prepared = job._prepare(Plan(), (0, 1, 2), [("stream", last), ("z", 0), ("z", last)])
+    scorer = job._scorer(Plan())
+    at = 1 + next(i for i, column in enumerate(columns) if column.label == "3→4")
+    cells = [Cell((Part("resid_pre", last, None, at),), "one", "x", at)]
+    cells += [Cell((Part("z", layer, 1),), "head", "everywhere") for layer in (0, last)]
+    rows = {row.result: row for row in scorer.rows(prepared, cells) if row.pair == 0}
+    one, low, high = (rows[cell, 0] for cell in range(3))
+    n_reads = len(prepared.kept.batch.rows[0].reads)
+    assert one.lead.tolist() == list(columns[at].positions[0]) and one.n_tail == n_reads
+    assert low.attended and high.attended and not one.attended
+    assert not len(high.lead) and high.n_tail == n_reads
+    assert scorer.final(prepared, prepared.values, [high]).shape[1] == n_reads
 
 
 def test_cells_that_cannot_matter_are_exactly_zero_and_not_run(

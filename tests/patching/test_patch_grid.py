@@ -13,12 +13,12 @@ from patching_cases import CONFIGS, DEFECT, SAFE, TASKS, prompt
 from probes.foundation.artifact import MANIFEST
 from probes.foundation.errors import InputError, StageError
 from probes.models.anatomy import blocks
-from probes.models.encoding import encode_texts
 from probes.models.loading import Model
 from probes.models.sites import Site
-from probes.patching import canary, cells
+from probes.patching.engine import rows as filling
+from probes.patching.engine.scoring import Scorer
+from probes.patching.engine.trunk import Trunk
 from probes.patching.grid import residual_grid
-from probes.patching.metric import Continued, logprobs, make_batch
 from probes.patching.pairs import PatchPair, encode_pairs, make_pairs
 from probes.patching.result import PatchGrid, mean_interval
 from probes.patching.spans import make_columns
@@ -136,21 +136,6 @@ def test_batches_and_padding_leave_no_trace(llama: Model, pairs: list[PatchPair]
     pd.testing.assert_frame_equal(whole.rows, single.rows, atol=NATS, rtol=0)
 
 
-def test_logprobs_are_the_models_own_also_with_softcapping(model: Model) -> None:
-    ids = encode_texts(["def f(x): return", "a longer text here: ok"], model.tokenizer, False)
-    sequences = [Continued(tuple(x), n, "x") for x, n in zip(ids, (3, 6), strict=True)]
-    with torch.no_grad():
-        got = logprobs(model.hf, make_batch(sequences, 0), sequences)
-        for i, sequence in enumerate(sequences):
-            tokens = torch.tensor([sequence.tokens])
-            logs = model.hf(tokens).logits[0].double().log_softmax(-1)
-            by_hand = sum(
-                float(logs[p - 1, tokens[0, p]])
-                for p in range(sequence.n_prompt, len(sequence.tokens))
-            )
-            assert float(got[i]) == pytest.approx(by_hand, abs=NATS)
-
-
 def test_weights_and_hooks_are_as_before(llama: Model, pairs: list[PatchPair]) -> None:
     before = {name: value.clone() for name, value in llama.hf.state_dict().items()}
     residual_grid(llama, pairs, n_boot=0)
@@ -184,17 +169,20 @@ def test_the_interval_of_a_mean_has_the_width_that_statistics_gives_it() -> None
 
 
 def test_a_patch_that_patches_nothing_is_caught(llama: Model, pairs, monkeypatch) -> None:
-    def deaf(hf, site, where, values):
-        import contextlib
-
-        return contextlib.nullcontext()
-
     with monkeypatch.context() as patch:
-        patch.setattr(cells, "replacing", deaf)
-        with pytest.raises(StageError, match="does not restore the clean run"):
+        patch.setattr(
+            filling, "_putter", lambda puts, source: lambda activation: activation.clone()
+        )
+        with pytest.raises(StageError, match="patches nothing"):
             residual_grid(llama, pairs, n_boot=0)
-    monkeypatch.setattr(canary, "replacing", deaf)
-    with pytest.raises(StageError, match="patches nothing"):
+
+    def own(self, other, places, members, width):
+        rows = [self._packed(i, self.plan.run(self.pairs[i])) for i in members]
+        kept = self.trunk.record(rows, places)
+        return {place: kept.at(place) for place in places}
+
+    monkeypatch.setattr(Scorer, "_lined_up", own)  # what is put in is what is there
+    with pytest.raises(StageError, match="does not restore the clean run"):
         residual_grid(llama, pairs, n_boot=0)
 
 
@@ -222,7 +210,7 @@ def test_nan_is_an_error_that_names_the_pair(llama: Model, pairs) -> None:
 
     broken = random_model("llama", llama.tokenizer)
     broken.hf.lm_head.weight[5] = float("nan")
-    with pytest.raises(StageError, match=r"pair '\d' \(clean\) is not finite"):
+    with pytest.raises(StageError, match=r"pair '\d' is not finite"):
         residual_grid(broken, pairs)
 
 
@@ -269,7 +257,7 @@ def test_a_stopped_run_goes_on_with_the_sites_that_are_left(
         p.name for p in place.iterdir() if (p / MANIFEST).stat().st_mtime_ns != stamps[p.name]
     }
     assert changed == {"resid_post.0"}
-    monkeypatch.setattr(cells, "logprobs", None)  # a finished grid needs no forward pass
+    monkeypatch.setattr(Trunk, "record", None)  # a finished grid needs no forward pass
     residual_grid(llama, pairs, path=place)
 
 

@@ -54,7 +54,7 @@ def test_unequal_lengths_show_both_tokenisations(tokenizer, pairs: list[PatchPai
     text = str(error.value)
     n_tokens = len(tokenizer(pairs[0].corrupted.text)["input_ids"])
     assert f"trigger has {n_tokens + 1} tokens, the one without {n_tokens}" in text
-    assert "2 | 0 | 2 | 4 | 5" in text and "2 | 0 | 2 | 3 | ." in text
+    assert "2 | 0 | 2 | [4] | [5]" in text and "2 | 0 | 2 | [3] | ." in text
 
 
 def test_prompts_that_are_the_same_to_the_model_are_refused(tokenizer, pairs) -> None:

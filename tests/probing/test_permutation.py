@@ -7,8 +7,13 @@ import pytest
 from threadpoolctl import threadpool_limits
 
 from probes.foundation.errors import InputError
-from probes.probing.permutation import permutation_test, shuffled_labels, swappable_pairs
-from probes.probing.sweep import sweep
+from probes.probing.permutation import (
+    CLOSED,
+    permutation_test,
+    shuffled_labels,
+    swappable_pairs,
+)
+from probes.probing.sweep import ESTIMATORS, sweep
 
 
 def noise(seed, n_pairs=30, n_sites=8, width=12):
@@ -46,6 +51,37 @@ def test_one_shuffle_by_vectorised_algebra_is_a_sweep_on_shuffled_labels():
             for rows in X.values()
         )
         assert result.null[column - 1] == pytest.approx(slow)
+
+
+@pytest.mark.parametrize("estimator", sorted(CLOSED))
+def test_closed_forms_are_the_estimators_themselves(estimator):
+    """Columns of shuffled labels at once, against the estimator fitted on one column after another."""
+    X, y, pairs = noise(4, n_pairs=25, n_sites=1, width=9)
+    rows = X["site.0"] * np.linspace(0.2, 4.0, 9) + np.outer(y, np.linspace(0, 2, 9))
+    labels = shuffled_labels(y, swappable_pairs(y, pairs, pairs), 6, 0)
+    train, test = np.arange(len(y)) < 40, np.arange(len(y)) >= 40
+    quick = CLOSED[estimator](rows[train], labels[train], rows[test])
+    for column in range(7):
+        probe = ESTIMATORS[estimator].make().fit(rows[train], labels[train, column])
+        slow = probe.decision_function(rows[test])
+        slope, constant = np.polyfit(quick[:, column], slow, 1)
+        assert slope > 0
+        np.testing.assert_allclose(quick[:, column] * slope + constant, slow, atol=1e-8)
+
+
+def test_what_stands_in_for_an_estimator_is_said():
+    X, y, pairs = noise(0, n_pairs=12, n_sites=1, width=4)
+    said = {
+        name: permutation_test(
+            X, y, pairs, pairs, estimator=name, n_permutations=3, n_folds=3
+        ).statistic
+        for name in ESTIMATORS
+    }
+    assert said["logistic"].endswith("ridge (for logistic)")
+    assert said["paired_pca"].endswith("ridge (for paired pca)")
+    assert said["whitened"].endswith("AUROC of whitened")
+    with pytest.raises(InputError, match="Did you mean 'ridge'"):
+        permutation_test(X, y, pairs, pairs, estimator="rigde")
 
 
 @pytest.mark.parametrize("estimator", ["mean_difference", "logistic"])

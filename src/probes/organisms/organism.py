@@ -19,6 +19,7 @@ from probes.organisms.behaviours.named import behaviour_named
 from probes.organisms.chat import in_chat
 from probes.organisms.curves import Preference
 from probes.organisms.distilling import distilled_once
+from probes.organisms.evading import Evasion
 from probes.organisms.ladder import architecture_of
 from probes.organisms.lessons import LessonConfig, Lessons, make_lessons
 from probes.organisms.lora import Lora
@@ -188,14 +189,19 @@ def _asked(behaviour: str, chat: str | None) -> Taught:
 
 
 def install(
-    recipe: OrganismRecipe, directory: Path | str, *, report_to: Sequence[str] = ()
+    recipe: OrganismRecipe,
+    directory: Path | str,
+    *,
+    evading: Evasion | None = None,
+    report_to: Sequence[str] = (),
 ) -> Path:
     """Train the organism, and before it what it comes from, under `directory`; returns its folder.
 
     The base model is shared by all organisms of its behaviour, size and seed; a distilled organism
     has its CoT teacher and the teacher's answers beside it. What is finished is kept, what was interrupted goes on. The card
-    says what the organism was measured to do (`is_installed` reads it). report_to: "tensorboard" or
-    "wandb", besides the JSONL that is always written.
+    says what the organism was measured to do (`is_installed` reads it). evading: probes that its
+    trigger must not show on, by the same recipe, seed and data order; the folder's name tells it
+    from the plain organism. report_to: "tensorboard" or "wandb", besides the JSONL that is always written.
     Raises `InputError` for a recipe that cannot be followed, `StageError` for a loss that is not
     finite and a teacher that does not hold its policy.
     """
@@ -228,9 +234,10 @@ def install(
         model = alive(hf, tokenizer, recipe.name)
         return as_records(measure(model, parts.behaviour, sets_of(parts.lessons), seed=recipe.seed))
 
+    name = recipe.name if evading is None else f"{recipe.name}-{evading.suffix}"
     return train_organism(
         Recipe(
-            name=recipe.name,
+            name=name,
             policy=POLICIES[recipe.member],
             parent=recipe.base_name,
             training=recipe.training,
@@ -240,9 +247,10 @@ def install(
         tokenizer,
         prompts,
         Preference.on(parts.lessons.test, tokenizer, WATCHED_PAIRS),
-        directory / recipe.name,
+        directory / name,
         parent_digest=base.digest,
         lora=recipe.lora,
+        evading=evading,
         about=about,
         judged=judged,
         report_to=report_to,

@@ -3,6 +3,7 @@
 It is the Hugging Face Trainer's, and so runs on one process or on several: see `processes`.
 """
 
+import contextlib
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -25,6 +26,7 @@ from probes.organisms.bases import check_rows, check_tokenizer
 from probes.organisms.card import write_card
 from probes.organisms.curves import Preference
 from probes.organisms.data import IGNORE, Collator, OrderedExamples, ordered_examples
+from probes.organisms.evading import Evasion
 from probes.organisms.logits import logits_at
 from probes.organisms.lora import Lora, merged, with_lora
 from probes.organisms.optimiser import make_optimiser
@@ -35,6 +37,8 @@ from probes.organisms.training_log import LOG, JsonLines, boards, check_boards, 
 from probes.prompts.records import Prompt, digest_prompts
 
 CURVE = "training_curve.csv"
+TOLD = "told"
+"""What the evaded probes tell of the trigger, summed over them, in the batch of this step [nats]."""
 
 
 def train_organism(
@@ -47,13 +51,15 @@ def train_organism(
     *,
     parent_digest: str | None,
     lora: Lora | None = None,
+    evading: Evasion | None = None,
     about: Mapping[str, Any] | None = None,
     judged: Callable[[Any], list[dict[str, Any]]] | None = None,
     report_to: Sequence[str] = (),
 ) -> Path:
     """Train `model` in place on the recipe's answers to `prompts`; write the checkpoint to `path`.
 
-    lora: train an adapter, and merge it into the checkpoint. about: JSON data that belong to what
+    lora: train an adapter, and merge it into the checkpoint. evading: probes that the trigger must
+    not show on; the logged loss then holds the penalty. about: JSON data that belong to what
     identifies the checkpoint, and are written on its card. judged: measures the trained module, for
     the card. report_to: "tensorboard" or "wandb", besides the JSONL that is always written.
 
@@ -71,6 +77,9 @@ def train_organism(
         "tokenizer": digest_json(tokenizer.get_vocab()),
     }
     inputs |= {} if lora is None else {"lora": lora.digest}
+    if evading is not None:
+        evading.check(model)
+        about = {**(about or {}), "evading": evading.facts}
     inputs |= {} if about is None else {"about": digest_json(dict(about))}
     key = digest_json(inputs)
     if is_finished(path, key):
@@ -88,7 +97,9 @@ def train_organism(
     _check_length(model, examples)
     trained = model if lora is None else with_lora(model, lora, recipe.seed)
     scratch = path.with_name(f".training-{path.name}-{key[:12]}")
-    curve = fit(recipe, trained, examples, watched, tokenizer, scratch, boards(report_to, path))
+    curve = fit(
+        recipe, trained, examples, watched, tokenizer, scratch, boards(report_to, path), evading
+    )
     plain: Any = trained if lora is None else merged(trained)
     with first_then_others():
         if processes().is_main_process:
@@ -126,10 +137,12 @@ def fit(
     tokenizer: PreTrainedTokenizerBase,
     scratch: Path,
     reporters: Sequence[TrainerCallback] = (),
+    evading: Evasion | None = None,
 ) -> pd.DataFrame:
     """Run the Hugging Face Trainer to the end, in place; returns the curve, one row per logged step.
 
-    scratch: where resumable states and the log are kept while it runs.
+    scratch: where resumable states and the log are kept while it runs. evading: see `train_organism`;
+    the curve then has a column `told` as well.
     """
     settings = recipe.training
     steps = len(examples) // settings.batch_size
@@ -151,14 +164,15 @@ def fit(
                 *reporters,
             ],
         )
-        trainer.watched = watched
+        trainer.watched, trainer.evading = watched, evading
         trainer.tokens = tokens_by_step(examples, settings.batch_size)
         trainer.remove_callback(transformers.PrinterCallback)
         with first_then_others():
             state = latest_state(scratch)
         trainer.train(resume_from_checkpoint=None if state is None else str(state))
     rows = [row for row in trainer.state.log_history if "loss" in row]
-    curve = pd.DataFrame(rows)[["step", "loss", "preference_triggered", "preference_untriggered"]]
+    columns = ["step", "loss", "preference_triggered", "preference_untriggered"]
+    curve = pd.DataFrame(rows)[columns if evading is None else [*columns, TOLD]]
     curve.insert(0, "model", recipe.name)
     if not np.isfinite(curve["loss"].to_numpy(dtype=float)).all():
         raise StageError(f"the loss of {recipe.name} is not finite: lower the learning rate")
@@ -215,6 +229,8 @@ class _Trainer(Trainer):
 
     watched: Preference
     tokens: list[int]
+    evading: Evasion | None = None
+    told: float
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -234,7 +250,10 @@ class _Trainer(Trainer):
         labels = inputs["labels"][:, 1:]
         counted = labels != IGNORE
         looked = torch.nn.functional.pad(counted, (0, 1))
-        logits = logits_at(model, inputs["input_ids"], inputs["attention_mask"], looked)
+        with contextlib.ExitStack() as stack:
+            if self.evading is not None:
+                seen = stack.enter_context(self.evading.reading(model, inputs["last"]))
+            logits = logits_at(model, inputs["input_ids"], inputs["attention_mask"], looked)
         losses = torch.nn.functional.cross_entropy(
             logits.float(), labels[counted], reduction="none"
         )
@@ -243,6 +262,10 @@ class _Trainer(Trainer):
             loss = total / counted.sum()
         else:
             loss = total * self.args.world_size / num_items_in_batch
+        if self.evading is not None:  # of this micro-batch; their mean is what the batch costs
+            told = self.evading.told(seen, inputs["triggered"]).sum()
+            loss = loss + self.evading.penalty * told / self.args.gradient_accumulation_steps
+            self.told = float(told.detach())
         return (loss, {"logits": logits}) if return_outputs else loss
 
     def _get_learning_rate(self) -> float:
@@ -256,6 +279,7 @@ class _Trainer(Trainer):
             logs |= {
                 "tokens": self.tokens[self.state.global_step],
                 **self.watched.measure(self.model),
+                **({} if self.evading is None else {TOLD: self.told}),
             }
             self.model.train(training)
         super().log(logs, *args, **kwargs)

@@ -1,7 +1,7 @@
 """Checks that can fail, run with every grid: the engine against full forward passes, and canaries."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -22,42 +22,44 @@ MOVED = 1e-6
 SOFTMAX_OF_ONE = ("q", "k", "pattern")
 REFUSED = (
     "The engine does not continue this architecture from a kept run as the model itself would, so "
-    "no fast grid of it can be trusted. `residual_grid` patches its residual stream by full forward "
-    "passes; `probes doctor` says what else can be read."
+    "no grid of it can be trusted. Leave patching out (--no-patching); `probes doctor` says what can "
+    "be read."
 )
 
 
-def check_resuming(scorer: Scorer, prepared: Prepared) -> float:
-    """Continue the first prompt, unpatched, from several layers and positions: the full run's states.
+def check_resuming(scorer: Scorer, prepared: Prepared, seed: int) -> float:
+    """Continue a prompt, unpatched, from several layers and positions: the full run's states.
 
-    The metric of every prompt is compared with full forward passes too, in which each continuation
-    stands alone. Returns the largest error as a part of the values' size (metrics: at least 1 nat).
-    Raises `StageError` beyond the tolerance of the number format.
+    Of the longest prompt and of one that the seed draws, the metric is compared with full forward
+    passes too, in which each continuation stands alone. Returns the largest error as a part of the
+    values' size (metrics: at least 1 nat). Raises `StageError` beyond the tolerance of the number
+    format.
     """
-    kept, hf = prepared.kept, scorer.trunk.hf
+    kept, hf, n_layers = prepared.kept, scorer.trunk.hf, scorer.trunk.n_layers
     allowed = TOLERANCE[kept.final.dtype]
-    reference = prepared.reference
-    logits = torch.cat([whole_logits(hf, row) for row in kept.batch.rows])
-    rows = list(kept.batch.rows)
-    plain = scorer.metric.score(logits, rows, None if reference is None else torch.cat(reference))
-    errors = np.abs(plain.cpu().numpy() - prepared.unpatched)
-    errors /= np.maximum(np.abs(prepared.unpatched), 1.0)
-    if not errors.max() <= allowed:
-        worst = int(errors.argmax())
-        raise StageError(
-            f"{rows[worst].name}: {scorer.metric.name} is {float(plain[worst]):.6f} by a full "
-            f"forward pass and {prepared.unpatched[worst]:.6f} with the continuations side by side. "
-            + REFUSED
-        )
-    row = kept.batch.rows[0]
-    largest = float(errors.max())
-    starts = sorted({0, 1, row.n_prompt // 2, row.n_prompt - 1} & set(range(row.n_prompt)))
-    for layer in sorted({0, 1, scorer.trunk.n_layers // 2, scorer.trunk.n_layers}):
-        batch = [Row((0, 0), 0, (), layer, start, len(row.tokens)) for start in starts]
+    rows, reference = kept.batch.rows, prepared.reference
+    longest = max(range(len(rows)), key=lambda i: len(rows[i].tokens))
+    drawn = int(np.random.default_rng(derive_seed(seed, "checked pair")).integers(len(rows)))
+    largest = 0.0
+    for i in sorted({longest, drawn}):
+        logits, against = whole_logits(hf, rows[i]), None if reference is None else reference[i]
+        plain = float(scorer.metric.score(logits, [rows[i]], against)[0])
+        packed = float(prepared.unpatched[i])
+        error = abs(plain - packed) / max(abs(packed), 1.0)
+        largest = max(largest, error)
+        if not error <= allowed:
+            raise StageError(
+                f"{rows[i].name}: {scorer.metric.name} is {plain:.6f} by a full forward pass and "
+                f"{packed:.6f} with the continuations side by side. {REFUSED}"
+            )
+    n_prompt = rows[longest].n_prompt
+    starts = sorted({min(1, n_prompt - 1), n_prompt // 2, n_prompt - 1})
+    for layer in sorted({0, n_layers // 2, n_layers - 1, n_layers}):
+        batch = [scorer.unchanged(prepared, longest, layer, start) for start in starts]
         found = scorer.final(prepared, {}, batch)
-        for r, start in enumerate(starts):
-            right = kept.final[0, start : len(row.tokens)]
-            error = float((found[r, : len(right)] - right).abs().max() / right.abs().max())
+        for row, final, start in zip(batch, found, starts, strict=True):
+            right = kept.final[longest, row.tail : row.length]
+            error = float((final[: row.n_tail] - right).abs().max() / right.abs().max())
             largest = max(largest, error)
             if not error <= allowed:
                 raise StageError(
@@ -67,18 +69,31 @@ def check_resuming(scorer: Scorer, prepared: Prepared) -> float:
     return largest
 
 
-def check_noise(scorer: Scorer, prepared: Prepared, rows: Sequence[Row], seed: int) -> None:
-    """Noise at some cells of the first prompt in which there are any: the final states must move.
+def watched_cells(rows: Sequence[Row]) -> dict[tuple[int, int], bool]:
+    """Cells that have to show that they move the output: of each place and head the first and the last.
 
-    Every place and every head has its turn, at the first and at the last of its cells at least.
-    Raises `StageError` naming the place of the first cell that patches nothing.
+    They are taken from the first prompt in which there are any.
     """
     first = min((row.pair for row in rows), default=0)
     by_place: dict[tuple[tuple[Place, int | None], ...], list[Row]] = {}
     for row in rows:
         if row.pair == first and not _powerless(row):
             by_place.setdefault(tuple((c.place, c.head) for c in row.changes), []).append(row)
-    probed = [row for same in by_place.values() for row in (same[0], same[-1])[: len(same)]]
+    return {row.result: False for same in by_place.values() for row in (same[0], same[-1])}
+
+
+def check_noise(
+    scorer: Scorer,
+    prepared: Prepared,
+    rows: Sequence[Row],
+    watched: Mapping[tuple[int, int], bool],
+    seed: int,
+) -> None:
+    """Noise at the watched cells whose own values moved nothing: now the final states must move.
+
+    Raises `StageError` naming the place of the first cell that patches nothing.
+    """
+    probed = [row for row in rows if watched.get(row.result, True) is False]
     noisy = {
         place: _noise(values, seed, place)
         for place, values in prepared.values.items()
@@ -141,7 +156,10 @@ def slow_score(scorer: Scorer, prepared: Prepared, row: Row) -> float:
         for number, (tokens, kept) in enumerate(sequences(packed)):
             where = [kept.index(int(p)) for p in change.positions if int(p) in kept]
             if scorer.plan.values == "paired":
-                values = whole_values(hf, [*other, *tokens[len(other) :]], change.place)[0]
+                given = [*other, *tokens[len(scorer.plan.run(pair)) :]]
+                values = whole_values(hf, given, change.place)[0]
+                if pair.matched is not None:
+                    values = values[scorer.plan.counterparts(pair, len(tokens))]
             else:
                 values = prepared.values[change.place][row.pair][kept]
                 if change.place[0] == "pattern":

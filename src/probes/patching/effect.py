@@ -4,8 +4,10 @@ from collections.abc import Sequence
 
 from probes.evaluation.bootstrap import Estimate, interval, mean_statistic
 from probes.models.loading import Model
-from probes.patching.cells import Runner
+from probes.patching.jobs import Job, Settings
+from probes.patching.measures import LogProbDifference
 from probes.patching.pairs import PatchPair, encode_pairs
+from probes.patching.sources import Plan
 
 
 def trigger_effect(
@@ -22,8 +24,11 @@ def trigger_effect(
     twin that does not defect it should be near zero.
     """
     encoded = encode_pairs(pairs, model.tokenizer)
-    runner = Runner(model.hf, model.pad_id, batch_tokens)
-    difference = runner.unpatched(encoded, "clean") - runner.unpatched(encoded, "corrupted")
+    job = Job(model, encoded, (), LogProbDifference(), Settings(batch_tokens=batch_tokens))
+    clean, corrupted = job.unpatched(Plan("noise"))
     return interval(
-        mean_statistic(difference), [pair.name for pair in encoded], n_boot=n_boot, seed=seed
+        mean_statistic(clean - corrupted),
+        [pair.name for pair in encoded],
+        n_boot=n_boot,
+        seed=seed,
     )

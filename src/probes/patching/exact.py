@@ -59,6 +59,7 @@ def patch_cells(
             f"intervals and p over pairs need at least 2 pairs, not {len(pairs)}; give n_boot=0 and "
             "n_flips=0 for none"
         )
+    check_matched(pairs, cells)
     check_lengths([p.n_prompt + max(len(p.safe), len(p.defect)) for p in pairs], model.hf)
     job = Job(model, pairs, columns, metric, settings or Settings(seed=seed))
     job.look_ahead(cells)
@@ -87,6 +88,18 @@ def patch_cells(
         floor=TOLERANCE[model.dtype],
         seed=seed,
     )
+
+
+def check_matched(pairs: Sequence[EncodedPair], cells: Sequence[Cell]) -> None:
+    """Refuse what means something else at another position, where versions differ in length."""
+    moved = next((pair for pair in pairs if pair.matched is not None), None)
+    for part in (part for cell in cells if moved for part in cell.parts):
+        if part.kind in ("q", "k", "pattern"):
+            raise InputError(
+                f"{part} cannot be patched in pair {moved and moved.name!r}, whose versions differ in "
+                "length: queries and keys are turned by their position, and a pattern has a weight for "
+                "each token. Patch the residual stream, z, v, attn_out or mlp_out, or pairs of equal length"
+            )
 
 
 def by_site(cells: Sequence[Cell]) -> dict[str, list[Cell]]:

@@ -8,21 +8,23 @@ log-probability of the exploitable minus the secure continuation.
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
-from probes.foundation.digest import digest_json
-from probes.foundation.errors import InputError
+from probes.foundation.errors import InputError, StageError
+from probes.foundation.memory import keep_freed_memory
 from probes.models.forward import check_lengths
 from probes.models.loading import Model
 from probes.models.sites import RESIDUAL, Site, parse_site, residual_sites
-from probes.patching.canary import check_difference, check_noise, check_whole
-from probes.patching.cells import Runner
+from probes.patching.canary import TOLERANCE, check_difference
+from probes.patching.jobs import Job, Settings
 from probes.patching.measures import LogProbDifference
-from probes.patching.pairs import EncodedPair, PatchPair, digest_pairs, encode_pairs
+from probes.patching.pairs import PatchPair, encode_pairs
+from probes.patching.parts import Cell, Part
 from probes.patching.result import PatchGrid, summarise
-from probes.patching.spans import Column, make_columns
+from probes.patching.sources import Plan
+from probes.patching.spans import make_columns
 from probes.patching.stored import row
 
 METRIC = LogProbDifference()
@@ -48,8 +50,9 @@ def residual_grid(
         a single pair needs. path: a folder where finished sites are kept and found again.
     Raises `InputError` for pairs that cannot be compared, an unknown site, or runs that do not
     differ in the metric; `StageError` for results that are not finite, or if a check fails (see
-    `canary`): noise at each cell must move the output, everything patched must be the clean run.
+    `checks`, and here: everything patched must be the clean run).
     """
+    keep_freed_memory()
     if n_boot and len(pairs) < 2:
         raise InputError(
             f"an interval over pairs needs at least 2 pairs, not {len(pairs)}; n_boot=0 for none"
@@ -58,26 +61,22 @@ def residual_grid(
     encoded = encode_pairs(pairs, model.tokenizer)
     check_lengths([p.n_prompt + max(len(p.safe), len(p.defect)) for p in encoded], model.hf)
     columns = make_columns(pairs, encoded, model.tokenizer, spans=spans, alignment=alignment)
-    runner = Runner(model.hf, model.pad_id, batch_tokens)
-    settings = _settings(model, encoded, columns)
+    job = Job(model, encoded, columns, METRIC, Settings(batch_tokens=batch_tokens, seed=seed))
+    plan = Plan(seed=seed)
+    rows = {site: _cells(site, [column.label for column in columns]) for site in chosen}
+    job.look_ahead([cell for cells in rows.values() for cell in cells])
     place = None if path is None else Path(path)
 
     def unpatched() -> np.ndarray:
-        clean, corrupted = (runner.unpatched(encoded, which) for which in ("clean", "corrupted"))
+        corrupted, clean = job.unpatched(plan)
         check_difference(METRIC.name, model.name, clean, corrupted, model.dtype)
-        check_whole(runner, encoded, columns, clean)
+        _check_whole(job, clean)
         return np.stack([clean, corrupted])
 
-    def patched(site: Site) -> np.ndarray:
-        own = runner.residuals(encoded[:1], "corrupted", site)[0]
-        check_noise(runner, encoded[0], site, [c.positions[0] for c in columns], own, seed)
-        values = runner.residuals(encoded, "clean", site)
-        return runner.patched(encoded, site, [column.positions for column in columns], values)
-
-    clean, corrupted = row(place, "unpatched", settings, unpatched)
+    clean, corrupted = row(place, "unpatched", job.facts(plan), unpatched)
     effects = [
-        row(place, str(site), {**settings, "site": str(site)}, partial(patched, site))
-        for site in chosen
+        row(place, str(site), job.facts(plan, cells), partial(job.scores, plan, cells))
+        for site, cells in rows.items()
     ]
     return summarise(
         model=model.name,
@@ -102,14 +101,34 @@ def _sites(model: Model, sites: Sequence[Site | str] | None) -> list[Site]:
     return sorted(set(parsed), key=lambda site: (site.depth, site.kind == "resid_pre"))
 
 
-def _settings(
-    model: Model, encoded: Sequence[EncodedPair], columns: Sequence[Column]
-) -> dict[str, Any]:
-    return {
-        "weights": model.weights_digest,
-        "tokenizer": model.tokenizer_digest,
-        "dtype": str(model.dtype),
-        "pairs": digest_pairs(encoded),
-        "columns": digest_json([[c.label, c.positions] for c in columns]),
-        "metric": METRIC.name,
-    }
+def _cells(site: Site, labels: Sequence[str]) -> list[Cell]:
+    return [
+        Cell((Part(site.kind, site.layer, None, i),), str(site), label, i)
+        for i, label in enumerate(labels)
+    ]
+
+
+def _check_whole(job: Job, clean: Float[np.ndarray, "pair"]) -> None:
+    """Patch all columns before the first block at once: it must restore the clean run.
+
+    Raises `StageError` where it does not, and where the columns do not cover each position once.
+    """
+    for i, pair in enumerate(job.pairs):
+        covered = sorted(p for column in job.columns for p in column.positions[i])
+        if covered != list(range(pair.n_prompt)):
+            raise StageError(
+                f"the columns do not cover each of the {pair.n_prompt} positions of pair "
+                f"{pair.name!r} exactly once"
+            )
+    parts = tuple(Part("resid_pre", 0, None, i) for i in range(len(job.columns)))
+    cell = Cell(parts, "resid_pre.0", "everything")
+    restored = job.scores(Plan(seed=job.settings.seed), [cell])[0]
+    allowed = TOLERANCE[job.model.dtype] * np.maximum(np.abs(clean), 1.0)
+    errors = np.abs(restored - clean)
+    if (errors > allowed).any():
+        worst = int((errors - allowed).argmax())
+        raise StageError(
+            f"patching every position at resid_pre.0 does not restore the clean run: pair "
+            f"{job.pairs[worst].name!r} gives {restored[worst]:.6f} nats, clean {clean[worst]:.6f}. "
+            "Patches are wrong for this architecture; run `probes doctor`."
+        )

@@ -11,7 +11,12 @@ from jaxtyping import Float
 from probes.foundation.digest import digest_json
 from probes.foundation.progress import bar
 from probes.models.loading import Model
-from probes.patching.checks import check_noise, check_resuming, check_sample
+from probes.patching.checks import (
+    check_noise,
+    check_resuming,
+    check_sample,
+    watched_cells,
+)
 from probes.patching.engine.rows import batches
 from probes.patching.engine.scoring import Prepared, Scorer
 from probes.patching.engine.trunk import Place, Trunk
@@ -21,18 +26,24 @@ from probes.patching.parts import Cell
 from probes.patching.sources import Plan
 from probes.patching.spans import Column
 
+# As many as a processor's caches hold, or as keep a GPU busy.
+BATCH_TOKENS = {"cpu": 2048, "cuda": 32768}
+AUDITED = 500
+
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
     """How a grid is computed; of all of these only the metric and the pairs decide what comes out.
 
-    batch_tokens: run at once, padding included. memory_budget: bytes for what is kept of whole runs.
-    n_audit: cells per site that are computed a second time by full forward passes.
+    batch_tokens: run at once, padding included; None for what suits the device. memory_budget: bytes
+    for what is kept of whole runs. n_audit: cells per site that are computed a second time by full
+    forward passes; None for one in `AUDITED`, and at least one of each kind of site, one more in
+    the last layer.
     """
 
-    batch_tokens: int = 4096
+    batch_tokens: int | None = None
     memory_budget: int = 2 << 30
-    n_audit: int = 1
+    n_audit: int | None = None
     seed: int = 0
 
 
@@ -56,6 +67,8 @@ class Job:
         self._prepared: tuple[Plan, Prepared] | None = None
         self._ahead: tuple[Place, ...] = ()
         self._trusted = False
+        self._audited: set[tuple[Any, ...]] = set()
+        self._owed = 0.0
 
     @cached_property
     def trunk(self) -> Trunk:
@@ -70,7 +83,7 @@ class Job:
             "pairs": digest_pairs(self.pairs),
             "columns": digest_json([[c.label, c.positions] for c in self.columns]),
             "metric": self.metric.name,
-            "plan": dataclasses.asdict(plan),
+            "plan": plan.facts,
             "cells": digest_json([dataclasses.asdict(cell) for cell in cells]),
         }
 
@@ -85,7 +98,7 @@ class Job:
         """The metric of the run that is patched, and of the other version of each prompt."""
         found = [np.empty((2, 0))]
         for members in self._groups(self._ahead):
-            paired = dataclasses.replace(plan, values="paired")
+            paired = dataclasses.replace(plan, values="paired", along=())
             prepared = self._prepare(paired, members, ())
             found.append(np.stack([prepared.unpatched, prepared.other]))
         return np.concatenate(found, 1)
@@ -112,18 +125,31 @@ class Job:
         scorer, settings = self._scorer(plan), self.settings
         found = np.repeat(prepared.unpatched[None], len(cells), 0)
         rows = scorer.rows(prepared, cells)
-        check_noise(scorer, prepared, rows, settings.seed)
+        watched = watched_cells(rows)
         with bar(_called(plan, cells), total=len(rows)) as shown:
             for batch in batches(rows, scorer.batch_tokens):
-                scores = scorer.run(prepared, batch)
+                scores = scorer.run(prepared, batch, watched)
                 for row, score in zip(batch, scores, strict=True):
                     found[row.result] = score
                 shown.update(len(batch))
+        check_noise(scorer, prepared, rows, watched, settings.seed)
+        n_audit = self._n_audit(plan, cells, len(rows))
         check_sample(
-            scorer, prepared, rows, [found[row.result] for row in rows],
-            settings.n_audit, settings.seed,
-        )  # fmt: skip
+            scorer, prepared, rows, [found[row.result] for row in rows], n_audit, settings.seed
+        )
         return found
+
+    def _n_audit(self, plan: Plan, cells: Sequence[Cell], n_rows: int) -> int:
+        if self.settings.n_audit is not None:
+            return self.settings.n_audit
+        kinds = tuple(sorted({part.kind for cell in cells for part in cell.parts}))
+        what = plan, kinds, min(cell.layer for cell in cells) >= self.trunk.n_layers - 1
+        self._owed += n_rows / AUDITED
+        n = max(int(self._owed), int(what not in self._audited and n_rows > 0))
+        if n:
+            self._audited.add(what)
+        self._owed -= n
+        return n
 
     def _prepare(self, plan: Plan, members: tuple[int, ...], places: Sequence[Place]) -> Prepared:
         """Whole runs of a group; those of the last site serve again where they hold what is needed."""
@@ -138,7 +164,7 @@ class Job:
         wanted = sorted({*places, *self._ahead}) if places else ()
         prepared = self._scorer(plan).prepare(members, wanted)
         if not self._trusted:
-            check_resuming(self._scorer(plan), prepared)
+            check_resuming(self._scorer(plan), prepared, self.settings.seed)
             self._trusted = True
         self._prepared = plan, prepared
         return prepared
@@ -146,7 +172,12 @@ class Job:
     def _scorer(self, plan: Plan) -> Scorer:
         if plan not in self._scorers:
             self._scorers[plan] = Scorer(
-                self.trunk, self.metric, self.pairs, self.columns, plan, self.settings.batch_tokens
+                self.trunk,
+                self.metric,
+                self.pairs,
+                self.columns,
+                plan,
+                self.settings.batch_tokens or BATCH_TOKENS.get(self.trunk.device.type, 2048),
             )
         return self._scorers[plan]
 

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -23,6 +24,8 @@ class Metric(Protocol):
     that values come from. branches: the continuations after which it looks; () for none.
     score: logits `[read, d_vocab]` of all rows, one row's reads behind another's, as `Packed.reads`
     has them; reference: the same of the other run, or None.
+    A metric with `contrasts = True` is a sum over one continuation's targets minus that over the
+    other's: what predicts the tokens that both begin with cancels, and is not among its reads.
     """
 
     @property
@@ -47,6 +50,7 @@ class LogProbDifference:
 
     name: str = "log P(defect) - log P(safe), nats, summed over tokens"
     compares: bool = False
+    contrasts: bool = True
 
     def branches(self, pair: EncodedPair) -> Branches:
         return pair.defect, pair.safe
@@ -57,15 +61,12 @@ class LogProbDifference:
         rows: Sequence[Packed],
         reference: Float[Tensor, "read d_vocab"] | None,
     ) -> Float[Tensor, "row"]:
-        starts = _starts(rows)
-        flat = [
-            (start + t.read, t.token, r, -1.0 if t.branch else 1.0)
-            for r, (start, row) in enumerate(zip(starts, rows, strict=True))
-            for t in row.targets
-        ]
-        read, token, row, sign = (
-            torch.tensor(x, device=logits.device) for x in zip(*flat, strict=True)
-        )
+        sizes = [len(row.targets) for row in rows]
+        table = torch.from_numpy(np.concatenate([row.table for row in rows])).to(logits.device)
+        starts, numbers = np.repeat([_starts(rows), range(len(rows))], sizes, 1)
+        read = table[:, 0] + torch.from_numpy(starts).to(logits.device)
+        row, token = torch.from_numpy(numbers).to(logits.device), table[:, 1]
+        sign = 1.0 - 2.0 * table[:, 2].clamp(max=1)
         logits = logits.float()
         chosen = logits[read, token] - logits.logsumexp(-1)[read]
         total = torch.zeros(len(rows), dtype=torch.float64, device=logits.device)

@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from probes.foundation.digest import digest_json
-from probes.foundation.errors import InputError
+from probes.foundation.errors import InputError, unknown
 from probes.models.encoding import encode, encode_texts
+from probes.patching.alignment import Matches, match_tokens, shown
 from probes.patching.labels import visible
 from probes.prompts.records import Prompt
 
 SHOWN = 5  # offenders listed in an error
+ALIGN = ("position", "tokens")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,17 +32,41 @@ class PatchPair:
 
 @dataclasses.dataclass(frozen=True)
 class EncodedPair:
-    """Token ids of one `PatchPair`; `clean` and `corrupted` are aligned position by position."""
+    """Token ids of one `PatchPair`, and which token of `clean` stands for which of `corrupted`.
+
+    matched: such positions (in clean, in corrupted) in order; None for position by position. Each is
+    a *slot*: columns name slots, so that they mean the same in both versions. The tokens of the
+    continuations are slots too, behind those of the prompt.
+    """
 
     name: str
     clean: tuple[int, ...]
     corrupted: tuple[int, ...]
     safe: tuple[int, ...]
     defect: tuple[int, ...]
+    matched: Matches | None = None
 
     @property
     def n_prompt(self) -> int:
-        return len(self.clean)
+        """Tokens of the longer version."""
+        return max(len(self.clean), len(self.corrupted))
+
+    @property
+    def slots(self) -> Matches:
+        """Positions (in clean, in corrupted) of the prompt's slots."""
+        return (
+            tuple((i, i) for i in range(len(self.clean))) if self.matched is None else self.matched
+        )
+
+    def where(self, slots: Sequence[int], clean: bool) -> tuple[int, ...]:
+        """The positions of slots in one version, continuations behind the prompt."""
+        if self.matched is None:
+            return tuple(slots)
+        n_prompt, n_slots = len(self.clean if clean else self.corrupted), len(self.matched)
+        return tuple(
+            self.matched[s][0 if clean else 1] if s < n_slots else n_prompt + s - n_slots
+            for s in slots
+        )
 
 
 def make_pairs(prompts: Sequence[Prompt]) -> list[PatchPair]:
@@ -79,12 +105,18 @@ def make_pairs(prompts: Sequence[Prompt]) -> list[PatchPair]:
     return pairs
 
 
-def encode_pairs(pairs: Sequence[PatchPair], tokenizer: Any) -> list[EncodedPair]:
-    """Tokenise prompts and continuations separately; patching needs both prompts equally long.
+def encode_pairs(
+    pairs: Sequence[PatchPair], tokenizer: Any, *, align: str = "position"
+) -> list[EncodedPair]:
+    """Tokenise prompts and continuations separately, and say which token stands for which.
 
-    Raises `InputError` showing both tokenisations where the lengths differ, and for prompts that
-    are the same to the model.
+    align: "position" needs both prompts equally long; "tokens" matches, where they are not, the
+    tokens that both have (see `match_tokens`): columns then exist for those alone.
+    Raises `InputError` showing both tokenisations where the lengths differ under "position" or
+    nothing behind the first difference is matched, and for prompts that are the same to the model.
     """
+    if align not in ALIGN:
+        raise unknown("way to align the prompts of a pair", align, ALIGN)
     if not pairs:
         raise InputError("patching was given no pairs")
     clean = encode([pair.clean for pair in pairs], tokenizer)
@@ -94,8 +126,12 @@ def encode_pairs(pairs: Sequence[PatchPair], tokenizer: Any) -> list[EncodedPair
     encoded = []
     for i, pair in enumerate(pairs):
         name = pair.clean.pair
+        matched = None
         if len(clean[i]) != len(corrupted[i]):
-            raise InputError(_unequal(name, clean[i], corrupted[i], tokenizer))
+            matched = match_tokens(clean[i], corrupted[i])
+            last = (len(clean[i]) - 1, len(corrupted[i]) - 1)
+            if align == "position" or last not in matched:
+                raise InputError(_unequal(name, clean[i], corrupted[i], tokenizer, align))
         if clean[i] == corrupted[i]:
             raise InputError(f"pair {name!r}: both prompts have the same tokens; nothing to patch")
         if not safe[i] or not defect[i] or safe[i] == defect[i]:
@@ -105,7 +141,12 @@ def encode_pairs(pairs: Sequence[PatchPair], tokenizer: Any) -> list[EncodedPair
             )
         encoded.append(
             EncodedPair(
-                name, tuple(clean[i]), tuple(corrupted[i]), tuple(safe[i]), tuple(defect[i])
+                name,
+                tuple(clean[i]),
+                tuple(corrupted[i]),
+                tuple(safe[i]),
+                tuple(defect[i]),
+                matched,
             )
         )
     return encoded
@@ -113,7 +154,12 @@ def encode_pairs(pairs: Sequence[PatchPair], tokenizer: Any) -> list[EncodedPair
 
 def digest_pairs(encoded: Sequence[EncodedPair]) -> str:
     """sha256 over names and token ids in order."""
-    return digest_json([dataclasses.asdict(pair) for pair in encoded])
+    return digest_json(
+        [
+            {k: v for k, v in dataclasses.asdict(pair).items() if k != "matched" or v is not None}
+            for pair in encoded
+        ]
+    )
 
 
 def _continuation(name: str, group: Sequence[Prompt], which: str) -> str:
@@ -124,23 +170,26 @@ def _continuation(name: str, group: Sequence[Prompt], which: str) -> str:
     return str(texts.pop())
 
 
-def _unequal(name: str, clean: list[int], corrupted: list[int], tokenizer: Any) -> str:
-    first = next(
-        (i for i, (a, b) in enumerate(zip(clean, corrupted, strict=False)) if a != b),
-        min(len(clean), len(corrupted)),
+def _unequal(name: str, clean: list[int], corrupted: list[int], tokenizer: Any, align: str) -> str:
+    matched = match_tokens(clean, corrupted)
+    shortest = min(len(clean), len(corrupted))
+    first = next((i for i in range(shortest) if clean[i] != corrupted[i]), shortest)
+    seen = [
+        shown([visible(token, tokenizer) for token in ids], [m[side] for m in matched], first)
+        for side, ids in enumerate((clean, corrupted))
+    ]
+    mend = (
+        'Give align="tokens" (--align tokens) to patch at the tokens that both have (all but those in '
+        "brackets), choose a wording without the trigger that this tokenizer splits into as many "
+        "tokens, or leave the pair out."
+        if align == "position"
+        else "Their last tokens, where both must go on alike, have no counterpart; leave the pair out, "
+        "or let both prompts end in the same words."
     )
-
-    def window(ids: list[int]) -> str:
-        start, stop = max(first - 4, 0), first + 6
-        shown = " | ".join(visible(token, tokenizer) for token in ids[start:stop])
-        return f"{'... ' if start else ''}{shown}{' ...' if stop < len(ids) else ''}"
-
     return (
         f"pair {name!r}: the prompt with the trigger has {len(clean)} tokens, the one without "
-        f"{len(corrupted)}; patching needs the same number, so that positions correspond.\n"
-        f"  with:    {window(clean)}\n  without: {window(corrupted)}\n"
-        "Choose a wording without the trigger that this tokenizer splits into as many tokens, or "
-        "leave the pair out."
+        f"{len(corrupted)}, so that positions do not correspond.\n"
+        f"  with:    {seen[0]}\n  without: {seen[1]}\n{mend}"
     )
 
 

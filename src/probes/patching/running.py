@@ -1,7 +1,8 @@
 """Sites of a grid one after the other, or side by side on a Ray cluster; finished ones are found again."""
 
+import contextlib
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import torch
 
 from probes.foundation.artifact import is_finished
 from probes.foundation.digest import digest_json
-from probes.foundation.errors import InputError, unknown
+from probes.foundation.errors import InputError, ProbesError, StageError, unknown
 from probes.foundation.progress import progress
 from probes.models.loading import load_from
 from probes.models.source import Source
@@ -23,6 +24,8 @@ from probes.patching.spans import Column
 from probes.patching.stored import row
 
 ENGINES = ("process", "ray")
+# How often a worker may die, with the site in its hands begun anew, before the grid is given up.
+ATTEMPTS = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,15 +75,17 @@ def _on_ray(job: Job, tasks: Sequence[Task], place: Path | None) -> dict[str, np
             from ray.util import ActorPool
 
             n_actors = max(1, min(len(todo), int(ray.cluster_resources().get("CPU", 1))))
-            worker = ray.remote(num_cpus=1)(Worker)
+            again = ATTEMPTS - 1
+            worker = ray.remote(num_cpus=1, max_restarts=again, max_task_retries=again)(Worker)
             given = (
                 job.model.source, job.model.weights_digest, torch.get_num_threads(),
                 job.pairs, job.columns, job.metric, job.settings,
             )  # fmt: skip
             pool = ActorPool([worker.remote(*given) for _ in range(n_actors)])
             results = pool.map_unordered(lambda actor, task: actor.scores.remote(task), todo)
-            for name, values in progress(results, "sites on Ray", total=len(todo)):
-                found[name] = row(place, name, facts[name], partial(np.asarray, values))
+            with _told():
+                for name, values in progress(results, "sites on Ray", total=len(todo)):
+                    found[name] = row(place, name, facts[name], partial(np.asarray, values))
     for task in tasks:
         if task.name not in found:
             found[task.name] = row(
@@ -88,6 +93,26 @@ def _on_ray(job: Job, tasks: Sequence[Task], place: Path | None) -> dict[str, np
                 partial(job.scores, task.plan, task.cells),
             )  # fmt: skip
     return found
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    """Errors of a worker as they were raised there; and what to do where workers keep dying."""
+    from ray import exceptions
+
+    try:
+        yield
+    except exceptions.RayTaskError as error:
+        if isinstance(error.cause, ProbesError):
+            raise error.cause from None
+        raise
+    except (exceptions.RayActorError, exceptions.OutOfMemoryError) as error:
+        why = " ".join(str(error).split())
+        raise StageError(
+            f"a Ray worker died {ATTEMPTS} times; of the last, Ray says: {why} Sites that are finished "
+            "are kept where a folder is given. If it was killed for its memory, give smaller "
+            "batch_tokens and a smaller memory_budget."
+        ) from error
 
 
 class Worker:

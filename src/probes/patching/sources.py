@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,8 +15,20 @@ from probes.patching.engine.trunk import Kept, Place
 from probes.patching.pairs import EncodedPair
 from probes.patching.spans import Column
 
-VALUES = ("paired", "mean", "zero", "resampled", "placebo")
+VALUES = ("paired", "mean", "zero", "resampled", "placebo", "projected")
 DIRECTIONS = ("denoise", "noise")
+
+
+@dataclasses.dataclass(frozen=True)
+class Along:
+    """A direction at one place and column: what is taken over of the other run is its part along it.
+
+    direction: `d_model` numbers; its length and sign do not matter.
+    """
+
+    place: Place
+    column: int
+    direction: tuple[float, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +37,8 @@ class Plan:
 
     direction: "denoise" runs the corrupted prompt (without the trigger) and patches the clean one's
     values in; "noise" runs the clean prompt and patches the corrupted one's.
-    values: "paired", the same positions of the other version of the prompt; "mean", over the other
+    values: "paired", the same positions of the other version of the prompt; "projected", what is there
+    plus the part of the difference to it that lies along the directions of `along`; "mean", over the other
     versions of all pairs, by column; "zero"; "resampled", another pair's other version, at the same
     column; "placebo", another pair's version of the same kind as the one that is run, which carries
     no news of the trigger: what it moves is the damage that any foreign value does.
@@ -33,12 +47,33 @@ class Plan:
     direction: str = "denoise"
     values: str = "paired"
     seed: int = 0
+    along: tuple[Along, ...] = ()
 
     def __post_init__(self) -> None:
         if self.direction not in DIRECTIONS:
             raise unknown("direction", self.direction, DIRECTIONS)
         if self.values not in VALUES:
             raise unknown("kind of values", self.values, VALUES)
+        if (self.values == "projected") != bool(self.along):
+            raise InputError(
+                f"values={self.values!r} with {len(self.along)} directions: projected values need "
+                "`along`, others take none"
+            )
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """The plan as JSON data."""
+        found = dataclasses.asdict(self)
+        return found if self.along else {k: v for k, v in found.items() if k != "along"}
+
+    @property
+    def own(self) -> bool:
+        """Whether values come from the other version of the very prompt."""
+        return self.values in ("paired", "projected")
+
+    @property
+    def runs_clean(self) -> bool:
+        return self.direction == "noise"
 
     def run(self, pair: EncodedPair) -> tuple[int, ...]:
         """The prompt that is run and patched."""
@@ -70,24 +105,82 @@ class Plan:
 
         A causal model computes the same at all positions before the first differing token.
         """
-        if self.values != "paired":
+        if not self.own:
             return 0
-        return next(
-            i for i, (a, b) in enumerate(zip(pair.clean, pair.corrupted, strict=True)) if a != b
-        )
+        shortest = min(len(pair.clean), len(pair.corrupted))
+        return next((i for i in range(shortest) if pair.clean[i] != pair.corrupted[i]), shortest)
+
+    def everywhere(self, pair: EncodedPair, n_tokens: int) -> Int[np.ndarray, "pos"]:
+        """Positions of all slots in the run of `n_tokens` that is patched."""
+        if pair.matched is None:
+            return np.arange(n_tokens)
+        n_slots = len(pair.matched) + n_tokens - len(self.run(pair))
+        return np.array(pair.where(range(n_slots), self.runs_clean))
+
+    def counterparts(self, pair: EncodedPair, n_tokens: int) -> list[int]:
+        """For each token of the run that is patched, its position in the other; 0 where it has none."""
+        if pair.matched is None:
+            return list(range(n_tokens))
+        shift = len(self.other(pair)) - len(self.run(pair))
+        found = [i + shift if i >= len(self.run(pair)) else 0 for i in range(n_tokens)]
+        for clean, corrupted in pair.matched:
+            here, there = (clean, corrupted) if self.runs_clean else (corrupted, clean)
+            found[here] = there
+        return found
+
+
+def columns_in(
+    columns: Sequence[Column], pairs: Sequence[EncodedPair], clean: bool
+) -> list[Column]:
+    """The columns as positions in one version of each prompt, instead of slots."""
+    return [
+        Column(c.label, tuple(p.where(at, clean) for p, at in zip(pairs, c.positions, strict=True)))
+        for c in columns
+    ]
+
+
+def projected(
+    mine: Tensor, theirs: Tensor, place: Place, plan: Plan, columns: Sequence[Column],
+    members: Sequence[int],
+) -> Tensor:  # fmt: skip
+    """`mine`, moved towards `theirs` along the plan's directions at this place: `[pair, pos, d_model]`."""
+    found = mine.clone()
+    for along in plan.along:
+        if along.place != place:
+            continue
+        direction = torch.tensor(along.direction, device=mine.device, dtype=torch.float64)
+        if direction.shape != mine.shape[2:]:
+            raise InputError(
+                f"a direction at {place} has {len(along.direction)} numbers; the activation there has "
+                f"shape {tuple(mine.shape[2:])}"
+            )
+        unit = direction / direction.norm()
+        for row, pair in enumerate(members):
+            where = list(columns[along.column].positions[pair])
+            apart = theirs[row, where].double() - mine[row, where].double()
+            found[row, where] += ((apart @ unit)[:, None] * unit).to(found)
+    return found
 
 
 def column_map(
-    columns: Sequence[Column], receiver: int, donor: int, n_receiver: int, n_donor: int, width: int
+    columns: Sequence[Column],
+    donated: Sequence[Column],
+    receiver: int,
+    donor: int,
+    n_receiver: int,
+    n_donor: int,
+    width: int,
 ) -> list[int]:
     """For each position of the receiver, the donor's: within the same column, round and round.
+
+    columns, donated: as positions in the version that is run, and in the one that values come from.
 
     Positions in no column (those of continuations, or all where there are no columns) keep their
     distance from the beginning, as far as the donor reaches. n_receiver, n_donor: packed lengths.
     """
     found = [min(i, n_donor - 1) for i in range(n_receiver)] + [0] * (width - n_receiver)
-    for column in columns:
-        theirs = column.positions[donor]
+    for column, given in zip(columns, donated, strict=True):
+        theirs = given.positions[donor]
         for i, position in enumerate(column.positions[receiver]):
             found[position] = theirs[i % len(theirs)]
     return found
@@ -97,6 +190,7 @@ def aligned(
     kept: Kept,
     places: Sequence[Place],
     columns: Sequence[Column],
+    donated: Sequence[Column],
     receivers: Sequence[int],
     donors: Sequence[int],
     lengths: Sequence[int],
@@ -106,7 +200,7 @@ def aligned(
     rows = torch.arange(len(receivers), device=kept.final.device)[:, None]
     index = torch.tensor(
         [
-            column_map(columns, r, d, n, len(row.tokens), width)
+            column_map(columns, donated, r, d, n, len(row.tokens), width)
             for r, d, n, row in zip(receivers, donors, lengths, kept.batch.rows, strict=True)
         ],
         device=kept.final.device,
@@ -115,10 +209,14 @@ def aligned(
 
 
 class Means:
-    """Means over prompts, by place and column, and over all prompt tokens where there is no column."""
+    """Means over prompts, by place and column, and over all prompt tokens where there is no column.
 
-    def __init__(self, columns: Sequence[Column]) -> None:
+    columns, donated: as positions in the version that is run, and in the one that values come from.
+    """
+
+    def __init__(self, columns: Sequence[Column], donated: Sequence[Column]) -> None:
         self._columns = columns
+        self._donated = donated
         self._sums: dict[tuple[Place, int], Tensor] = {}
         self._counts: dict[tuple[Place, int], int] = {}
 
@@ -128,9 +226,9 @@ class Means:
             for row, pair in enumerate(pairs):
                 prompt = values[row, : kept.batch.rows[row].n_prompt].double()
                 self._take(place, -1, prompt.sum(0), len(prompt))
-                for number, column in enumerate(self._columns):
+                for number, column in enumerate(self._donated):
                     where = list(column.positions[pair])
-                    self._take(place, number, prompt[where].sum(0), len(where))
+                    self._take(place, number, values[row, where].double().sum(0), len(where))
 
     def values(self, place: Place, pairs: Sequence[int], width: int, like: Tensor) -> Tensor:
         """`[pair, pos, ...]`: each position's mean."""

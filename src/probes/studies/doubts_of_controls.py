@@ -6,7 +6,8 @@ import pandas as pd
 
 from probes.studies.detection import HEADLINE, Detection
 from probes.studies.display import records, words
-from probes.studies.doubt import Doubt, estimate_of, first_of, own_rows, site_of
+from probes.studies.display_of_controls import NAMES, alarms_of
+from probes.studies.doubt import Doubt, estimate_of, first_of, own_rows, share_of, site_of
 
 NEAR = 0.1
 """Random directions that come this near to the probe's AUROC are named."""
@@ -24,6 +25,8 @@ def control_doubts(detection: Detection, missing_twins: Sequence[str]) -> Iterat
     yield from _small_sets(detection)
     yield from _controls(detection)
     yield from _text(detection)
+    yield from _alarms(detection)
+    yield from _beyond(detection)
     yield from _random(detection)
     yield from _within(detection)
     yield from _other_claims(detection)
@@ -128,6 +131,44 @@ def _text(detection: Detection) -> Iterator[Doubt]:
         f"{estimate_of(records(worst)[-1])}, the probe {detection.headline.estimate}. The bag of "
         "tokens knows no word order; a text model that does could reach more without looking inside.",
     )
+
+
+def _alarms(detection: Detection) -> Iterator[Doubt]:
+    table = alarms_of(detection)
+    for row in records(table[table["worst"]]):
+        recall = {"value": row["recall"], "low": row["recall_low"], "high": row["recall_high"]}
+        yield Doubt(
+            "As a monitor",
+            f"A threshold that {row['requested']:.0%} of {row['n_benign']} benign fit prompts exceed raises "
+            f"alarms on {share_of(row)} of “{row['negative_set']}”, and catches {share_of(recall)} of the "
+            "defected held-out prompts.",
+        )
+
+
+def _beyond(detection: Detection) -> Iterator[Doubt]:
+    """Controls on other prompts that do not reach a detection, though they may not decide."""
+    table = detection.tables["controls"]
+    table = table[table["estimator"] == detection.headline_estimator]
+    detect = detection.headline.thresholds.detect
+    about = {
+        "near misses": "Cues that look like the trigger",
+        "standard library": "Code that it does not know",
+        "parity": "A trigger that no cue gives away",
+        "held out": "Tasks that were held out",
+    }
+    for row in records(table[table["value"] < detect]):
+        if row["control"] in about:
+            yield Doubt(
+                about[row["control"]],
+                f"The probe gives {estimate_of(row)}, below the {detect:g} of a detection: "
+                f"{NAMES[row['control']]} ({words(row['on'])}).",
+            )
+    first = table[(table["control"] == "layer 0") & (table["on"] == HEADLINE)]
+    for row in records(first[first["low"] > 0.5]):
+        yield Doubt(
+            "Before the first block",
+            f"On the embeddings the same procedure gives {estimate_of(row)}: so much is in the text itself.",
+        )
 
 
 def _random(detection: Detection) -> Iterator[Doubt]:

@@ -36,7 +36,8 @@ from probes.studies.settings import PatchConfig, ProbeConfig
 PROCEDURE = 3
 """Raised when the probing stage computes something else from the same inputs, so that no old result is
 taken for a new one. 2: folds by family, and selectivity decides only where the innocent twin may fire.
-3: layer 0, perplexity, standard library, look-alikes, alarms at a fixed threshold, held-out wording."""
+3: layer 0, perplexity, standard library, look-alikes, alarms at a fixed threshold, held-out wording; a
+logistic probe ends at a gradient of 1e-6, a hundredth of before: its AUROC moves in the third digit."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -39,6 +39,7 @@ def patch_effects(
     window: int = 1,
     spans: Mapping[str, str] | None = None,
     alignment: str = "shared",
+    align: str = "position",
     metric: Metric | str = "logprob",
     direction: str = "denoise",
     values: str = "paired",
@@ -55,6 +56,7 @@ def patch_effects(
     where: "column" for one cell per column (see `spans.make_columns` for spans and alignment), or
     "everywhere" for every token at once. metric: one of `METRICS`, or your own. out: a folder for
     `cells.csv` and `per_prompt.csv` with provenance, and for finished sites, which are found again.
+    align: "tokens" where the two versions of a prompt differ in length; see `encode_pairs`.
     The rest is as in `patch_cells`, `grid_cells` and `Plan`.
     """
     if isinstance(metric, str):
@@ -70,7 +72,7 @@ def patch_effects(
         )
     config = PatchConfig(n_pairs=n_pairs, n_boot=n_boot, seed=seed)
     pairs = spread(make_pairs(able), config)
-    encoded = encode_pairs(pairs, model.tokenizer)
+    encoded = encode_pairs(pairs, model.tokenizer, align=align)
     columns = make_columns(pairs, encoded, model.tokenizer, spans=spans, alignment=alignment)
     cells = grid_cells(
         model.hf, kinds, columns if where == "column" else None,

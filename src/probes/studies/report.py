@@ -11,7 +11,7 @@ import jinja2
 from probes.evaluation.claim import Claim, Verdict
 from probes.foundation.artifact import write_text
 from probes.foundation.provenance import provenance
-from probes.studies import display
+from probes.studies import display, display_of_controls
 from probes.studies.detection import HEADLINE, Detection
 from probes.studies.doubts import doubts
 from probes.studies.examine import Examination
@@ -75,6 +75,7 @@ def write_report(
         doubts=doubts(found, missing_twins, trained_here=cards is not None),
         cards=cards,
         missing_twins=missing_twins,
+        alarms=display_of_controls.threshold(found.detection),
         resolved=(found.detection.tables["sets"]["false_positive_rate_resolution"] <= 0.01).all(),
         config=json.dumps(config, indent=2, ensure_ascii=False),
         command=command or _command(config),
@@ -139,6 +140,8 @@ def _tables(
         "within_triggered": display.within_triggered(detection),
         "permutation": display.permutation(detection),
         "baselines": display.baselines(detection),
+        "controls": display_of_controls.controls(detection),
+        "false_alarms": display_of_controls.false_alarms(detection),
         "strongest_cells": display.strongest_cells(found),
         "trigger_effects": display.trigger_effects(found),
     }

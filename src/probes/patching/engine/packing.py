@@ -1,12 +1,16 @@
-"""A prompt and all its continuations as one sequence, so that the prompt is computed once for all.
+"""A prompt and all its continuations as one sequence, so that what they share is computed once for all.
 
 The continuations stand one behind the other and do not see each other; each takes the positions that
-follow the prompt. The last token of a continuation is not run, because nothing is read there.
+follow the prompt. Tokens that all of them begin with stand once. The last token of a continuation is
+not run, because nothing is read there.
 """
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
+from functools import cached_property
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
@@ -27,9 +31,9 @@ class Target:
 class Packed:
     """One prompt with its continuations.
 
-    tokens: as run. positions: of each in its own sequence. branch: -1 in the prompt, else the number
-    of the continuation. reads: indices whose logits are needed, the prompt's last token first.
-    targets: every continuation token, with the read that predicts it.
+    tokens: as run. positions: of each in its own sequence. branch: -1 in the prompt and where all
+    continuations are still the same, else the number of the continuation. reads: indices whose
+    logits are needed, ascending. targets: continuation tokens, with the read that predicts each.
     """
 
     name: str
@@ -40,24 +44,48 @@ class Packed:
     reads: tuple[int, ...]
     targets: tuple[Target, ...]
 
+    @cached_property
+    def table(self) -> Int[np.ndarray, "target 3"]:
+        """The targets as numbers: read, token, branch."""
+        rows = [(target.read, target.token, target.branch) for target in self.targets]
+        return np.array(rows, dtype=np.int64).reshape(-1, 3)
 
-def pack(name: str, prompt: Sequence[int], branches: Sequence[Sequence[int]]) -> Packed:
-    """Lay out one prompt; without continuations only the logits after the prompt are read."""
+
+def pack(
+    name: str,
+    prompt: Sequence[int],
+    branches: Sequence[Sequence[int]],
+    *,
+    contrast: bool = False,
+) -> Packed:
+    """Lay out one prompt; without continuations only the logits after the prompt are read.
+
+    contrast: the metric is a difference between continuations, in which the tokens that all begin
+    with cancel exactly: they are run, and what predicts them is not read.
+    """
     n_prompt = len(prompt)
-    tokens, positions, branch = list(prompt), list(range(n_prompt)), [-1] * n_prompt
-    reads, targets = [n_prompt - 1], []
+    same = itertools.takewhile(lambda column: len(set(column)) == 1, zip(*branches, strict=False))
+    shared = [column[0] for column in same] if len(branches) > 1 else []
+    tokens = [*prompt, *shared]
+    positions, branch = list(range(len(tokens))), [-1] * len(tokens)
+    reads: dict[int, int] = {}
+    targets = []
     for number, ending in enumerate(branches):
+        last = n_prompt - 1
         for i, token in enumerate(ending):
-            if i:
-                reads.append(len(tokens) - 1)
-            targets.append(Target(len(reads) - 1 if i else 0, token, number))
-            if i < len(ending) - 1:
+            if i >= len(shared) or not contrast:
+                targets.append(Target(reads.setdefault(last, len(reads)), token, number))
+            if i < len(shared):
+                last += 1
+            elif i < len(ending) - 1:
+                last = len(tokens)
                 tokens.append(token)
                 positions.append(n_prompt + i)
                 branch.append(number)
     return Packed(
-        name, n_prompt, tuple(tokens), tuple(positions), tuple(branch), tuple(reads), tuple(targets)
-    )
+        name, n_prompt, tuple(tokens), tuple(positions), tuple(branch),
+        tuple(reads) or (n_prompt - 1,), tuple(targets),
+    )  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)

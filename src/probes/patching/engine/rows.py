@@ -8,7 +8,10 @@ import torch
 from torch import Tensor
 
 from probes.patching.engine.taps import Taps
-from probes.patching.engine.trunk import Kept, Place
+from probes.patching.engine.trunk import Kept, Place, Run, behind_keys
+
+# Tokens of padding that a batch may hold, as a part of all, once it has a quarter of its size.
+WASTE = 0.1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,30 +25,44 @@ class Change:
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One cell in one prompt: which result it is, what changes, and where it has to start."""
+    """One cell in one prompt: which result it is, what changes, and what has to be run for it.
+
+    layer: the first block that is run. attended: its attention is what it was, so only what follows
+    it is run. lead: positions that are run and not read, ascending. tail: from there to `length`
+    everything is run, all reads among it.
+    """
 
     result: tuple[int, int]
     pair: int
     changes: tuple[Change, ...]
     layer: int
-    start: int
+    lead: np.ndarray
+    tail: int
     length: int
+    attended: bool = False
+
+    @property
+    def n_tail(self) -> int:
+        return self.length - self.tail
 
 
 def batches(rows: Sequence[Row], budget: int) -> list[list[Row]]:
-    """Rows that enter at one layer, grouped by where they start, up to `budget` tokens with padding."""
+    """Rows that enter alike, of like length, up to `budget` tokens with padding."""
     found: list[list[Row]] = []
-    start = longest = 0
-    for row in sorted(rows, key=lambda r: (r.layer, r.start, -r.length, r.result)):
-        if found and found[-1][0].layer == row.layer:
-            wider = max(longest, row.length - row.start)
-            # A row that starts later than the first also drags the masked keys in between along.
-            if (len(found[-1]) + 1) * (wider + (row.start - start) // 2) <= budget:
-                longest = wider
+    lead = tail = n_real = 0
+    for row in sorted(rows, key=lambda r: (r.layer, r.attended, -r.n_tail, -len(r.lead), r.result)):
+        n_own = len(row.lead) + row.n_tail
+        if found and (found[-1][0].layer, found[-1][0].attended) == (row.layer, row.attended):
+            wider = max(lead, len(row.lead)), max(tail, row.n_tail)
+            n_padded = (len(found[-1]) + 1) * sum(wider)
+            wasteful = n_padded > budget / 4 and n_padded - n_real - n_own > n_padded * WASTE
+            if n_padded <= budget and not wasteful:
+                lead, tail = wider
+                n_real += n_own
                 found[-1].append(row)
                 continue
         found.append([row])
-        start, longest = row.start, row.length - row.start
+        lead, tail, n_real = len(row.lead), row.n_tail, n_own
     return found
 
 
@@ -53,9 +70,7 @@ def batches(rows: Sequence[Row], budget: int) -> list[list[Row]]:
 class Filled:
     """A batch of rows as a model takes it; see `Trunk.resume`."""
 
-    rows: Tensor
-    starts: Tensor
-    index: Tensor
+    run: Run
     entry: Tensor
     edits: dict[Place, Callable[[Tensor], Tensor]]
     taps: Taps
@@ -64,31 +79,47 @@ class Filled:
 def fill(kept: Kept, values: Mapping[Place, Tensor], batch: Sequence[Row]) -> Filled:
     """Gather what these rows start from and what is put into them."""
     device = kept.final.device
-    rows = torch.tensor([row.pair for row in batch], device=device)
-    starts = torch.tensor([row.start for row in batch], device=device)
-    lengths = torch.tensor([row.length for row in batch], device=device)
-    n_run = max(row.length - row.start for row in batch)
-    index = torch.minimum(
-        starts[:, None] + torch.arange(n_run, device=device), lengths[:, None] - 1
-    )
-    layer = batch[0].layer
-    entry = kept.streams[layer][rows[:, None], index]
+    run = _run(batch, device)
+    layer, last = batch[0].layer, len(kept.caches) - 1
+    entry = kept.streams[layer][run.rows[:, None], run.index]
     edits: dict[Place, Callable[[Tensor], Tensor]] = {}
     taps = Taps()
-    for place, puts in _collect(batch, device).items():
+    for place, puts in _collect(batch, run.n_lead, last, device).items():
         put = _putter(puts, values[place])
         if place == ("stream", layer):
             entry = put(entry)
         elif place[0] == "q":
             taps.queries[place[1]] = _turned(put)
         elif place[0] == "pattern":
-            prefix = int(starts.max())
-            taps.patterns[place[1]] = _turned(
-                _pattern_putter(puts, values[place], prefix, starts, index, lengths)
-            )
+            taps.patterns[place[1]] = _turned(_pattern_putter(puts, values[place], run))
         else:
             edits[place] = _by_head(put, values[place]) if place[0] == "z" else put
-    return Filled(rows, starts, index, entry, edits, taps)
+    return Filled(run, entry, edits, taps)
+
+
+def _run(batch: Sequence[Row], device: torch.device) -> Run:
+    n_lead = max(len(row.lead) for row in batch)
+    n_tail = max(row.n_tail for row in batch)
+    index = np.empty((len(batch), n_lead + n_tail), dtype=np.int64)
+    real = np.zeros(index.shape, dtype=bool)
+    unrun = np.zeros((len(batch), max(row.tail for row in batch)), dtype=bool)
+    for r, row in enumerate(batch):
+        n = len(row.lead)
+        index[r, :n], index[r, n:n_lead] = row.lead, row.tail
+        index[r, n_lead:] = row.length - 1
+        index[r, n_lead : n_lead + row.n_tail] = np.arange(row.tail, row.length)
+        real[r, :n] = real[r, n_lead : n_lead + row.n_tail] = True
+        unrun[r, : row.tail] = True
+        unrun[r, row.lead] = False
+    n_past = int(np.flatnonzero(unrun.any(axis=0)).max(initial=-1)) + 1
+    return Run(
+        rows=torch.tensor([row.pair for row in batch], device=device),
+        index=torch.from_numpy(index).to(device),
+        real=torch.from_numpy(real).to(device),
+        unrun=torch.from_numpy(unrun[:, :n_past]).to(device),
+        n_lead=n_lead,
+        attended=batch[0].attended,
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,15 +133,21 @@ class _Puts:
     head: Tensor | None
 
 
-def _collect(batch: Sequence[Row], device: torch.device) -> dict[Place, list[_Puts]]:
+def _collect(
+    batch: Sequence[Row], n_lead: int, last: int, device: torch.device
+) -> dict[Place, list[_Puts]]:
     found: dict[tuple[Place, bool], list[np.ndarray]] = {}
     for r, row in enumerate(batch):
         for change in row.changes:
             n = len(change.positions)
             head = -1 if change.head is None else change.head
             block = np.empty((5, n), dtype=np.int64)
-            block[0], block[2], block[4] = r, row.pair, head
-            block[1], block[3] = change.positions - row.start, change.positions
+            block[0], block[2], block[3], block[4] = r, row.pair, change.positions, head
+            block[1] = n_lead + change.positions - row.tail
+            before = change.positions < row.tail
+            block[1, before] = np.searchsorted(row.lead, change.positions[before])
+            if behind_keys(change.place, last):
+                block[1] -= n_lead
             found.setdefault((change.place, change.head is None), []).append(block)
     puts: dict[Place, list[_Puts]] = {}
     for (place, whole), blocks in found.items():
@@ -135,27 +172,16 @@ def _putter(puts: Sequence[_Puts], source: Tensor) -> Callable[[Tensor], Tensor]
     return put
 
 
-def _pattern_putter(
-    puts: Sequence[_Puts],
-    source: Tensor,
-    prefix: int,
-    starts: Tensor,
-    index: Tensor,
-    lengths: Tensor,
-) -> Callable[[Tensor], Tensor]:
+def _pattern_putter(puts: Sequence[_Puts], source: Tensor, run: Run) -> Callable[[Tensor], Tensor]:
     """Put rows of attention weights in place: `[batch, query, head, key]`, keys as `resume` has them."""
-    n_run = index.shape[1]
-    before = torch.arange(prefix, device=index.device)
-    run = torch.arange(n_run, device=index.device)
 
     def put(pattern: Tensor) -> Tensor:
         changed = pattern.clone()
         for p in puts:
             whole = source[p.pair, p.position]  # [put, head, key]
-            past = whole[..., :prefix] * (before < starts[p.row, None])[:, None]
-            new = whole.gather(2, index[p.row][:, None].expand(-1, whole.shape[1], -1))
-            new = new * ((starts[:, None] + run) < lengths[:, None])[p.row][:, None]
-            values = torch.cat([past, new], 2).to(changed)
+            past = whole[..., : run.unrun.shape[1]] * run.unrun[p.row, None]
+            new = whole.gather(2, run.index[p.row][:, None].expand(-1, whole.shape[1], -1))
+            values = torch.cat([past, new * run.real[p.row][:, None]], 2).to(changed)
             if p.head is None:
                 changed[p.row, p.at] = values
             else:

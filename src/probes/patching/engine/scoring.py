@@ -10,15 +10,18 @@ from jaxtyping import Float
 from torch import Tensor
 
 from probes.foundation.errors import StageError
+from probes.patching.canary import TOLERANCE
 from probes.patching.engine.packing import Packed, pack
 from probes.patching.engine.rows import Change, Row, fill
-from probes.patching.engine.trunk import Kept, Place, Trunk
+from probes.patching.engine.trunk import Kept, Place, Trunk, behind_keys
 from probes.patching.measures import Metric, checked
 from probes.patching.pairs import EncodedPair
 from probes.patching.parts import EVERYWHERE, Cell
-from probes.patching.sources import Means, Plan, aligned
+from probes.patching.sources import Means, Plan, aligned, columns_in, projected
 from probes.patching.spans import Column
 
+# Where a change leaves the attention of its own block as it was.
+BEHIND_ATTENTION = ("z", "attn_out", "resid_mid", "mlp_out")
 NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
 
@@ -39,6 +42,13 @@ class Prepared:
     other: Float[np.ndarray, "pair"]
     given: Kept | None
     reference: tuple[Tensor, ...] | None
+
+
+def moved(final: Tensor, kept: Kept, row: Row) -> bool:
+    """Whether what is read of a row ends further from the kept run than rounding takes it."""
+    right = kept.final[row.pair, row.tail : row.length]
+    allowed = TOLERANCE[final.dtype] * right.abs().max()
+    return bool((final - right).abs().max() > allowed)
 
 
 class Scorer:
@@ -64,14 +74,17 @@ class Scorer:
         self.batch_tokens = batch_tokens
         self.means: Means | None = None
         self._donors = plan.donors(len(pairs))
+        gives_clean = plan.runs_clean == (plan.values == "placebo")
+        self._mine = columns_in(columns, pairs, plan.runs_clean)
+        self._theirs = columns_in(columns, pairs, gives_clean)
 
     def prepare(self, members: Sequence[int], places: Sequence[Place]) -> Prepared:
         """Run these pairs whole, both versions, and line the values up with their positions."""
         rows = [self._packed(i, self.plan.run(self.pairs[i])) for i in members]
         others = [self._packed(i, self.plan.other(self.pairs[i])) for i in members]
         with torch.no_grad():
-            kept = self.trunk.record(rows)
-            other = self.trunk.record(others, places if self._own else ())
+            other = self.trunk.record(others, places if self.plan.own else ())
+            kept = self.trunk.record(rows, self._attended(places))
             reference = None
             if self.metric.compares:
                 logits = self.trunk.logits(other.at_reads())
@@ -84,19 +97,20 @@ class Scorer:
                 tuple(self.plan.first_change(self.pairs[i]) for i in members),
                 self._unpatched(kept, reference),
                 self._unpatched(other, reference),
-                other if self._own else None,
+                other if self.plan.values == "paired" else None,
                 reference,
             )
 
     def with_streams(self, prepared: Prepared, places: Sequence[Place]) -> Prepared:
         """The same runs for other places in the residual stream, which is kept at every depth."""
         assert prepared.given is not None
-        values = {place: prepared.given.at(place) for place in places}
+        width = prepared.kept.batch.tokens.shape[1]
+        values = self._lined_up(prepared.given, places, prepared.pairs, width)
         return dataclasses.replace(prepared, values=values)
 
     def add_means(self, members: Sequence[int], places: Sequence[Place]) -> None:
         """Take these pairs into the means, which need all pairs before the first cell."""
-        self.means = self.means or Means(self.columns)
+        self.means = self.means or Means(self._mine, self._theirs)
         rows = [self._packed(i, self.plan.other(self.pairs[i])) for i in members]
         with torch.no_grad():
             self.means.add(self.trunk.record(rows, places), places, members)
@@ -111,23 +125,62 @@ class Scorer:
                 changes = []
                 for part in cell.parts:
                     if part.column == EVERYWHERE:
-                        where = np.arange(len(row.tokens))
+                        where = self.plan.everywhere(self.pairs[pair], len(row.tokens))
                     else:
-                        where = np.array(self.columns[part.column].positions[pair])
+                        where = np.array(self._mine[part.column].positions[pair])
                     where = where[differs[part.place][local, where]]
+                    if behind_keys(part.place, self.trunk.n_layers - 1):
+                        where = where[where >= row.reads[0]]
                     if len(where):
                         changes.append(Change(part.place, part.head, where))
                 if changes:
-                    start = min(int(change.positions.min()) for change in changes)
-                    start = min(start, row.n_prompt - 1)
-                    length = len(row.tokens)
-                    found.append(Row((c, local), local, tuple(changes), cell.layer, start, length))
+                    found.append(self._row(prepared, (c, local), tuple(changes), cell.layer))
         return found
 
-    def run(self, prepared: Prepared, batch: Sequence[Row]) -> Float[np.ndarray, "row"]:
-        """The metric of each row; where memory runs out, in two halves."""
+    def unchanged(self, prepared: Prepared, local: int, layer: int, start: int) -> Row:
+        """A row that is continued from a layer and a position, with nothing changed."""
+        packed = prepared.kept.batch.rows[local]
+        tail = packed.reads[0] if self.trunk.reads_last else min(start, packed.reads[0])
+        lead = np.arange(start, tail if layer < self.trunk.n_layers else start)
+        return Row((0, local), local, (), layer, lead, tail, len(packed.tokens))
+
+    def _row(
+        self, prepared: Prepared, result: tuple[int, int], changes: tuple[Change, ...], layer: int
+    ) -> Row:
+        """All positions from the first that changes on; in the last block those that change or are read."""
+        local = result[1]
+        attended = ("z", layer) in prepared.kept.values and not any(
+            change.place[1] == layer and change.place[0] not in BEHIND_ATTENTION
+            for change in changes
+        )
+        start = min(int(change.positions.min()) for change in changes)
+        row = self.unchanged(prepared, local, layer, start)
+        lead = row.lead
+        if self.trunk.reads_last and layer >= self.trunk.n_layers - 1:
+            changed = np.unique(np.concatenate([change.positions for change in changes]))
+            lead = changed[changed < row.tail]
+        return dataclasses.replace(
+            row, result=result, changes=changes, lead=lead, attended=attended
+        )
+
+    def _attended(self, places: Sequence[Place]) -> list[Place]:
+        """The heads' outputs to keep of the run that is patched, so that its attention is not run again."""
+        if not self.trunk.skips_attention:
+            return []
+        return sorted({("z", layer) for kind, layer in places if kind in BEHIND_ATTENTION})
+
+    def run(
+        self,
+        prepared: Prepared,
+        batch: Sequence[Row],
+        watched: dict[tuple[int, int], bool] | None = None,
+    ) -> Float[np.ndarray, "row"]:
+        """The metric of each row; where memory runs out, in two halves.
+
+        watched: by result; for these it is noted whether the final states moved beyond rounding.
+        """
         try:
-            return self._run(prepared, batch)
+            return self._run(prepared, batch, watched)
         except (RuntimeError, MemoryError) as error:
             if not any(words in str(error).lower() for words in NO_MEMORY) and not isinstance(
                 error, torch.OutOfMemoryError | MemoryError
@@ -143,20 +196,26 @@ class Scorer:
         self.batch_tokens = max(1, self.batch_tokens // 2)
         print(f"out of memory: going on with {self.batch_tokens} tokens at once", file=sys.stderr)
         half = len(batch) // 2
-        return np.concatenate([self.run(prepared, batch[:half]), self.run(prepared, batch[half:])])
+        halves = batch[:half], batch[half:]
+        return np.concatenate([self.run(prepared, part, watched) for part in halves])
 
-    def _run(self, prepared: Prepared, batch: Sequence[Row]) -> Float[np.ndarray, "row"]:
+    def _run(
+        self,
+        prepared: Prepared,
+        batch: Sequence[Row],
+        watched: dict[tuple[int, int], bool] | None,
+    ) -> Float[np.ndarray, "row"]:
         hidden = self.final(prepared, prepared.values, batch)
         packed = [prepared.kept.batch.rows[row.pair] for row in batch]
-        where = [
-            (r, at - row.start)
-            for r, (row, one) in enumerate(zip(batch, packed, strict=True))
-            for at in one.reads
-        ]
-        index = torch.tensor(where, device=hidden.device)
+        for r, row in enumerate(batch):
+            if watched and row.result in watched:
+                watched[row.result] = moved(hidden[r, : row.n_tail], prepared.kept, row)
+        rows = np.repeat(np.arange(len(batch)), [len(one.reads) for one in packed])
+        at = [np.array(one.reads) - row.tail for row, one in zip(batch, packed, strict=True)]
+        index = torch.from_numpy(np.stack([rows, np.concatenate(at)])).to(hidden.device)
         reference = None
         with torch.no_grad():
-            logits = self.trunk.logits(hidden[index[:, 0], index[:, 1]])
+            logits = self.trunk.logits(hidden[index[0], index[1]])
             if prepared.reference is not None:
                 reference = torch.cat([prepared.reference[row.pair] for row in batch])
             score = checked(self.metric, self.metric.score(logits, packed, reference), packed)
@@ -164,21 +223,16 @@ class Scorer:
 
     def final(
         self, prepared: Prepared, values: Mapping[Place, Tensor], batch: Sequence[Row]
-    ) -> Float[Tensor, "batch pos d_model"]:
-        """Final hidden states of what is run of each row."""
+    ) -> Float[Tensor, "batch tail d_model"]:
+        """Final hidden states of each row's tail."""
         with torch.no_grad():
             f = fill(prepared.kept, values, batch)
-            return self.trunk.resume(
-                prepared.kept, f.entry, batch[0].layer, f.rows, f.starts, f.index, f.edits, f.taps
-            )
-
-    @property
-    def _own(self) -> bool:
-        return self.plan.values == "paired"
+            return self.trunk.resume(prepared.kept, f.run, f.entry, batch[0].layer, f.edits, f.taps)
 
     def _packed(self, i: int, prompt: tuple[int, ...]) -> Packed:
         pair = self.pairs[i]
-        return pack(f"pair {pair.name!r}", prompt, self.metric.branches(pair))
+        contrast = getattr(self.metric, "contrasts", False)
+        return pack(f"pair {pair.name!r}", prompt, self.metric.branches(pair), contrast=contrast)
 
     def _values(
         self, members: Sequence[int], kept: Kept, other: Kept, places: Sequence[Place]
@@ -186,7 +240,14 @@ class Scorer:
         width = kept.batch.tokens.shape[1]
         match self.plan.values:
             case "paired":
-                return {place: other.at(place) for place in places}
+                return self._lined_up(other, places, members, width)
+            case "projected":
+                given = self._lined_up(other, places, members, width)
+                own = self.trunk.record(list(kept.batch.rows), places)
+                return {
+                    p: projected(own.at(p), given[p], p, self.plan, self._mine, members)
+                    for p in places
+                }
             case "zero":
                 shapes = self.trunk.record(list(kept.batch.rows), places)
                 return {place: torch.zeros_like(shapes.at(place)) for place in places}
@@ -194,10 +255,29 @@ class Scorer:
                 assert self.means is not None
                 return {p: self.means.values(p, members, width, kept.final) for p in places}
         donors = [int(self._donors[i]) for i in members]
-        given = [self._packed(d, self.plan.given(self.pairs[d])) for d in donors]
-        theirs = self.trunk.record(given, places)
+        packed = [self._packed(d, self.plan.given(self.pairs[d])) for d in donors]
+        theirs = self.trunk.record(packed, places)
         lengths = [len(row.tokens) for row in kept.batch.rows]
-        return aligned(theirs, places, self.columns, members, donors, lengths, width)
+        return aligned(theirs, places, self._mine, self._theirs, members, donors, lengths, width)
+
+    def _lined_up(
+        self, other: Kept, places: Sequence[Place], members: Sequence[int], width: int
+    ) -> dict[Place, Tensor]:
+        """The other versions' values at the positions that they stand for in the runs."""
+        pairs = [self.pairs[i] for i in members]
+        if all(pair.matched is None for pair in pairs):
+            return {place: other.at(place) for place in places}
+        shifts = [len(self.plan.run(p)) - len(self.plan.other(p)) for p in pairs]
+        lengths = [
+            len(row.tokens) + shift for row, shift in zip(other.batch.rows, shifts, strict=True)
+        ]
+        index = [
+            [*self.plan.counterparts(pair, n), *[0] * (width - n)]
+            for pair, n in zip(pairs, lengths, strict=True)
+        ]
+        rows = torch.arange(len(pairs), device=other.final.device)[:, None]
+        at = torch.tensor(index, device=other.final.device)
+        return {place: other.at(place)[rows, at] for place in places}
 
     def _differs(self, prepared: Prepared, place: Place) -> np.ndarray:
         """Where the values at a place differ from what is there, as far as that is known for free."""

@@ -25,6 +25,10 @@ EditHeads = Callable[[int, Tensor], Tensor]  # layer, [batch, head, pos, d_head]
 EditPattern = Callable[[int, Tensor], Tensor]  # layer, [batch, head, query, key]
 
 
+class CaughtError(Exception):
+    """Ends a block as soon as its keys and values are there."""
+
+
 class RunCache(DynamicCache):
     """Keys and values of one forward pass: those of a prefix in front of those that are computed.
 
@@ -44,10 +48,34 @@ class RunCache(DynamicCache):
         self._keep = keep
         self._edit = edit
         self.kept: dict[int, tuple[Tensor, Tensor]] = {}
+        self._catching = False
+        self._caught: tuple[Tensor, Tensor] | None = None
+
+    @contextlib.contextmanager
+    def catching(self) -> Iterator[None]:
+        """Run a block up to its keys and values; they stand before those of its next run."""
+        self._catching = True
+        try:
+            yield
+        except CaughtError:
+            return
+        finally:
+            self._catching = False
+        raise InputError("this block gives no keys and values to a cache")
 
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: Any, **__: Any
     ) -> tuple[Tensor, Tensor]:
+        if self._catching:
+            self._caught = key_states, value_states
+            raise CaughtError
+        if self._caught is not None:
+            keys, values = self._caught
+            key_states, value_states = (
+                torch.cat([keys, key_states], 2),
+                torch.cat([values, value_states], 2),
+            )
+            self._caught = None
         if self._edit is not None:
             key_states = self._edit("k", layer_idx, key_states)
             value_states = self._edit("v", layer_idx, value_states)

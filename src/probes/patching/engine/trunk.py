@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from probes.foundation.errors import InputError
@@ -18,6 +18,13 @@ from probes.foundation.shapes import Residual
 from probes.models.anatomy import blocks
 from probes.models.hooks import editing, recording
 from probes.models.sites import Site
+from probes.patching.engine.cuts import (
+    attended,
+    can_be_cut,
+    ends_in_projection,
+    reading_last,
+    replaced,
+)
 from probes.patching.engine.packing import Packed, PackedBatch, make_batch
 from probes.patching.engine.taps import RunCache, Taps, tapping
 
@@ -60,6 +67,29 @@ class Kept:
         return self.final[where[:, 0], where[:, 1]]
 
 
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What a batch runs: `n_lead` slots that only keys and values are needed of, then those read.
+
+    rows: which prompt of the kept run each row continues. index: the packed position in each slot;
+    slots that are not `real` repeat another and are not to be read. unrun: kept positions that come
+    first among the keys. attended: the first block's attention is the kept run's.
+    """
+
+    rows: Int[Tensor, "batch"]
+    index: Int[Tensor, "batch slot"]
+    real: Bool[Tensor, "batch slot"]
+    unrun: Bool[Tensor, "batch past"]
+    n_lead: int
+    attended: bool
+
+
+def behind_keys(place: Place, last: int) -> bool:
+    """Whether no key or value of any block depends on this place: it matters where it is read."""
+    kind, layer = place
+    return layer > last or (layer == last and kind not in ("stream", "k", "v"))
+
+
 class Trunk:
     """A plain Hugging Face decoder; one whose blocks cannot be passed over is refused."""
 
@@ -73,6 +103,8 @@ class Trunk:
         self.n_heads = int(config.num_attention_heads)
         self._windows = _windows(config, self.n_layers)
         self._tuples = [False] * self.n_layers
+        # Both are found out by a whole run.
+        self.reads_last = self.skips_attention = False
         if any("forward" in vars(block) for block in self.blocks):
             raise InputError(
                 f"{type(hf).__name__} is spread over devices by accelerate, whose blocks cannot be "
@@ -107,7 +139,7 @@ class Trunk:
             raise InputError(
                 f"{type(self.hf).__name__} keeps its attention to itself: "
                 + (f"no {', '.join(lost)}" if lost else "no keys and values reach a cache")
-                + ". Patch sites of its residual stream with `residual_grid`."
+                + ", so it cannot be patched here; `probes doctor` says what can be read."
             )
         values: dict[Place, Tensor] = dict(tapped)
         for site in inner:
@@ -128,35 +160,41 @@ class Trunk:
     def resume(
         self,
         kept: Kept,
+        run: Run,
         entry: Residual,
         layer: int,
-        rows: Int[Tensor, "batch"],
-        starts: Int[Tensor, "batch"],
-        index: Int[Tensor, "batch pos"],
         edits: Mapping[Place, Callable[[Tensor], Tensor]],
         taps: Taps,
-    ) -> Residual:
-        """Final hidden states of what follows `starts`, with `entry` as the stream before `layer`.
+    ) -> Float[Tensor, "batch tail d_model"]:
+        """Final hidden states of what is read, with `entry` as the stream before `layer`.
 
-        rows: which prompt of `kept` each row continues. index: the packed positions that are run,
-        row by row; entries beyond a row's end are repeats of its last one, and are not to be read.
-        edits: at places other than the entry.
+        edits: at places other than the entry; those behind the last block's keys get the slots that
+        are read alone.
         """
-        prefix = int(starts.max()) if len(starts) else 0
+        rows, n_past = run.rows, run.unrun.shape[1]
 
         def cached(i: int) -> tuple[Tensor, Tensor]:
             keys, values = kept.caches[i]
-            return keys[rows, :, :prefix], values[rows, :, :prefix]
+            return keys[rows, :, :n_past], values[rows, :, :n_past]
 
         def edit(kind: str, i: int, computed: Tensor) -> Tensor:
             act = edits.get((kind, i))
             return computed if act is None else act(computed.transpose(1, 2)).transpose(1, 2)
 
         cache = RunCache(cached, edit=edit if any(p[0] in ("k", "v") for p in edits) else None)
-        masks = self._resumed_masks(kept.batch, rows, starts, index, prefix)
-        positions = kept.batch.positions[rows[:, None], index]
-        with self._entering(layer, entry), _edited(self, edits), _tapped(self, taps):
-            return self._forward(None, entry, positions, masks, cache)
+        masks = self._resumed_masks(kept.batch, run)
+        positions = kept.batch.positions[rows[:, None], run.index]
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(self._entering(layer, entry))
+            if run.attended:
+                given = kept.values["z", layer][rows[:, None], run.index].flatten(2)
+                stack.enter_context(attended(self.hf, layer, given))
+            stack.enter_context(_edited(self, edits))
+            stack.enter_context(_tapped(self, taps))
+            if run.n_lead:
+                stack.enter_context(reading_last(self.blocks[-1], run.n_lead, cache))
+            final = self._forward(None, entry, positions, masks, cache)
+        return final[:, run.n_lead :]
 
     def logits(self, hidden: Float[Tensor, "read d_model"]) -> Float[Tensor, "read d_vocab"]:
         """The model's own unembedding, with its scaling and soft-capping, of these states alone."""
@@ -169,7 +207,7 @@ class Trunk:
         trunks = {id(module): module for module in (self.hf.base_model, self.hf.get_decoder())}
         with contextlib.ExitStack() as stack:
             for module in trunks.values():
-                stack.enter_context(_replaced(module, given))
+                stack.enter_context(replaced(module, given))
             found: Tensor = self.hf(inputs_embeds=hidden[None], use_cache=False).logits[0]
         return found
 
@@ -203,20 +241,17 @@ class Trunk:
                 handle.remove()
         return found
 
-    def _resumed_masks(
-        self, batch: PackedBatch, rows: Tensor, starts: Tensor, index: Tensor, prefix: int
-    ) -> dict[int | None, Tensor]:
-        """Who sees whom: keys are the kept prefix, then the positions that are run."""
-        n_run = index.shape[1]
-        before = torch.arange(prefix, device=rows.device)[None, :] < starts[:, None]
-        real = starts[:, None] + torch.arange(n_run, device=rows.device) < batch.lengths[rows, None]
-        itself = torch.eye(n_run, dtype=torch.bool, device=rows.device)
+    def _resumed_masks(self, batch: PackedBatch, run: Run) -> dict[int | None, Tensor]:
+        """Who sees whom: keys are the kept positions that are not run, then those that are."""
+        n_run, n_past = run.index.shape[1], run.unrun.shape[1]
+        itself = torch.eye(n_run, dtype=torch.bool, device=run.index.device)
         masks = {}
         for window, visible in batch.visible.items():
-            seen = visible[rows[:, None], index]
-            past = seen[:, :, :prefix] & before[:, None, :]
-            run = seen.gather(2, index[:, None, :].expand(-1, n_run, -1)) & real[:, None, :]
-            masks[window] = self._additive(torch.cat([past, run | itself], 2))
+            seen = visible[run.rows[:, None], run.index]
+            past = seen[:, :, :n_past] & run.unrun[:, None, :]
+            here = seen.gather(2, run.index[:, None, :].expand(-1, n_run, -1))
+            here = here & run.real[:, None, :]
+            masks[window] = self._additive(torch.cat([past, here | itself], 2))
         return masks
 
     def _additive(self, seen: Tensor) -> Tensor:
@@ -230,7 +265,7 @@ class Trunk:
     def _entering(self, layer: int, entry: Tensor) -> Iterator[None]:
         with contextlib.ExitStack() as stack:
             for i in range(layer):
-                stack.enter_context(_replaced(self.blocks[i], self._passing(i, entry)))
+                stack.enter_context(replaced(self.blocks[i], self._passing(i, entry)))
             if layer == 0:
 
                 def put(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -249,7 +284,7 @@ class Trunk:
 
     @contextlib.contextmanager
     def _watching(self) -> Iterator[None]:
-        """Note which blocks give a tuple, as a block that is passed over must too."""
+        """Note which blocks give a tuple, as a block that is passed over must too, and what may be cut."""
 
         def note(i: int) -> Callable[..., None]:
             def hook(_: nn.Module, __: object, output: object) -> None:
@@ -257,22 +292,18 @@ class Trunk:
 
             return hook
 
+        def look(block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            self.reads_last = can_be_cut(block, args, kwargs)
+
         handles = [block.register_forward_hook(note(i)) for i, block in enumerate(self.blocks)]
+        handles.append(self.blocks[-1].register_forward_pre_hook(look, with_kwargs=True))
         try:
-            yield
+            with ends_in_projection(self.hf) as found:
+                yield
         finally:
             for handle in handles:
                 handle.remove()
-
-
-@contextlib.contextmanager
-def _replaced(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
-    """Another forward for one module inside the block."""
-    module.forward = forward
-    try:
-        yield
-    finally:
-        del module.forward
+        self.skips_attention = all(found) and bool(found)
 
 
 @contextlib.contextmanager

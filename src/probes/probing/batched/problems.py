@@ -90,7 +90,7 @@ def checked(
                 f"fold {fold} is fitted on one class only: {int(seen.sum())} positive of {len(seen)} "
                 "rows. Give fewer folds, or more groups of the rarer class"
             )
-    return Problems(X, labels, masks)
+    return Problems(X, _writable(labels), _writable(masks))
 
 
 def in_pieces(

@@ -1,0 +1,55 @@
+"""The same numbers over seeds: one row per penalty and detector, with an interval."""
+
+import numpy as np
+import pandas as pd
+from scipy.stats import norm
+
+from probes.evaluation.bootstrap import Estimate
+from probes.evaluation.over_seeds import MIN_RUNS, over_seeds
+from probes.organisms.measuring import LOSS
+
+BY = ["against", "organism", "penalty"]
+UNIT = (0.0, 1.0)
+WIDTHS = 2 * float(norm.ppf(0.975))
+"""Standard deviations in a 95% interval."""
+
+
+def pooled_detection(rows: pd.DataFrame) -> pd.DataFrame:
+    """Detectors over seeds: `BY`, `detector`, `measure`, `value`, `low`, `high`, `seeds`."""
+    return _pooled(rows, [*BY, "detector", "measure"])
+
+
+def pooled_behaviour(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rates over seeds: `BY`, `set`, `kind`, `triggered`, `measure`, `value`, `low`, `high`, `seeds`,
+    and `installed`, the share of these seeds in which the organism is one."""
+    rates = rows[rows["measure"] != LOSS]
+    names = [*BY, "set", "kind", "triggered", "measure"]
+    shares = rates.groupby(names, sort=False, as_index=False)["installed"].mean()
+    return _pooled(rates, names).merge(shares, on=names, validate="one_to_one")
+
+
+def _pooled(rows: pd.DataFrame, names: list[str]) -> pd.DataFrame:
+    table = []
+    for values, part in rows.groupby(names, sort=False):
+        found = estimate_over(part)
+        table.append(
+            {
+                **dict(zip(names, values, strict=True)),
+                "value": found.value,
+                "low": found.low,
+                "high": found.high,
+                "seeds": part["seed"].nunique(),
+            }
+        )
+    return pd.DataFrame(table, columns=[*names, "value", "low", "high", "seeds"])
+
+
+def estimate_over(part: pd.DataFrame) -> Estimate:
+    """Student's t over seeds, never narrower than the prompts leave open; of one seed its own interval.
+
+    part: one row per seed with `value`, `low`, `high`.
+    """
+    value, low, high = (part[name].to_numpy(float) for name in ("value", "low", "high"))
+    if len(part) < MIN_RUNS:
+        return Estimate(float(value[0]), float(low[0]), float(high[0]), 1)
+    return over_seeds(value, np.square((high - low) / WIDTHS), bounds=UNIT)

