@@ -79,11 +79,11 @@ class _Job:
 
     @property
     def bytes_each(self) -> int:
-        """About what one problem takes: rows twice, Gram matrices, one factor per column."""
+        """About what one problem takes: rows twice, Gram matrices, per column a factor and what it is of."""
         n, d = len(self.problems.y), self.problems.n_features
         columns = len(self.C) * (1 if self.standardise else len(self.problems.train))
         factor = n if n <= DUAL_UP_TO * d else d
-        return 16 * n * d + 12 * n * n + (1 + columns) * (4 * factor * factor + 80 * n)
+        return 16 * n * d + 12 * n * n + (1 + columns) * (8 * factor * factor + 80 * n)
 
     def run(self, chunk: range) -> Fitted:
         raw = self.problems.rows(chunk, self.device)

@@ -88,6 +88,8 @@ class Dual(_Factors):
         self._data, self.columns = data, columns
         self._diagonal = data.gram.diagonal(dim1=1, dim2=2)
         self._index, self._there = _gathered(columns.train)
+        self._mask_of = torch.unique(columns.train, dim=0, return_inverse=True)[1].tolist()
+        self._blocks: dict[tuple[int, int], Tensor] = {}
         P, (J, m), X = len(data.X), self._index.shape, data.X
         self._factor = torch.empty(P, J, m, m, dtype=torch.float32, device=X.device)
         self._root = X.new_zeros(P, J, m)
@@ -125,12 +127,23 @@ class Dual(_Factors):
             self._level[p, j] = solve_factored(self._factor[p, j], root) * root
 
     def _factored(self, p: int, j: int, root: Tensor, penalty: float) -> bool:
-        gram, index = self._data.gram if self._double else self._data.single, self._index[j]
-        block = torch.index_select(gram[p].index_select(0, index), 1, index, out=self._factor[p, j])
-        scale = root.to(block)
-        block.mul_(scale[:, None]).mul_(scale)
+        block, scale = self._factor[p, j], root.to(self._factor)
+        if self._double:
+            block.copy_(self._rows_of(self._data.gram[p], j)).mul_(scale[:, None])
+        else:
+            key = p, self._mask_of[j]
+            if key not in self._blocks:
+                self._blocks[key] = self._rows_of(self._data.single[p], j)
+            torch.mul(self._blocks[key], scale[:, None], out=block)
+        block.mul_(scale)
         block.diagonal().add_(penalty)
         return cholesky_(block)
+
+    def _rows_of(self, gram: Float[Tensor, "n n"], j: int) -> Float[Tensor, "m m"]:
+        """The products of a column's own rows; without a copy where those are all."""
+        if bool(self.columns.train[j].all()):
+            return gram
+        return gram.index_select(0, self._index[j]).index_select(1, self._index[j])
 
     def step(self, force: Weights, weights: Weights, residual: Rows) -> tuple[Weights, Each]:
         index = self._index.expand(len(force), -1, -1)
