@@ -35,8 +35,15 @@ def replaced(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
         del module.forward
 
 
-def can_be_cut(block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    """Whether every tensor that a block is given, behind the stream, can be cut by positions."""
+def can_be_cut(hf: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether every tensor that the last block is given, behind the stream, can be cut by positions.
+
+    Not where the MLP sees flattened tokens, whose shape hooks take from the block's whole input.
+    """
+    site = Site("mlp_out", len(blocks(hf)) - 1)
+    if "mlp_out" not in missing(hf) and find(hf, [site])[site].shaped_by is not None:
+        return False
+    block = blocks(hf)[-1]
     given = _named(block, args[1:] if args else args, kwargs, skip=bool(args))
     return all(
         name in POSITIONS or name == "hidden_states"

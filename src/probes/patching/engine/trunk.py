@@ -292,8 +292,8 @@ class Trunk:
 
             return hook
 
-        def look(block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            self.reads_last = can_be_cut(block, args, kwargs)
+        def look(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            self.reads_last = can_be_cut(self.hf, args, kwargs)
 
         handles = [block.register_forward_hook(note(i)) for i, block in enumerate(self.blocks)]
         handles.append(self.blocks[-1].register_forward_pre_hook(look, with_kwargs=True))
