@@ -48,9 +48,9 @@ def test_the_planted_head_is_found_in_both_directions(planted: Model, encoded) -
             planted, encoded, [cell_set(parts, (), "rest")], n_boot=0, n_flips=0, plan=found.plan
         )
         assert found.rest == pytest.approx(float(both.rows["normalised"].iloc[0]), abs=1e-4)
-        assert len(found.random) == 8
+        assert 0 < len(found.random) <= 8
         beaten = int((found.random["share"] >= found.share).sum())
-        assert found.p == (1 + beaten) / 9
+        assert found.p == (1 + beaten) / (1 + len(found.random))
     assert "destroys" in repr(found) and "z.0.2" in found._repr_html_()
 
 

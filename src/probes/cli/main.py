@@ -6,15 +6,19 @@ from typing import Annotated
 import typer
 
 from probes.cli import (
+    attribute,
     bench,
+    circuit,
     collect,
     doctor,
     evaluate,
     export,
     generic,
+    lens,
     monitor,
     organism,
     patch,
+    paths,
     persistence,
     probe,
     store,
@@ -41,6 +45,10 @@ app.command("probe")(probe.probe)
 app.command("generic")(generic.generic)
 app.command("monitor")(monitor.monitor)
 app.command("patch")(patch.patch)
+app.command("attribute")(attribute.attribute)
+app.command("paths")(paths.paths)
+app.command("lens")(lens.lens)
+app.command("circuit")(circuit.circuit)
 app.command("doctor")(doctor.doctor)
 app.command("export")(export.export)
 app.add_typer(store.app, name="store")

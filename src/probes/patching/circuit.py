@@ -43,7 +43,7 @@ class Circuit:
     share, low, high: of the final set: how much of the difference between the two runs patching it
         makes; "denoise" restores the behaviour, "noise" destroys it.
     rest: the same of all other candidates, patched together: 1 - rest is what the set does alone.
-    random: one row per random set of the same size: `share`. p: how rare a random set is that does as
+    random: one row per random set of the same size, other than this one: `share`. p: how rare a random set is that does as
         well, (1 + how many) / (1 + tried). reason: why the search stopped.
     """
 
@@ -159,7 +159,7 @@ def find_circuit(
             current = found[best]
     others = [i for i in range(len(candidates)) if i not in members]
     rest = float(shares([others]).mean()) if others else 0.0
-    draws = _random_sets(len(candidates), len(members), n_random, seed)
+    draws = _random_sets(len(candidates), members, n_random, seed)
     random = shares(draws).mean(1) if draws and members else np.zeros(0)
     share, (low, high) = float(current.mean()), interval(current) if members else (np.nan, np.nan)
     return Circuit(
@@ -182,9 +182,13 @@ def _called(cell: Cell) -> str:
     return name if cell.label == "everywhere" else f"{name} @ {cell.label}"
 
 
-def _random_sets(n: int, size: int, n_random: int, seed: int) -> list[list[int]]:
+def _random_sets(n: int, members: Sequence[int], n_random: int, seed: int) -> list[list[int]]:
+    """Sets of the same size, drawn by the seed; those that happen to be the found one are left out."""
+    if not members:
+        return []
     draw = stream(seed, "patching", "random sets")
-    return [draw.choice(n, size, replace=False).tolist() for _ in range(n_random if size else 0)]
+    drawn = [draw.choice(n, len(members), replace=False).tolist() for _ in range(n_random)]
+    return [one for one in drawn if set(one) != set(members)]
 
 
 def _check(
