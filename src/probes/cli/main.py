@@ -7,7 +7,9 @@ import typer
 
 from probes.cli import (
     battery,
+    attribute,
     bench,
+    circuit,
     collect,
     doctor,
     doses,
@@ -15,9 +17,11 @@ from probes.cli import (
     evaluate,
     export,
     generic,
+    lens,
     monitor,
     organism,
     patch,
+    paths,
     persistence,
     probe,
     steer,
@@ -51,6 +55,10 @@ app.command("patch")(patch.patch)
 app.command("steer")(steer.steer)
 app.command("doses")(doses.doses)
 app.command("where")(where.where)
+app.command("attribute")(attribute.attribute)
+app.command("paths")(paths.paths)
+app.command("lens")(lens.lens)
+app.command("circuit")(circuit.circuit)
 app.command("doctor")(doctor.doctor)
 app.command("export")(export.export)
 app.add_typer(store.app, name="store")
