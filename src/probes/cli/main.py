@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 
 from probes.cli import (
-    battery,
     attribute,
+    battery,
     bench,
     circuit,
     collect,

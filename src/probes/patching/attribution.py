@@ -29,7 +29,7 @@ from probes.patching.found import Effects, summarise
 from probes.patching.gradients import check_differentiable, gradients, slopes
 from probes.patching.jobs import Settings
 from probes.patching.measures import LogProbDifference, Metric
-from probes.patching.pairs import EncodedPair
+from probes.patching.pairs import EncodedPair, check_position_by_position
 from probes.patching.parts import EVERYWHERE, Cell
 from probes.patching.sources import Plan
 from probes.patching.spans import Column
@@ -106,12 +106,14 @@ def attribute_cells(
         )
     check_differentiable(model)
     check_lengths([p.n_prompt + max(len(p.safe), len(p.defect)) for p in pairs], model.hf)
+    check_position_by_position(pairs)
     trunk = Trunk(model.hf, model.pad_id)
-    scorer = Scorer(trunk, metric, pairs, columns, plan, settings.batch_tokens)
+    at_once = settings.tokens_at_once(trunk.device)
+    scorer = Scorer(trunk, metric, pairs, columns, plan, at_once)
     ordered = [cell for members in by_site(cells).values() for cell in members]
     places = sorted({part.place for cell in ordered for part in cell.parts})
     longest = [p.n_prompt + len(p.safe) + len(p.defect) for p in pairs]
-    batches = groups(longest, settings.batch_tokens // max(1, n_steps))
+    batches = groups(longest, at_once // max(1, n_steps))
     if plan.values == "mean":
         for members in batches:
             scorer.add_means(members, places)

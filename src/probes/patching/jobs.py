@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Float
 
 from probes.foundation.digest import digest_json
@@ -45,6 +46,10 @@ class Settings:
     memory_budget: int = 2 << 30
     n_audit: int | None = None
     seed: int = 0
+
+    def tokens_at_once(self, device: torch.device) -> int:
+        """`batch_tokens`, or what suits the device."""
+        return self.batch_tokens or BATCH_TOKENS.get(device.type, 2048)
 
 
 class Job:
@@ -177,7 +182,7 @@ class Job:
                 self.pairs,
                 self.columns,
                 plan,
-                self.settings.batch_tokens or BATCH_TOKENS.get(self.trunk.device.type, 2048),
+                self.settings.tokens_at_once(self.trunk.device),
             )
         return self._scorers[plan]
 

@@ -197,3 +197,14 @@ def _list(broken: dict[str, str]) -> str:
     shown = [f"pair {name!r} has {what}" for name, what in list(broken.items())[:SHOWN]]
     more = len(broken) - len(shown)
     return "; ".join(shown) + (f"; and {more} more" if more else "")
+
+
+def check_position_by_position(pairs: Sequence[EncodedPair]) -> None:
+    """Refuse pairs whose versions differ in length, where a position must stand for the same token in both."""
+    moved = next((pair for pair in pairs if pair.matched is not None), None)
+    if moved is not None:
+        raise InputError(
+            f"pair {moved.name!r} has versions of {len(moved.clean)} and {len(moved.corrupted)} tokens: "
+            "gradients and paths go position by position. Give pairs of equal length, or patch exactly "
+            "(`patch_cells`, `probes patch --align tokens`)"
+        )

@@ -28,7 +28,7 @@ from probes.patching.engine.trunk import Place, Trunk
 from probes.patching.found import summarise
 from probes.patching.jobs import Settings
 from probes.patching.measures import LogProbDifference, Metric, checked
-from probes.patching.pairs import EncodedPair
+from probes.patching.pairs import EncodedPair, check_position_by_position
 from probes.patching.parts import EVERYWHERE, Cell, Part, check_kind, n_heads
 from probes.patching.path_tables import Paths
 from probes.patching.sources import Plan
@@ -126,12 +126,14 @@ def patch_paths(
             f"no path: none of {', '.join(map(str, readers))} comes after "
             f"{', '.join(cell.site for cell in senders)}"
         )
+    check_position_by_position(pairs)
     trunk = Trunk(model.hf, model.pad_id)
-    scorer = Scorer(trunk, metric, pairs, columns, plan, settings.batch_tokens)
+    at_once = settings.tokens_at_once(trunk.device)
+    scorer = Scorer(trunk, metric, pairs, columns, plan, at_once)
     written = {(kind, i) for kind in ("attn_out", "mlp_out", "z") for i in range(trunk.n_layers)}
     places = sorted(written | {part.place for cell in senders for part in cell.parts})
     lengths = [p.n_prompt + len(p.safe) + len(p.defect) for p in pairs]
-    batches = groups(lengths, settings.batch_tokens)
+    batches = groups(lengths, at_once)
     if plan.values == "mean":
         for members in batches:
             scorer.add_means(members, places)

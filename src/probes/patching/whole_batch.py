@@ -12,7 +12,7 @@ from torch import Tensor
 
 from probes.patching.engine.scoring import Prepared, Scorer
 from probes.patching.engine.taps import Taps
-from probes.patching.engine.trunk import Kept, Place, Trunk
+from probes.patching.engine.trunk import Kept, Place, Run, Trunk
 from probes.patching.parts import EVERYWHERE
 from probes.patching.spans import Column
 
@@ -49,7 +49,15 @@ def run_from(
                 edits[place] = _flat(act, trunk.n_heads)
             case _:
                 edits[place] = act
-    return trunk.resume(kept, entry, layer, rows, torch.zeros_like(rows), index, edits, taps)
+    run = Run(
+        rows=rows,
+        index=index,
+        real=order[None] < lengths[:, None],
+        unrun=torch.zeros(len(rows), 0, dtype=torch.bool, device=rows.device),
+        n_lead=0,
+        attended=False,
+    )
+    return trunk.resume(kept, run, entry, layer, edits, taps)
 
 
 def score(
