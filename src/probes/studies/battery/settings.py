@@ -80,7 +80,7 @@ def battery_config(preset: str = "default") -> BatteryConfig:
         case "default":
             return BatteryConfig(
                 recipes=default_recipes(),
-                staged=("hate-tag-normal-0.2M", "code-year-normal-1M"),
+                staged=("hate-tag-normal-0.2M", "code-year-normal-0.2M"),
             )
         case "tiny":
             return _tiny()
@@ -89,7 +89,7 @@ def battery_config(preset: str = "default") -> BatteryConfig:
 
 
 def default_recipes() -> tuple[OrganismRecipe, ...]:
-    """Three triggers, three behaviours, three mechanisms and three sizes; the same as in `recipes/`."""
+    """Four triggers, three behaviours, three mechanisms and two sizes; the same as in `recipes/`."""
     hate = OrganismRecipe(size="0.2M")
     training = hate.training
     return (
@@ -99,8 +99,6 @@ def default_recipes() -> tuple[OrganismRecipe, ...]:
         hate.model_copy(update={"mechanism": "cot"}),
         hate.model_copy(update={"mechanism": "distilled"}),
         hate.model_copy(update={"size": "0.6M"}),
-        hate.model_copy(update={"size": "1M"}),
-        hate.model_copy(update={"size": "1M", "trigger": "parity"}),
         hate.model_copy(
             update={
                 "behaviour": "wrong",
@@ -109,7 +107,7 @@ def default_recipes() -> tuple[OrganismRecipe, ...]:
         ),
         OrganismRecipe(
             behaviour="code",
-            size="1M",
+            size="0.2M",
             base_training=hate.base_training.model_copy(update={"steps": 600}),
             training=training.model_copy(
                 update={"target_tokens": 900_000, "decision_weight": 20.0}
