@@ -190,6 +190,8 @@ def _discriminant(
     So one decomposition of the total scatter serves all shuffles, each with its own shrinkage target.
     """
     kept = varying(train)
+    if not kept.any():
+        return np.zeros((len(test), labels.shape[1]))
     rows, others = train[:, kept], test[:, kept]
     centred = rows - rows.mean(axis=0)
     n, n_positive = len(rows), labels.sum(axis=0)

@@ -72,8 +72,8 @@ def reading_last(block: nn.Module, n_lead: int, cache: RunCache) -> Iterator[Non
             }
 
         with cache.catching():
-            own(stream[:, :n_lead], **part(slice(None, n_lead)))
-        return own(stream[:, n_lead:], **part(slice(n_lead, None)))
+            own(stream[:, :n_lead].contiguous(), **part(slice(None, n_lead)))
+        return own(stream[:, n_lead:].contiguous(), **part(slice(n_lead, None)))
 
     def widened(_: nn.Module, __: object, output: Any) -> Any:
         found = output[0] if isinstance(output, tuple) else output
