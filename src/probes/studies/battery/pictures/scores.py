@@ -78,7 +78,8 @@ def roc(reading: Reading) -> Iterator[Sketch]:
     recipes = [r for r in reading.focus if len(_mine(reading, "scores", r))]
     if not recipes:
         return
-    picture, axes = _grid(len(recipes), 2.9)
+    most = max(_mine(reading, "scores", recipe)["negative_set"].nunique() for recipe in recipes)
+    picture, axes = _grid(len(recipes), 2.5 + 0.13 * most)
     drawn = []
     for ax, recipe in zip(axes, recipes, strict=True):
         rows = _mine(reading, "scores", recipe)
