@@ -8,6 +8,8 @@ from probes.plotting.rows import in_order, need
 
 WONG = ("#D55E00", "#0072B2", "#009E73", "#E69F00", "#56B4E9", *SPARE)
 
+WIDEST = 2.1  # points by which the widest curve is wider than the narrowest
+
 
 def roc_curves(ax: Axes, rows: pd.DataFrame) -> pd.DataFrame:
     """One ROC curve per set of negatives, with its AUROC in the legend where `rows` has it.
@@ -19,6 +21,7 @@ def roc_curves(ax: Axes, rows: pd.DataFrame) -> pd.DataFrame:
     need(rows, "roc_curves", ["negative_set"], ["fpr", "tpr"])
     names = in_order(rows["negative_set"], ())
     ax.plot([0, 1], [0, 1], color="#999999", linewidth=0.8, linestyle=":", label="chance")
+    step = min(0.7, WIDEST / max(1, len(names) - 1))
     for i, name in enumerate(names):
         part = rows[rows["negative_set"] == name]
         text = f"{name} ({part['auroc'].iloc[0]:.3f})" if "auroc" in part else str(name)
@@ -26,7 +29,7 @@ def roc_curves(ax: Axes, rows: pd.DataFrame) -> pd.DataFrame:
             part["fpr"].to_numpy(float),
             part["tpr"].to_numpy(float),
             # Curves that lie on one another stay visible: the first is the widest and lowest.
-            linewidth=1.2 + 0.7 * (len(names) - 1 - i),
+            linewidth=1.2 + step * (len(names) - 1 - i),
             linestyle=LINES[i % len(LINES)] if i else "-",
             color=WONG[i % len(WONG)],
             label=text,

