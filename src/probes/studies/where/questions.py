@@ -7,6 +7,7 @@ from typing import Any
 
 from probes.foundation.errors import InputError
 from probes.organisms.organism import OrganismRecipe, setup
+from probes.patching.engine.packing import pack
 from probes.patching.pairs import EncodedPair, PatchPair, make_pairs
 from probes.patching.spans import Column
 from probes.prompts.corpus import CorpusConfig, build_corpus
@@ -104,6 +105,7 @@ def _slots(
             at = max(offsets[corrupted][1] - 1, 0)
             begun = {name: start for name, start in starts.items() if 0 <= start <= at}
             found[max(begun, key=lambda name: begun[name])].append(slot)
-    n_behind = max(len(ids.defect) - 1, 0) + max(len(ids.safe) - 1, 0)
+    packed = pack(ids.name, ids.clean, (ids.defect, ids.safe))
+    n_behind = len(packed.tokens) - packed.n_prompt
     found[CONTINUATION] = list(range(last + 1, last + 1 + n_behind))
     return found
