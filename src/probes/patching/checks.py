@@ -18,6 +18,8 @@ from probes.patching.whole import Put, sequences, whole_logits, whole_values
 # Noise of the activation's own size moves the final hidden states by far more than this part of
 # their size; a patch that is not applied leaves them as they are, to the last bit.
 MOVED = 1e-6
+# A head that hardly looks at a token shows a change there only if it is large.
+NOISES = (1.0, 32.0, 1024.0)
 # At the first position a query has one key to look at, so neither query, key nor pattern matter.
 SOFTMAX_OF_ONE = ("q", "k", "pattern")
 REFUSED = (
@@ -91,30 +93,37 @@ def check_noise(
 ) -> None:
     """Noise at the watched cells whose own values moved nothing: now the final states must move.
 
+    It grows until they do, to 1024 times the size of what is there.
+
     Raises `StageError` naming the place of the first cell that patches nothing.
     """
-    probed = [row for row in rows if watched.get(row.result, True) is False]
-    noisy = {
-        place: _noise(values, seed, place)
-        for place, values in prepared.values.items()
-        if any(change.place == place for row in probed for change in row.changes)
-    }
-    for batch in batches(probed, scorer.batch_tokens):
-        changed = scorer.final(prepared, noisy, batch)
-        same = scorer.final(prepared, {}, [dataclasses.replace(r, changes=()) for r in batch])
-        moved = (changed - same).abs().amax((1, 2)) > MOVED * same.abs().amax((1, 2))
-        for row, reached in zip(batch, moved.tolist(), strict=True):
-            if not reached:
-                where = ", ".join(
-                    f"{c.place[0]} {c.place[1]}"
-                    + ("" if c.head is None else f" head {c.head}")
-                    + f" at {c.positions.tolist()}"
-                    for c in row.changes
-                )
-                raise StageError(
-                    f"noise patched in at {where} does not reach the model's output: this cell "
-                    "patches nothing. Run `probes doctor` on this model."
-                )
+    left = [row for row in rows if watched.get(row.result, True) is False]
+    for scale in NOISES:
+        if not left:
+            return
+        noisy = {
+            place: _noise(values, seed, place) * scale
+            for place, values in prepared.values.items()
+            if any(change.place == place for row in left for change in row.changes)
+        }
+        still = []
+        for batch in batches(left, scorer.batch_tokens):
+            changed = scorer.final(prepared, noisy, batch)
+            same = scorer.final(prepared, {}, [dataclasses.replace(r, changes=()) for r in batch])
+            reached = (changed - same).abs().amax((1, 2)) > MOVED * same.abs().amax((1, 2))
+            still += [row for row, moved in zip(batch, reached.tolist(), strict=True) if not moved]
+        left = still
+    for row in left:
+        where = ", ".join(
+            f"{c.place[0]} {c.place[1]}"
+            + ("" if c.head is None else f" head {c.head}")
+            + f" at {c.positions.tolist()}"
+            for c in row.changes
+        )
+        raise StageError(
+            f"noise patched in at {where}, up to {NOISES[-1]:g} times the size of what is there, does "
+            "not reach the model's output: this cell patches nothing. Run `probes doctor` on this model."
+        )
 
 
 def check_sample(
