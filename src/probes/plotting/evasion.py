@@ -29,7 +29,7 @@ FOREMOST = 3
 def over_penalty(
     ax: Axes, rows: pd.DataFrame, *, label: str = "AUROC", rate: bool = False
 ) -> pd.DataFrame:
-    """One line with its band per series over the penalty, whose axis holds 0 and powers of ten.
+    """One line per series over the penalty, whose axis holds 0 and powers of ten; the foremost with a band.
 
     rows: columns `series` (detector or cue, str), `penalty` (at least 0), `value`, `low`, `high`.
     rate: percents in place of AUROCs, without the line of chance. Returns the rows drawn.
@@ -53,14 +53,15 @@ def over_penalty(
             linewidth=1.3 if full else 0.9,
             label=name,
         )
-        band(ax, x, part, colour[name])
+        if full:
+            band(ax, x, part, colour[name])
         drawn.append(part)
     amounts = sorted({float(amount) for amount in rows["penalty"]})
     least = next((amount for amount in amounts if amount > 0), 1.0)
     ax.set_xscale("symlog", base=10, linthresh=least, linscale=0.5)
     ax.xaxis.set_major_locator(FixedLocator(amounts))
     ax.xaxis.set_minor_locator(NullLocator())
-    ax.set_xticks(amounts, [f"{amount:g}" for amount in amounts])
+    ax.set_xticks(amounts, [f"{amount:g}" for amount in amounts], rotation=45)
     ax.set_xlabel("penalty")
     if rate:
         percents(ax)
