@@ -143,7 +143,9 @@ CASES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("spoil", "rule", "verdict", "mend"), CASES, ids=lambda x: str(x)[:60])
+@pytest.mark.parametrize(
+    ("spoil", "rule", "verdict", "mend"), CASES, ids=[case[0].__name__ for case in CASES]
+)
 def test_the_control_sinks_the_claim_and_no_other_does(spoil, rule, verdict, mend) -> None:
     case = planted.honest()
     spoil(case)
