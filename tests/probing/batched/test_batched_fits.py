@@ -196,6 +196,29 @@ def test_old_factors_serve_several_steps():
     assert solved.n_factors < 5 * solved.n_steps / 2
 
 
+@pytest.mark.parametrize("penalty", [0.1, 30.0])
+def test_one_inverse_gives_the_folds_the_steps_of_their_own_factors(penalty):
+    X, y, train = planted(60, 90, n_problems=1)
+    rng = np.random.default_rng(1)
+    columns = core_spaces.CoreColumns(
+        y.astype(float),
+        train.astype(float).repeat(2, 0),
+        np.tile([penalty, 2 * penalty], len(train)),
+    )
+    data = core_spaces.CoreData(X[0] - X[0].mean(0))
+    whole = rng.uniform(0.01, 0.25, (2, 60))
+    curvature = np.tile(whole, (len(train), 1))
+    shared, own = (core_spaces.CoreDual(data, columns) for _ in range(2))
+    assert shared.factor_whole(curvature, 2)
+    own.factor(curvature * columns.train, np.arange(len(curvature)))
+    weights = rng.normal(size=(len(curvature), 60)) * columns.train
+    force = rng.normal(size=weights.shape) * columns.train
+    found, expected = (space.step(force, weights, force) for space in (shared, own))
+    assert apart(found[0], expected[0]) < 1e-3
+    assert apart(found[1], expected[1]) < 1e-3
+    assert (found[0][columns.train == 0] == 0).all()
+
+
 def test_what_cannot_be_fitted_is_refused():
     X, y, train = planted(60, 90)
     with pytest.raises(InputError, match="fold 0 is fitted on one class only: 0 positive of"):

@@ -13,7 +13,7 @@ from scipy.special import expit
 from probes.probing.batched.core_spaces import CoreSpace
 from probes.probing.batched.newton import LENGTHS, LONGEST, PATIENCE, not_converged
 
-LOOSE = 1e-2
+LOOSE = 3e-2
 """Gradient at which a fit that only serves as a beginning for the folds may end."""
 
 
@@ -27,6 +27,8 @@ class CoreSolved:
     gradient: Float[np.ndarray, "J"]
     n_steps: int
     n_factors: int
+    n_whole: int
+    """Columns before they were repeated."""
 
     def repeated(self, times: int) -> "CoreSolved":
         """The same columns several times over, as a beginning for the folds."""
@@ -34,7 +36,9 @@ class CoreSolved:
             np.concatenate([each] * times)
             for each in (self.weights, self.intercept, self.values, self.gradient)
         )
-        return CoreSolved(weights, intercept, values, gradient, self.n_steps, self.n_factors)
+        return CoreSolved(
+            weights, intercept, values, gradient, self.n_steps, self.n_factors, self.n_whole
+        )
 
 
 def solve_on_core(
@@ -69,11 +73,15 @@ def solve_on_core(
     for n_steps in range(max_steps + 1):
         done = gradient <= tol
         if done.all():
-            return CoreSolved(weights, intercept, scores, gradient, n_steps, n_factors)
+            return CoreSolved(
+                weights, intercept, scores, gradient, n_steps, n_factors, len(penalty)
+            )
         if n_factors > 0:
             stale &= ~done
         chosen = np.flatnonzero(stale)
-        if len(chosen):
+        if elsewhere and start is not None and space.factor_whole(bend, start.n_whole):
+            n_factors += start.n_whole
+        elif len(chosen):
             space.factor(probability * (1 - probability) * train, chosen)
             n_factors += len(chosen)
         along, shift = space.step(force, weights, residual)

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float, Int
 
 from probes.foundation.errors import StageError
+from probes.probing.batched.core_held_out import MOST, HeldOut
 from probes.probing.batched.spaces import DUAL_UP_TO, FLOOR
 
 Rows = Float[np.ndarray, "J n"]
@@ -87,6 +88,10 @@ class _CoreFactors:
     _factor: torch.Tensor | None = None
     _n_columns: int
 
+    def factor_whole(self, curvature: Rows, n_whole: int) -> bool:
+        """Begin with the curvature of fits to all rows, if that is cheaper; False if it is not."""
+        return False
+
     def refine(self) -> bool:
         """Factor in double precision from here on; False if that is done already."""
         if self._dtype is np.float64:
@@ -119,7 +124,7 @@ class _CoreFactors:
 class CoreDual(_CoreFactors):
     """Weights as combinations of the rows: `coef = alpha @ X`, alpha zero outside a column's rows."""
 
-    gain = 0.4
+    gain = 0.6
     """A step that leaves more than this of the gradient asks for a new factor."""
 
     def __init__(self, data: CoreData, columns: CoreColumns) -> None:
@@ -130,6 +135,7 @@ class CoreDual(_CoreFactors):
         self._root = np.zeros((self._n_columns, m))
         self._least = FLOOR / np.maximum(data.gram.diagonal(), 1e-30)
         self._level, self._total = np.zeros_like(self._root), np.ones(self._n_columns)
+        self._held_out: HeldOut | None = None
 
     def start(self) -> Weights:
         return np.zeros_like(self.columns.train)
@@ -150,7 +156,22 @@ class CoreDual(_CoreFactors):
         """An upper bound of the largest entry of the gradient: no column of X is longer."""
         return self._data.longest * np.sqrt(np.vecdot(force, force))
 
+    def factor_whole(self, curvature: Rows, n_whole: int) -> bool:
+        fewest, n = self.columns.train.sum(-1).min(), len(self._data.X)
+        if not (1 - MOST) * n <= fewest < n or self._dtype is np.float64:
+            return False
+        penalty = self.columns.penalty[:, None]
+        root = np.sqrt(np.maximum(curvature, self._least * penalty))
+        scale = root[:n_whole].astype(np.float32)
+        hessians = scale[:, :, None] * self._data.single * scale[:, None]
+        hessians.reshape(n_whole, -1)[:, :: n + 1] += penalty[:n_whole].astype(np.float32)
+        held_out = HeldOut(hessians, root, self.columns.train)
+        self._held_out = held_out if held_out.works else None
+        return held_out.works
+
     def factor(self, curvature: Rows, chosen: Int[np.ndarray, "c"]) -> None:
+        if self._held_out is not None:
+            self._held_out, chosen = None, np.arange(self._n_columns)
         index, penalty = self.columns.index[chosen], self.columns.penalty[chosen, None]
         weight = np.maximum(curvature[chosen[:, None], index], self._least[index] * penalty)
         root = np.sqrt(weight) * self._there[chosen]
@@ -181,6 +202,8 @@ class CoreDual(_CoreFactors):
         return self._blocks[key]
 
     def step(self, force: Weights, weights: Weights, residual: Rows) -> tuple[Weights, Each]:
+        if self._held_out is not None:
+            return self._held_out.step(force, weights)
         here = force if self.columns.everywhere else force.take(self.columns.flat)
         here = here / np.where(self._root > 0, self._root, np.inf)
         free = self._solve(here) * self._root
