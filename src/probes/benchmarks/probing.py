@@ -1,8 +1,6 @@
 """`probes bench probe`: all fits of a sweep in one batch, against a loop of scikit-learn fits."""
 
 import dataclasses
-import statistics
-import time
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -106,9 +104,7 @@ def measure(
         jobs[f"{OURS}, {device}"] = lambda _: ours(X, y, train, device)
     for name, solver in peers.items():
         jobs[name] = partial(loop, X, y, train, solver)
-    busy: dict[str, list[float]] = {name: [] for name in jobs}
-    timed = {name: partial(on_the_processor, job, busy[name]) for name, job in jobs.items()}
-    seconds = take_turns(timed, repeats, place, after=same)
+    seconds = take_turns(jobs, repeats, place, after=same)
     rates = {name: found.rate(len(X) * len(train)) for name, found in seconds.items()}
     peer = max(peers, key=lambda name: rates[name].median)
     job = f"{work.name} ({work.n_rows} rows of {work.width})"
@@ -128,27 +124,16 @@ def measure(
                 ratio=speed / rates[LIMIT].median,
             )
         )  # fmt: skip
-    each = {
-        name: 1e3 * statistics.median(found) / (len(X) * len(train)) for name, found in busy.items()
-    }
-    rows += [row(job, name, "CPU time", each[name], "ms/fit") for name in peers]
+    busy = {name: found.of_all_cores(1e3 / len(X) / len(train)) for name, found in seconds.items()}
+    rows += [row(job, name, "CPU time", busy[name], "ms/fit") for name in peers]
     rows += [
         row(
-            job, name, "CPU time", each[name], "ms/fit", against=peer, ratio=each[name] / each[peer],
+            job, name, "CPU time", busy[name], "ms/fit",
+            against=peer, ratio=busy[name].median / busy[peer].median,
         )
         for name in jobs if name.startswith(OURS)
     ]  # fmt: skip
     return rows
-
-
-def on_the_processor(
-    job: Callable[[Path], np.ndarray | None], busy: list[float], place: Path
-) -> np.ndarray | None:
-    """Do a job and note the seconds that it took of all cores: on a busy machine these still compare."""
-    start = time.process_time()
-    found = job(place)
-    busy.append(time.process_time() - start)
-    return found
 
 
 def draw(work: Workload, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
