@@ -9,7 +9,7 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import LogisticRegression, RidgeClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from threadpoolctl import threadpool_info
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from probes.foundation.errors import InputError, StageError
 from probes.probing.batched import core_spaces, logistic, newton, spaces
@@ -156,12 +156,18 @@ def test_problems_side_by_side_each_have_one_thread_of_blas():
         seen.append((torch.get_num_threads(), *blas))
         return threading.get_ident()
 
-    before = [pool["num_threads"] for pool in threadpool_info()]
     chunks = [range(i, i + 1) for i in range(6)]
-    found = dict(in_pieces(work, chunks, "a test", 2))
+    torch.set_num_threads(2)
+    try:
+        with threadpool_limits(2, user_api="blas"):
+            found = dict(in_pieces(work, chunks, "a test", 2))
+            assert torch.get_num_threads() == 2
+            after = {p["num_threads"] for p in threadpool_info() if p["user_api"] == "blas"}
+    finally:
+        torch.set_num_threads(1)
     assert list(found) == chunks and threading.get_ident() not in found.values()
     assert {n for each in seen for n in each} == {1}
-    assert [pool["num_threads"] for pool in threadpool_info()] == before
+    assert after == {2}
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
