@@ -20,6 +20,8 @@ def test_a_smoke_run_has_every_row_and_judges_nothing(tmp_path: Path) -> None:
     assert out.exit_code == 0, out.output
     table = read_table(tmp_path / TABLE)
     first = table[table["job"] == table["job"].iloc[0]]
+    busy, first = (first[(first["metric"] == "CPU time") == kind] for kind in (True, False))
+    assert len(busy) == 3 and (busy["value"] > 0).all() and busy["ratio"].notna().sum() == 1
     assert first["contender"].iloc[0] == LIMIT
     assert sum(name.startswith("scikit-learn") for name in first["contender"]) == 2
     assert (first["contender"] == OURS).sum() == 2

@@ -124,6 +124,15 @@ def measure(
                 ratio=speed / rates[LIMIT].median,
             )
         )  # fmt: skip
+    busy = {name: found.of_all_cores(1e3 / len(X) / len(train)) for name, found in seconds.items()}
+    rows += [row(job, name, "CPU time", busy[name], "ms/fit") for name in peers]
+    rows += [
+        row(
+            job, name, "CPU time", busy[name], "ms/fit",
+            against=peer, ratio=busy[name].median / busy[peer].median,
+        )
+        for name in jobs if name.startswith(OURS)
+    ]  # fmt: skip
     return rows
 
 

@@ -18,9 +18,10 @@ T = TypeVar("T")
 
 @dataclasses.dataclass(frozen=True)
 class Seconds:
-    """What a job took, in the order of the repetitions."""
+    """What a job took, in the order of the repetitions; processor: of all cores together."""
 
     each: tuple[float, ...]
+    processor: tuple[float, ...] = ()
 
     @property
     def median(self) -> float:
@@ -30,10 +31,15 @@ class Seconds:
         """How much of `amount` was done per second."""
         return Rate(amount / self.median, amount / max(self.each), amount / min(self.each))
 
+    def of_all_cores(self, times: float) -> "Rate":
+        """The processor's seconds, times a number; on a busy machine these still compare."""
+        busy = self.processor or (float("nan"),)
+        return Rate(times * statistics.median(busy), times * min(busy), times * max(busy))
+
 
 @dataclasses.dataclass(frozen=True)
 class Rate:
-    """A speed: at the median time, and in the slowest and the fastest repetition."""
+    """A speed or a time: the median, and the least and the greatest of the repetitions."""
 
     median: float
     low: float
@@ -55,6 +61,7 @@ def take_turns(
     Before each job memory is freed and the disk has finished what earlier ones gave it to write.
     """
     each: dict[str, list[float]] = {name: [] for name in jobs}
+    busy: dict[str, list[float]] = {name: [] for name in jobs}
     with bar("benchmark", total=repeats * len(jobs)) as turns:
         for _ in range(repeats):
             for name, job in jobs.items():
@@ -63,16 +70,17 @@ def take_turns(
                     gc.collect()
                     os.sync()
                     settle()
-                    start = time.perf_counter()
+                    start, cpu = time.perf_counter(), time.process_time()
                     result = job(folder)
                     settle()
                     each[name].append(time.perf_counter() - start)
+                    busy[name].append(time.process_time() - cpu)
                     after(name, result, folder)
                     del result
                 finally:
                     shutil.rmtree(folder)
                 turns.update(1)
-    return {name: Seconds(tuple(found)) for name, found in each.items()}
+    return {name: Seconds(tuple(each[name]), tuple(busy[name])) for name in jobs}
 
 
 def synchroniser(device: Any) -> Callable[[], None]:

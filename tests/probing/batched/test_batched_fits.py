@@ -1,5 +1,7 @@
 """Fits in one batch are the fits that scikit-learn finds one by one."""
 
+import threading
+
 import numpy as np
 import pytest
 import torch
@@ -7,18 +9,28 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import LogisticRegression, RidgeClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from probes.foundation.errors import InputError, StageError
-from probes.probing.batched import newton, spaces
+from probes.probing.batched import core_spaces, logistic, newton, spaces
 from probes.probing.batched.discriminant import fit_discriminant
 from probes.probing.batched.logistic import fit_logistic
 from probes.probing.batched.mean_difference import fit_mean_difference
+from probes.probing.batched.problems import in_pieces
 from probes.probing.batched.ridge import fit_ridge
 from probes.probing.mean_difference import MeanDifferenceProbe
 
 TOLERANCE = 1e-4
 """Of the largest coefficient: what `fit_logistic` promises at tol=1e-8."""
 SHAPES = {"fewer rows than features": (60, 90), "more rows than features": (150, 20)}
+
+
+@pytest.fixture(params=["by problem on a core", "all in one torch batch"])
+def engine(request, monkeypatch):
+    """Both ways to fit, on the CPU; the second is what a GPU is given."""
+    if request.param != "by problem on a core":
+        monkeypatch.setattr(logistic._Job, "on_cores", False)
+    return request.param
 
 
 def planted(n, d, n_problems=3, seed=0):
@@ -41,7 +53,7 @@ def apart(found, reference):
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 @pytest.mark.parametrize("C", [1e-3, 1.0, 100.0])
-def test_logistic_is_scikit_learns(shape, C):
+def test_logistic_is_scikit_learns(shape, C, engine):
     X, y, train = planted(*shape)
     found = fit_logistic(X, y, train, C=(C, 0.1), tol=1e-8)
     assert (found.gradient <= 1e-8).all()
@@ -71,7 +83,7 @@ def test_standardised_logistic_is_the_pipelines(shape):
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
-def test_the_reported_gradient_bounds_the_true_one(shape):
+def test_the_reported_gradient_bounds_the_true_one(shape, engine):
     X, y, train = planted(*shape)
     found = fit_logistic(X, y, train, C=(1.0,), tol=1e-5)
     for f, mask in enumerate(train):
@@ -118,23 +130,53 @@ def test_mean_difference_is_the_probes_own():
         assert np.corrcoef(scores, others)[0, 1] > 1 - 1e-9
 
 
-def test_pieces_and_threads_do_not_change_a_fit():
-    X, y, train = planted(60, 90, n_problems=5)
-    whole = fit_logistic(X, y, train, C=(1.0,), tol=1e-8)
-    again = fit_logistic(list(X), y, train, C=(1.0,), tol=1e-8)
-    np.testing.assert_array_equal(whole.coef, again.coef)
-    torch.set_num_threads(2)
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_neither_pieces_nor_threads_change_a_bit(shape):
+    X, y, train = planted(*shape, n_problems=5)
+    whole = fit_logistic(X, y, train, C=(1.0, 0.1), tol=1e-8)
+    mapped = fit_logistic(list(X), y, train, C=(1.0, 0.1), tol=1e-8, memory=1)
+    torch.set_num_threads(3)
     try:
-        pieces = fit_logistic(X, y, train, C=(1.0,), tol=1e-8, memory=1)
-        assert torch.get_num_threads() == 2
+        threads = fit_logistic(X, y, train, C=(1.0, 0.1), tol=1e-8)
+        assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(1)
-    assert apart(pieces.coef, whole.coef) < 1e-6
+    alone = fit_logistic(X[3:4], y, train, C=(1.0, 0.1), tol=1e-8)
+    for other in (mapped, threads):
+        np.testing.assert_array_equal(whole.coef, other.coef)
+        np.testing.assert_array_equal(whole.intercept, other.intercept)
+    np.testing.assert_array_equal(whole.coef[3:4], alone.coef)
+
+
+def test_problems_side_by_side_each_have_one_thread_of_blas():
+    seen = []
+
+    def work(chunk):
+        blas = [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+        seen.append((torch.get_num_threads(), *blas))
+        return threading.get_ident()
+
+    chunks = [range(i, i + 1) for i in range(6)]
+    torch.set_num_threads(2)
+    try:
+        with threadpool_limits(2, user_api="blas"):
+            found = dict(in_pieces(work, chunks, "a test", 2))
+            assert torch.get_num_threads() == 2
+            after = {p["num_threads"] for p in threadpool_info() if p["user_api"] == "blas"}
+    finally:
+        torch.set_num_threads(1)
+    assert list(found) == chunks and threading.get_ident() not in found.values()
+    assert {n for each in seen for n in each} == {1}
+    assert after == {2}
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
-def test_a_weak_penalty_is_factored_in_double_precision(shape, monkeypatch):
-    kind = spaces.Dual if shape[0] < shape[1] else spaces.Primal
+def test_a_weak_penalty_is_factored_in_double_precision(shape, engine, monkeypatch):
+    dual = shape[0] < shape[1]
+    if engine == "by problem on a core":
+        kind = core_spaces.CoreDual if dual else core_spaces.CorePrimal
+    else:
+        kind = spaces.Dual if dual else spaces.Primal
     refined, plain = [], kind.refine
     monkeypatch.setattr(kind, "refine", lambda self: (refined.append(1), plain(self))[1])
     X, y, _ = planted(*shape)
@@ -144,7 +186,7 @@ def test_a_weak_penalty_is_factored_in_double_precision(shape, monkeypatch):
     assert (found.gradient <= 1e-7).all()
 
 
-def test_what_does_not_converge_is_an_error():
+def test_what_does_not_converge_is_an_error(engine):
     X, y, train = planted(60, 90)
     with pytest.raises(StageError, match=r"of \d+ fits did not converge in 2 steps.*smaller C"):
         fit_logistic(X, y, train, C=(1.0,), tol=1e-8, max_steps=2)
@@ -158,6 +200,29 @@ def test_old_factors_serve_several_steps():
     )
     solved = newton.solve_logistic(spaces.make_space(data, columns), tol=1e-8, max_steps=100)
     assert solved.n_factors < 5 * solved.n_steps / 2
+
+
+@pytest.mark.parametrize("penalty", [0.1, 30.0])
+def test_one_inverse_gives_the_folds_the_steps_of_their_own_factors(penalty):
+    X, y, train = planted(60, 90, n_problems=1)
+    rng = np.random.default_rng(1)
+    columns = core_spaces.CoreColumns(
+        y.astype(float),
+        train.astype(float).repeat(2, 0),
+        np.tile([penalty, 2 * penalty], len(train)),
+    )
+    data = core_spaces.CoreData(X[0] - X[0].mean(0))
+    whole = rng.uniform(0.01, 0.25, (2, 60))
+    curvature = np.tile(whole, (len(train), 1))
+    shared, own = (core_spaces.CoreDual(data, columns) for _ in range(2))
+    assert shared.factor_whole(curvature, 2)
+    own.factor(curvature * columns.train, np.arange(len(curvature)))
+    weights = rng.normal(size=(len(curvature), 60)) * columns.train
+    force = rng.normal(size=weights.shape) * columns.train
+    found, expected = (space.step(force, weights, force) for space in (shared, own))
+    assert apart(found[0], expected[0]) < 1e-3
+    assert apart(found[1], expected[1]) < 1e-3
+    assert (found[0][columns.train == 0] == 0).all()
 
 
 def test_what_cannot_be_fitted_is_refused():

@@ -7,6 +7,7 @@ with the data. Every column ends by its own gradient in double precision, never 
 
 import dataclasses
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -124,8 +125,13 @@ def solve_logistic(
         if bool((stuck >= PATIENCE).any()) and space.refine():
             stale, stuck = torch.ones_like(stale), torch.zeros_like(stuck)
         at = scores
-    raise StageError(
-        f"{int((gradient > tol).sum())} of {gradient.numel()} fits did not converge in {max_steps} "
+    raise not_converged(gradient.cpu().numpy(), tol, max_steps)
+
+
+def not_converged(gradient: np.ndarray, tol: float, max_steps: int) -> StageError:
+    """What to raise when the steps were used up."""
+    return StageError(
+        f"{int((gradient > tol).sum())} of {gradient.size} fits did not converge in {max_steps} "
         f"steps: the largest gradient is {float(gradient.max()):.2g}, asked for {tol:g}. Raise the "
         "penalty (a smaller C), standardise the features, or raise tol"
     )

@@ -9,6 +9,7 @@ from typing import TypeVar
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from probes.evaluation.auroc import as_labels
@@ -59,9 +60,11 @@ class Problems:
             )
         return rows
 
-    def chunks(self, bytes_each: int, memory: int, workers: int) -> list[range]:
+    def chunks(
+        self, bytes_each: int, memory: int, workers: int, at_once: int = AT_ONCE
+    ) -> list[range]:
         """Runs of problems that take at most `memory` bytes in all workers together."""
-        most = max(1, min(AT_ONCE, memory // max(1, bytes_each * workers)))
+        most = max(1, min(at_once, memory // max(1, bytes_each * workers)))
         size = math.ceil(len(self) / math.ceil(len(self) / most))
         return [range(a, min(a + size, len(self))) for a in range(0, len(self), size)]
 
@@ -96,16 +99,21 @@ def checked(
 def in_pieces(
     work: Callable[[range], T], chunks: Sequence[range], description: str, threads: int
 ) -> Iterator[tuple[range, T]]:
-    """Do every chunk, some of them side by side, each on one core; results in order."""
+    """Do every chunk, some of them side by side, each on one core; results in order.
+
+    BLAS is kept to one thread meanwhile, in numpy too: two of its calls at once, each on all cores,
+    wait for each other, and its sums depend on how many threads share them.
+    """
     total = sum(map(len, chunks))
-    with bar(description, total=total) as shown:
-        if threads == 1 or len(chunks) == 1:
-            for chunk in chunks:
-                yield chunk, work(chunk)
-                shown.update(len(chunk))
-            return
-        before = torch.get_num_threads()
+    before = torch.get_num_threads()
+    with bar(description, total=total) as shown, threadpool_limits(1, user_api="blas"):
         try:
+            torch.set_num_threads(1)
+            if threads == 1 or len(chunks) == 1:
+                for chunk in chunks:
+                    yield chunk, work(chunk)
+                    shown.update(len(chunk))
+                return
             with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as p:
                 for chunk, result in zip(chunks, p.map(work, chunks), strict=True):
                     yield chunk, result
