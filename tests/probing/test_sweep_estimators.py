@@ -151,3 +151,10 @@ def test_float32_rows_and_sites_of_any_order_give_tidy_rows():
     plain = sweep(X, Y, GROUPS, estimator="mean_difference").directions["resid_post.1"]
     assert isinstance(plain, Direction)
     np.testing.assert_allclose(plain.coef, one_site.coef_[0], rtol=1e-9, atol=1e-12)
+
+
+def test_a_dead_site_of_more_features_than_rows_stops_no_other():
+    X = {"dead": np.full((len(Y), 60), 3.0)} | fit_rows(width=60)
+    found = sweep(X, Y, GROUPS, estimator="logistic")
+    assert set(found.by_site.loc[found.by_site["site"] == "dead", "auroc"]) == {0.5}
+    assert found.best_site != "dead"
