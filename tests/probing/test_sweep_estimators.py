@@ -151,3 +151,14 @@ def test_float32_rows_and_sites_of_any_order_give_tidy_rows():
     plain = sweep(X, Y, GROUPS, estimator="mean_difference").directions["resid_post.1"]
     assert isinstance(plain, Direction)
     np.testing.assert_allclose(plain.coef, one_site.coef_[0], rtol=1e-9, atol=1e-12)
+
+
+def test_a_dead_site_of_more_features_than_rows_stops_no_other():
+    uneven = Y | (np.arange(len(Y)) % 3 == 0)  # so that the intercept has somewhere to go
+    X = {"dead": np.full((len(Y), 60), 3.0)} | fit_rows(width=60)
+    found = sweep(
+        {site: rows[uneven] for site, rows in X.items()}, Y[uneven], GROUPS[uneven],
+        estimator="logistic", n_folds=3,
+    )  # fmt: skip
+    assert set(found.by_site.loc[found.by_site["site"] == "dead", "auroc"]) == {0.5}
+    assert found.best_site != "dead"

@@ -18,6 +18,14 @@ def test_a_linear_map_is_found_and_a_direction_goes_through_it():
     assert np.corrcoef(scores, mapped)[0, 1] > 0.999
 
 
+def test_what_a_map_explains_is_asked_of_rows_that_it_was_not_fitted_on():
+    rng = np.random.default_rng(2)
+    X = rng.normal(size=(200, 6))
+    Y = X @ rng.normal(size=(6, 4))
+    Y[:50] *= -1  # as if what holds for the rows of the fit were false elsewhere
+    assert fit_map(X, Y, ROWS[:50], ROWS[50:]).r2 < -0.5
+
+
 def test_noise_has_no_map():
     rng = np.random.default_rng(1)
     found = fit_map(rng.normal(size=(200, 6)), rng.normal(size=(200, 4)), ROWS[:50], ROWS[50:])

@@ -138,7 +138,8 @@ def test_the_default_battery_is_planned_without_training_anything():
     kinds = pd.Series([cell.kind for cell in cells]).value_counts()
     n = len(config.recipes)
     assert kinds["probed"] == 3 * n and kinds["transferred"] == 3 * n * (n + 1) / 2
-    assert kinds["stage"] == 2 * 3 * 3 and kinds["staged"] == 2 * 3
+    cured = len(config.staged) * len(config.seeds)
+    assert kinds["stage"] == cured * len(config.stages) and kinds["staged"] == cured
     assert BatteryConfig.model_validate_json(config.to_json()) == config
     assert {recipe_name(recipe) for recipe in config.recipes} >= set(config.staged)
     # Recipes of the battery are those of the repository, so that what they trained is found again.

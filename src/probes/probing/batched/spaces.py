@@ -116,7 +116,9 @@ class Dual(_Factors):
 
     def factor(self, curvature: Rows, problem: Tensor, column: Tensor) -> None:
         index, penalty = self._index[column], self.columns.penalty[column]
-        least = FLOOR * penalty[:, None] / self._diagonal[problem].gather(1, index).clamp(min=1e-30)
+        length = self._diagonal[problem].gather(1, index)
+        # A row of zeros pulls no weight, only the intercept: its curvature is taken as it is.
+        least = FLOOR * penalty[:, None] / torch.where(length > 0, length, penalty[:, None])
         weight = torch.maximum(curvature[problem, column].gather(1, index), least)
         roots = torch.where(self._there[column], weight.sqrt(), 0.0)
         places = zip(problem.tolist(), column.tolist(), penalty.tolist(), strict=True)
