@@ -106,6 +106,7 @@ def solve_logistic(
             along = along + turn[..., None] * was_along
             shift = shift + turn * was_shift
             rise = rise + turn[..., None] * was_rise
+        along, shift, rise = _rested(gradient <= tol, along, shift, rise)
         if at is scores:
             old = (force, pull, descent, along, shift, rise)
         at = scores
@@ -126,6 +127,23 @@ def solve_logistic(
             stale, stuck = torch.ones_like(stale), torch.zeros_like(stuck)
         at = scores
     raise not_converged(gradient.cpu().numpy(), tol, max_steps)
+
+
+def _rested(
+    done: Bool[Tensor, "P J"],
+    along: Float[Tensor, "P J k"],
+    shift: Float[Tensor, "P J"],
+    rise: Float[Tensor, "P J n"],
+) -> tuple[Tensor, Tensor, Tensor]:
+    """No step for a column at its end, while others of its batch go on.
+
+    What is left of its gradient is rounding; the quotient of two such numbers would lead anywhere.
+    """
+    return (
+        torch.where(done[..., None], 0.0, along),
+        torch.where(done, 0.0, shift),
+        torch.where(done[..., None], 0.0, rise),
+    )
 
 
 def not_converged(gradient: np.ndarray, tol: float, max_steps: int) -> StageError:
