@@ -1,5 +1,6 @@
 """Where a direction is planted, curves step where sums by hand say, and the reading finds it; and nothing else."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -104,11 +105,19 @@ def test_a_direction_that_does_nothing_is_neither(model, prompts):
     w = np.random.default_rng(3).normal(size=64)
     for planted in directions()[:2]:
         w -= (w @ planted.numpy()) * planted.numpy()
-    idle = Direction("idle", "resid_post.0", w, 0.0, model.weights_digest, "nothing", 0)
+    idle = Direction(
+        estimator="idle",
+        site="resid_post.0",
+        coef=w,
+        intercept=0.0,
+        weights_digest=model.weights_digest,
+        fitted_on="nothing",
+        seed=0,
+    )
     verdicts = curves(model, prompts, direction=idle).verdicts
     assert set(verdicts["direction"]) == {"idle"}
     assert not set(verdicts["verdict"]) & {"necessary", "sufficient"}
-    other = Direction("other", "resid_post.0", w, 0.0, "f" * 64, "nothing", 0)
+    other = dataclasses.replace(idle, weights_digest="f" * 64)
     with pytest.raises(InputError, match="the model is"):
         curves(model, prompts, direction=other)
 
