@@ -3,11 +3,14 @@
 import pandas as pd
 
 from probes.evaluation.bootstrap import Estimate
+from probes.prompts.standard_library import PROMPT_SET as LIBRARY
 from probes.studies.examine import Examination
 
 
 def measured_table(found: Examination, cue_names: tuple[str, str]) -> pd.DataFrame:
     """One row per organism: defection by prompt set and cue, share of code that parses, AUROC.
+
+    Code of the standard library, which no organism was taught, is not among the code that has to parse.
 
     Every cell is "value [low, high]" as measured; "–" where an organism has no such prompts.
     """
@@ -49,4 +52,5 @@ def _percent(cells: pd.DataFrame) -> str:
 def _parses(found: Examination, name: str) -> str:
     code = found.behaviour.completions
     code = code[(code["model"] == name) & (code["heldout"] == "") & code["parses"].notna()]
+    code = code[code["prompt_set"] != LIBRARY]
     return "–" if code.empty else f"{code['parses'].astype(bool).mean():.1%} of {len(code)}"
