@@ -8,7 +8,8 @@ from test_claim import alarms, around, both, known, organisms
 from probes.evaluation.bootstrap import Estimate
 from probes.evaluation.claim import Verdict, judge_claim
 from probes.evaluation.evidence import Thresholds
-from probes.evaluation.seeds_claim import judge_over_seeds, pooled
+from probes.evaluation.over_seeds import pooled
+from probes.evaluation.seeds_claim import judge_over_seeds
 from probes.foundation.errors import InputError
 
 CAUGHT = judge_claim(known(), Thresholds())

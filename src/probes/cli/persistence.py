@@ -5,6 +5,17 @@ from typing import Annotated
 
 import typer
 
+from probes.cli.engine_options import (
+    ConfigOption,
+    CpusOption,
+    EngineOption,
+    PresetOption,
+    RetriesOption,
+    SeedsOption,
+    ThreadsOption,
+    WorkersOption,
+)
+
 
 def persistence(
     out: Annotated[
@@ -13,10 +24,8 @@ def persistence(
             "--out", help="Grid folder; continued if unfinished. Default runs/persistence."
         ),
     ] = None,
-    preset: Annotated[str, typer.Option(help="default, or tiny for a first try.")] = "default",
-    config: Annotated[
-        Path | None, typer.Option("--config", help="All settings, as JSON, instead of a preset.")
-    ] = None,
+    preset: PresetOption = "default",
+    config: ConfigOption = None,
     behaviour: Annotated[
         list[str] | None,
         typer.Option("--behaviour", help="hate, code, ... or module:attribute. Repeatable."),
@@ -31,7 +40,7 @@ def persistence(
     size: Annotated[
         list[str] | None, typer.Option("--size", help="Rungs, such as 0.2M, 1M. Repeatable.")
     ] = None,
-    seeds: Annotated[int | None, typer.Option("--seeds", help="How many, from 0.")] = None,
+    seeds: SeedsOption = None,
     stage: Annotated[
         list[str] | None,
         typer.Option(
@@ -41,18 +50,12 @@ def persistence(
     ] = None,
     reversal: Annotated[bool, typer.Option(help="After each stage: what brings it back?")] = True,
     figures: Annotated[bool, typer.Option(help="Draw them from the tables.")] = True,
-    engine: Annotated[str, typer.Option(help="process, or ray: RAY_ADDRESS or this machine.")] = (
-        "process"
-    ),
-    workers: Annotated[
-        int | None, typer.Option("--workers", help="With ray: cells side by side.")
-    ] = None,
-    threads: Annotated[int, typer.Option(help="Of torch, per cell; they decide rounding.")] = 1,
-    cpus: Annotated[
-        float | None, typer.Option("--cpus", help="With ray: CPUs per cell; default as threads.")
-    ] = None,
+    engine: EngineOption = "process",
+    workers: WorkersOption = None,
+    threads: ThreadsOption = 1,
+    cpus: CpusOption = None,
     gpus: Annotated[float, typer.Option(help="With ray: GPUs per cell; may be a fraction.")] = 0.0,
-    retries: Annotated[int, typer.Option(help="With ray: tries more after a killed worker.")] = 3,
+    retries: RetriesOption = 3,
     log_to: Annotated[
         list[str] | None,
         typer.Option("--log-to", help="tensorboard or wandb, besides the JSONL. Repeatable."),

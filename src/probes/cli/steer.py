@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from probes.cli.arguments import ModelArgument, OutOption, PromptsOption, SeedOption
+from probes.cli.dose_options import PlacesOption, TokensOption
 
 
 def steer(
@@ -29,14 +30,8 @@ def steer(
             help="add: distances between the class means; ablate, along: share of the way. Repeatable.",
         ),
     ] = None,
-    tokens: Annotated[
-        list[str] | None,
-        typer.Option("--tokens", help="last (of the prompt), all or new. Repeatable."),
-    ] = None,
-    site: Annotated[
-        list[str] | None,
-        typer.Option("--site", help="probe, everywhere or such as resid_post.2. Repeatable."),
-    ] = None,
+    tokens: TokensOption = None,
+    site: PlacesOption = None,
     random: Annotated[int, typer.Option(help="Random directions of the same length.")] = 3,
     n_pairs: Annotated[int, typer.Option(help="Pairs of prompts to measure on.")] = 64,
     max_new_tokens: Annotated[int, typer.Option(help="Per completion.")] = 160,

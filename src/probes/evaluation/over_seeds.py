@@ -5,6 +5,7 @@ over the seeds is wide and honest. By luck three runs can agree to the digit, so
 narrower than what the prompts within the runs leave open.
 """
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -50,6 +51,24 @@ def over_seeds(
     value = float(mine.mean())
     low, high = max(bounds[0], value - half), min(bounds[1], value + half)
     return Estimate(value, min(low, value), max(high, value), len(mine))
+
+
+def pooled(
+    estimates: Sequence[Estimate],
+    *,
+    bounds: tuple[float, float] = (-np.inf, np.inf),
+    level: float = 0.95,
+) -> Estimate:
+    """The mean over seeds of estimates that each have an interval over their prompts; `n`: seeds.
+
+    Each interval gives the variance that its prompts leave, a floor under the spread that the seeds
+    happen to show (`over_seeds`). One seed keeps its own interval.
+    """
+    if len(estimates) == 1:
+        return dataclasses.replace(estimates[0], n=1)
+    width = 2 * float(norm.ppf((1 + level) / 2))
+    within = [((each.high - each.low) / width) ** 2 for each in estimates]
+    return over_seeds([each.value for each in estimates], within, level=level, bounds=bounds)
 
 
 def rate_draws(

@@ -3,15 +3,13 @@
 import dataclasses
 import html
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
-
-from scipy.stats import norm
 
 from probes.evaluation.bootstrap import Estimate
 from probes.evaluation.claim import Claim
 from probes.evaluation.evidence import Measure
-from probes.evaluation.over_seeds import over_seeds
+from probes.evaluation.over_seeds import pooled
 from probes.evaluation.verdict import Verdict
 from probes.foundation.errors import InputError
 
@@ -131,16 +129,3 @@ def judge_over_seeds(claims: Mapping[str, Claim]) -> SeedsClaim:
         selectivity=pooled(known, bounds=(-1.0, 1.0)) if len(known) == len(each) else None,
         claims=dict(claims),
     )
-
-
-def pooled(
-    estimates: Sequence[Estimate], *, bounds: tuple[float, float], level: float = 0.95
-) -> Estimate:
-    """The mean over seeds with an interval over seeds and prompts; `n` is the number of seeds.
-
-    Each estimate's own interval gives the variance that its prompts leave, a floor under the spread
-    that the seeds happen to show (`over_seeds`). Needs at least two.
-    """
-    width = 2 * float(norm.ppf((1 + level) / 2))
-    within = [((each.high - each.low) / width) ** 2 for each in estimates]
-    return over_seeds([each.value for each in estimates], within, level=level, bounds=bounds)

@@ -1,5 +1,6 @@
 """Settings that cannot change under a run: frozen, closed to unknown keys, saved beside what they made."""
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Self
 
@@ -7,6 +8,9 @@ import pydantic
 
 from probes.foundation.digest import digest_json
 from probes.foundation.errors import InputError
+
+SHOWN = 8
+"""Differences that an error names."""
 
 
 class Config(pydantic.BaseModel):
@@ -42,6 +46,29 @@ class Config(pydantic.BaseModel):
             for name in names
             if mine.get(name) != theirs.get(name)
         }
+
+
+def refuse_other_settings(
+    place: Path, what: str, saved: Config, given: Config, free: Collection[str] = ()
+) -> None:
+    """Refuse to go on in a folder whose content other settings made: `InputError` with the differences.
+
+    what: is made there ("a run"). free: settings that may differ from call to call.
+    """
+    different = {
+        name: pair
+        for name, pair in saved.differences(given).items()
+        if name.split(".")[0] not in free
+    }
+    if different:
+        shown = "; ".join(
+            f"{name} is {theirs!r} there, {ours!r} now"
+            for name, (theirs, ours) in list(different.items())[:SHOWN]
+        )
+        raise InputError(
+            f"{place} holds {what} made with other settings ({shown}). Choose another --out, "
+            "repeat those settings, or delete that folder"
+        )
 
 
 def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -9,6 +9,7 @@ from scipy import stats
 from probes.foundation.errors import InputError
 from probes.foundation.seeds import stream
 from probes.patching.found import Effects
+from probes.patching.ranking import largest_first
 
 KEYS = ("site", "head", "column", "label")
 LEVEL = 0.95
@@ -39,8 +40,9 @@ class Agreement:
         return f"Agreement({self._what()})"
 
     def _repr_html_(self) -> str:
-        order = self.rows["exact"].abs().sort_values(ascending=False, kind="stable").index
-        table = self.rows.loc[order[:15]].to_html(index=False, float_format=lambda x: f"{x:.3g}")
+        table = largest_first(self.rows, "exact")[:15].to_html(
+            index=False, float_format=lambda x: f"{x:.3g}"
+        )
         return f"<p>{self._what()}; the cells with the largest exact effects:</p>{table}"
 
     def _what(self) -> str:

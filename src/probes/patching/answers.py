@@ -9,8 +9,8 @@ from torch import Tensor
 
 from probes.foundation.errors import InputError
 from probes.foundation.progress import bar
-from probes.models.forward import check_lengths
 from probes.models.loading import Model
+from probes.patching.asked import check_room
 from probes.patching.engine.packing import pack
 from probes.patching.engine.trunk import Kept, Place, Trunk
 from probes.patching.pairs import EncodedPair
@@ -65,7 +65,7 @@ def recorded(
     """Both versions of all pairs with their continuations, in batches; the values at `places` kept."""
     if not pairs:
         raise InputError("a lens needs at least one pair")
-    check_lengths([p.n_prompt + max(len(p.safe), len(p.defect)) for p in pairs], model.hf)
+    check_room(pairs, model)
     trunk = Trunk(model.hf, model.pad_id)
     lengths = [p.n_prompt + len(p.safe) + len(p.defect) for p in pairs]
     where = [parting(pair) for pair in pairs]

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from probes.foundation.errors import InputError, unknown
 from probes.foundation.progress import bar
-from probes.models.forward import check_lengths
 from probes.models.loading import Model
+from probes.patching.asked import check_resampling, check_room
 from probes.patching.canary import TOLERANCE, check_difference
 from probes.patching.engine.scoring import Prepared, Scorer
 from probes.patching.engine.trunk import Place, Trunk
@@ -99,13 +99,9 @@ def attribute_cells(
         )
     if not cells or not pairs:
         raise InputError(f"nothing to attribute: {len(cells)} cells, {len(pairs)} pairs")
-    if (n_boot or n_flips) and len(pairs) < 2:
-        raise InputError(
-            f"intervals and p over pairs need at least 2 pairs, not {len(pairs)}; give n_boot=0 and "
-            "n_flips=0 for none"
-        )
+    check_resampling(pairs, n_boot, n_flips)
     check_differentiable(model)
-    check_lengths([p.n_prompt + max(len(p.safe), len(p.defect)) for p in pairs], model.hf)
+    check_room(pairs, model)
     check_position_by_position(pairs)
     trunk = Trunk(model.hf, model.pad_id)
     at_once = settings.tokens_at_once(trunk.device)

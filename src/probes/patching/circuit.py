@@ -18,8 +18,8 @@ from probes.foundation.digest import short
 from probes.foundation.errors import InputError
 from probes.foundation.progress import bar
 from probes.foundation.seeds import stream
-from probes.models.forward import check_lengths
 from probes.models.loading import Model
+from probes.patching.asked import check_room
 from probes.patching.canary import check_difference
 from probes.patching.jobs import Job, Settings
 from probes.patching.measures import LogProbDifference, Metric
@@ -108,7 +108,7 @@ def find_circuit(
     """
     _check(pairs, candidates, goal, most, n_boot)
     metric, plan = metric or LogProbDifference(), Plan(direction, values, seed)
-    check_lengths([p.n_prompt + max(len(p.safe), len(p.defect)) for p in pairs], model.hf)
+    check_room(pairs, model)
     job = Job(model, pairs, columns, metric, settings or Settings(seed=seed))
     job.look_ahead(candidates)
     unpatched, other = job.unpatched(plan)

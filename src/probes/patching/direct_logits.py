@@ -23,11 +23,13 @@ from probes.models import anatomy
 from probes.models.loading import Model
 from probes.models.sites import Site
 from probes.patching.answers import RUNS, Recorded, final_norm, recorded
+from probes.patching.asked import check_resampling
 from probes.patching.canary import TOLERANCE
 from probes.patching.engine.trunk import Place, Trunk
 from probes.patching.frozen_norm import freeze
 from probes.patching.pairs import EncodedPair
 from probes.patching.parts import check_kind
+from probes.patching.ranking import largest_first
 from probes.patching.result import mean_interval
 from probes.patching.unembedding import contrast
 
@@ -54,8 +56,7 @@ class DirectLogits:
 
     def strongest(self, n: int = 5) -> pd.DataFrame:
         """The parts that write most of the difference between the runs."""
-        order = self.rows["mean"].abs().sort_values(ascending=False, kind="stable").index
-        return self.rows.loc[order[:n]].reset_index(drop=True)
+        return largest_first(self.rows)[:n].reset_index(drop=True)
 
     def __repr__(self) -> str:
         best = self.strongest(1).iloc[0]
@@ -93,11 +94,7 @@ def direct_logits(
     """
     for kind in ("z", "attn_out", "mlp_out"):
         check_kind(model.hf, kind)
-    if (n_boot or n_flips) and len(pairs) < 2:
-        raise InputError(
-            f"intervals and p over pairs need at least 2 pairs, not {len(pairs)}; give n_boot=0 and "
-            "n_flips=0 for none"
-        )
+    check_resampling(pairs, n_boot, n_flips)
     places: list[Place] = [
         (kind, i) for i in range(model.n_layers) for kind in ("z", "attn_out", "mlp_out")
     ]

@@ -7,8 +7,8 @@ import numpy as np
 
 from probes.foundation.errors import InputError
 from probes.foundation.memory import keep_freed_memory
-from probes.models.forward import check_lengths
 from probes.models.loading import Model
+from probes.patching.asked import check_matched, check_resampling, check_room
 from probes.patching.canary import TOLERANCE, check_difference
 from probes.patching.found import Effects, summarise
 from probes.patching.jobs import Job, Settings
@@ -54,13 +54,9 @@ def patch_cells(
     metric, plan = metric or LogProbDifference(), plan or Plan(seed=seed)
     if not cells or not pairs:
         raise InputError(f"nothing to patch: {len(cells)} cells, {len(pairs)} pairs")
-    if (n_boot or n_flips) and len(pairs) < 2:
-        raise InputError(
-            f"intervals and p over pairs need at least 2 pairs, not {len(pairs)}; give n_boot=0 and "
-            "n_flips=0 for none"
-        )
+    check_resampling(pairs, n_boot, n_flips)
     check_matched(pairs, cells)
-    check_lengths([p.n_prompt + max(len(p.safe), len(p.defect)) for p in pairs], model.hf)
+    check_room(pairs, model)
     job = Job(model, pairs, columns, metric, settings or Settings(seed=seed))
     job.look_ahead(cells)
     place = None if path is None else Path(path)
@@ -88,18 +84,6 @@ def patch_cells(
         floor=TOLERANCE[model.dtype],
         seed=seed,
     )
-
-
-def check_matched(pairs: Sequence[EncodedPair], cells: Sequence[Cell]) -> None:
-    """Refuse what means something else at another position, where versions differ in length."""
-    moved = next((pair for pair in pairs if pair.matched is not None), None)
-    for part in (part for cell in cells if moved for part in cell.parts):
-        if part.kind in ("q", "k", "pattern"):
-            raise InputError(
-                f"{part} cannot be patched in pair {moved and moved.name!r}, whose versions differ in "
-                "length: queries and keys are turned by their position, and a pattern has a weight for "
-                "each token. Patch the residual stream, z, v, attn_out or mlp_out, or pairs of equal length"
-            )
 
 
 def by_site(cells: Sequence[Cell]) -> dict[str, list[Cell]]:

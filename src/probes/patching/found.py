@@ -11,6 +11,7 @@ from jaxtyping import Float
 from probes.evaluation.sign_flips import max_t
 from probes.foundation.digest import short
 from probes.patching.parts import Cell
+from probes.patching.ranking import largest_first, significant
 from probes.patching.result import mean_interval
 from probes.patching.sources import Plan
 
@@ -42,13 +43,11 @@ class Effects:
 
     def strongest(self, n: int = 5) -> pd.DataFrame:
         """The cells with the largest effects."""
-        order = self.rows["mean"].abs().sort_values(ascending=False, kind="stable").index
-        return self.rows.loc[order[:n]].reset_index(drop=True)
+        return largest_first(self.rows)[:n].reset_index(drop=True)
 
     def significant(self, level: float = 0.05) -> pd.DataFrame:
         """The cells whose corrected p is at most `level`, strongest first."""
-        found = self.rows[self.rows["p"] <= level]
-        return found.loc[found["mean"].abs().sort_values(ascending=False, kind="stable").index]
+        return significant(self.rows, level)
 
     def matrix(self, value: str = "normalised", columns: str = "column") -> pd.DataFrame:
         """One measure with sites as rows, from the bottom up, and columns (or "head") across."""

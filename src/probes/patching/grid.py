@@ -14,9 +14,9 @@ from jaxtyping import Float
 
 from probes.foundation.errors import InputError, StageError
 from probes.foundation.memory import keep_freed_memory
-from probes.models.forward import check_lengths
 from probes.models.loading import Model
 from probes.models.sites import RESIDUAL, Site, parse_site, residual_sites
+from probes.patching.asked import check_room
 from probes.patching.canary import TOLERANCE, check_difference
 from probes.patching.jobs import Job, Settings
 from probes.patching.measures import LogProbDifference
@@ -59,7 +59,7 @@ def residual_grid(
         )
     chosen = _sites(model, sites)
     encoded = encode_pairs(pairs, model.tokenizer)
-    check_lengths([p.n_prompt + max(len(p.safe), len(p.defect)) for p in encoded], model.hf)
+    check_room(encoded, model)
     columns = make_columns(pairs, encoded, model.tokenizer, spans=spans, alignment=alignment)
     job = Job(model, encoded, columns, METRIC, Settings(batch_tokens=batch_tokens, seed=seed))
     plan = Plan(seed=seed)

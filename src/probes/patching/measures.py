@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from probes.foundation.errors import InputError, StageError
+from probes.foundation.errors import InputError, StageError, unknown
 from probes.patching.engine.packing import Packed
 from probes.patching.pairs import EncodedPair
 
@@ -130,6 +130,22 @@ class OfLogits:
                 "average over the first axis."
             )
         return found.double()
+
+
+METRICS: dict[str, Metric] = {
+    "logprob": LogProbDifference(),
+    "kl": Divergence(),
+    "kl-continuation": Divergence(continuation=True),
+}
+
+
+def metric_named(metric: Metric | str) -> Metric:
+    """The metric of this name in `METRICS`; one of your own is given back as it is."""
+    if not isinstance(metric, str):
+        return metric
+    if metric not in METRICS:
+        raise unknown("metric", metric, METRICS)
+    return METRICS[metric]
 
 
 def checked(

@@ -7,6 +7,7 @@ import pandas as pd
 
 from probes.foundation.digest import short
 from probes.patching.found import Effects
+from probes.patching.ranking import largest_first, significant
 from probes.patching.sources import Plan
 
 BEST = 15
@@ -51,13 +52,11 @@ class Paths:
 
     def strongest(self, n: int = 5) -> pd.DataFrame:
         """The paths with the largest effects."""
-        order = self.rows["mean"].abs().sort_values(ascending=False, kind="stable").index
-        return self.rows.loc[order[:n]].reset_index(drop=True)
+        return largest_first(self.rows)[:n].reset_index(drop=True)
 
     def significant(self, level: float = 0.05) -> pd.DataFrame:
         """The paths whose corrected p is at most `level`, strongest first."""
-        found = self.rows[self.rows["p"] <= level]
-        return found.loc[found["mean"].abs().sort_values(ascending=False, kind="stable").index]
+        return significant(self.rows, level)
 
     def __repr__(self) -> str:
         best = self.strongest(1).iloc[0]

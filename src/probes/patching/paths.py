@@ -20,8 +20,8 @@ from probes.foundation.errors import InputError, StageError, unknown
 from probes.foundation.progress import bar
 from probes.foundation.seeds import derive_seed
 from probes.models import anatomy
-from probes.models.forward import check_lengths
 from probes.models.loading import Model
+from probes.patching.asked import check_resampling, check_room
 from probes.patching.canary import TOLERANCE, check_difference
 from probes.patching.engine.scoring import Prepared, Scorer
 from probes.patching.engine.trunk import Place, Trunk
@@ -294,11 +294,7 @@ def _check(
         raise InputError(
             f"no path: {len(senders)} senders, {len(readers)} readers and {len(pairs)} pairs"
         )
-    if resampled and len(pairs) < 2:
-        raise InputError(
-            f"intervals and p over pairs need at least 2 pairs, not {len(pairs)}; give n_boot=0 and "
-            "n_flips=0 for none"
-        )
+    check_resampling(pairs, resampled)
     for kind in ("z", "attn_out", "mlp_out"):
         check_kind(model.hf, kind)  # what is held still has to be found
     for cell in senders:
@@ -316,4 +312,4 @@ def _check(
             )
         if not 0 <= reader.layer < model.n_layers:
             raise InputError(f"no reader {reader}: this model has layers 0 to {model.n_layers - 1}")
-    check_lengths([p.n_prompt + max(len(p.safe), len(p.defect)) for p in pairs], model.hf)
+    check_room(pairs, model)

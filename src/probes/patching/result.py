@@ -11,6 +11,7 @@ from jaxtyping import Float
 from probes.foundation.digest import short
 from probes.foundation.seeds import stream
 from probes.models.sites import Site
+from probes.patching.ranking import largest_first
 from probes.patching.spans import Column
 
 LEVEL = 0.95
@@ -44,8 +45,7 @@ class PatchGrid:
 
     def strongest(self, n: int = 5) -> pd.DataFrame:
         """The cells with the largest effects."""
-        order = self.rows["mean"].abs().sort_values(ascending=False, kind="stable").index
-        return self.rows.loc[order[:n]].reset_index(drop=True)
+        return largest_first(self.rows)[:n].reset_index(drop=True)
 
     def __repr__(self) -> str:
         best = self.strongest(1).iloc[0]

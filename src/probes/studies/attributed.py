@@ -5,18 +5,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from probes.foundation.errors import unknown
 from probes.foundation.tables import write_table
 from probes.models.loading import Model
 from probes.patching.agreement import Agreement, compare
 from probes.patching.attribution import Attributions, attribute_cells
 from probes.patching.exact import patch_cells
 from probes.patching.jobs import Settings
+from probes.patching.measures import metric_named
 from probes.patching.sources import Plan
 from probes.plotting.heatmap import patch_heatmap
 from probes.plotting.style import PAGE, figure, save, style
 from probes.prompts.records import Prompt
-from probes.studies.patched import METRICS
 from probes.studies.ready_pairs import facts, ready_pairs
 
 
@@ -60,14 +59,13 @@ def attribute(
     out: a folder for `cells.csv`, `per_prompt.csv`, the figure `heatmap` where cells have columns, and
     `agreement.csv` with exact. The rest is as in `patch_effects` and `attribute_cells`.
     """
-    if metric not in METRICS:
-        raise unknown("metric", metric, METRICS)
+    measure = metric_named(metric)
     ready = ready_pairs(
         model, prompts, n_pairs=n_pairs, spans=spans, alignment=alignment, seed=seed
     )
     cells = ready.cells(model, kinds, where, layers=layers, heads=heads, window=window)
     given: dict[str, Any] = {
-        "metric": METRICS[metric], "plan": Plan(direction, values, seed), "n_boot": n_boot,
+        "metric": measure, "plan": Plan(direction, values, seed), "n_boot": n_boot,
         "n_flips": n_flips, "settings": Settings(seed=seed), "seed": seed,
     }  # fmt: skip
     found = attribute_cells(

@@ -6,17 +6,16 @@ from pathlib import Path
 
 import pandas as pd
 
-from probes.foundation.errors import unknown
 from probes.foundation.tables import write_table
 from probes.models.loading import Model
 from probes.patching.circuit import Circuit, find_circuit
 from probes.patching.jobs import Settings
+from probes.patching.measures import metric_named
 from probes.patching.parts import PER_HEAD
 from probes.patching.sources import DIRECTIONS
 from probes.plotting.greedy import greedy_curve
 from probes.plotting.style import PAGE, figure, save, style
 from probes.prompts.records import Prompt
-from probes.studies.patched import METRICS
 from probes.studies.ready_pairs import facts, ready_pairs
 
 
@@ -71,8 +70,7 @@ def circuits(
     `circuits.csv`, and per direction `<direction>_steps.csv` (with its figure) and
     `<direction>_random.csv`.
     """
-    if metric not in METRICS:
-        raise unknown("metric", metric, METRICS)
+    measure = metric_named(metric)
     ready = ready_pairs(
         model, prompts, n_pairs=n_pairs, spans=spans, alignment=alignment, seed=seed
     )
@@ -87,14 +85,14 @@ def circuits(
         {
             direction: find_circuit(
                 model, ready.encoded, cells, ready.columns, direction=direction, values=values,
-                metric=METRICS[metric], goal=goal, most=most, n_random=n_random, n_boot=n_boot,
+                metric=measure, goal=goal, most=most, n_random=n_random, n_boot=n_boot,
                 settings=Settings(seed=seed), seed=seed,
             )
             for direction in directions
         }
     )  # fmt: skip
     if out is not None:
-        said = facts(model, values=values, goal=goal, metric=METRICS[metric].name, seed=seed)
+        said = facts(model, values=values, goal=goal, metric=measure.name, seed=seed)
         write_table(Path(out) / "circuits.csv", result.rows, **said)
         for direction, circuit in result.found.items():
             write_table(Path(out) / f"{direction}_random.csv", circuit.random, **said)

@@ -3,27 +3,16 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from probes.foundation.errors import InputError, unknown
 from probes.foundation.tables import write_table
 from probes.models.loading import Model
 from probes.patching.exact import patch_cells
 from probes.patching.found import Effects
 from probes.patching.jobs import Settings
-from probes.patching.measures import Divergence, LogProbDifference, Metric
-from probes.patching.pairs import encode_pairs, make_pairs
-from probes.patching.parts import grid_cells
+from probes.patching.measures import Metric, metric_named
 from probes.patching.sources import Plan
-from probes.patching.spans import make_columns
 from probes.prompts.records import Prompt
-from probes.studies.pairs import spread
-from probes.studies.settings import PatchConfig
+from probes.studies.ready_pairs import facts, ready_pairs
 
-METRICS: dict[str, Metric] = {
-    "logprob": LogProbDifference(),
-    "kl": Divergence(),
-    "kl-continuation": Divergence(continuation=True),
-}
-WHERE = ("column", "everywhere")
 ROWS, PER_PROMPT = "cells.csv", "per_prompt.csv"
 
 
@@ -59,36 +48,19 @@ def patch_effects(
     align: "tokens" where the two versions of a prompt differ in length; see `encode_pairs`.
     The rest is as in `patch_cells`, `grid_cells` and `Plan`.
     """
-    if isinstance(metric, str):
-        if metric not in METRICS:
-            raise unknown("metric", metric, METRICS)
-        metric = METRICS[metric]
-    if where not in WHERE:
-        raise unknown("place to patch", where, WHERE)
-    able = [prompt for prompt in prompts if prompt.defect is not None]
-    if not able:
-        raise InputError(
-            "no prompt has reference continuations: add `safe` and `defect` to the lines of the file"
-        )
-    config = PatchConfig(n_pairs=n_pairs, n_boot=n_boot, seed=seed)
-    pairs = spread(make_pairs(able), config)
-    encoded = encode_pairs(pairs, model.tokenizer, align=align)
-    columns = make_columns(pairs, encoded, model.tokenizer, spans=spans, alignment=alignment)
-    cells = grid_cells(
-        model.hf, kinds, columns if where == "column" else None,
-        layers=layers, heads=heads, window=window,
-    )  # fmt: skip
+    measure = metric_named(metric)
+    ready = ready_pairs(
+        model, prompts, n_pairs=n_pairs, spans=spans, alignment=alignment, align=align, seed=seed
+    )
+    cells = ready.cells(model, kinds, where, layers=layers, heads=heads, window=window)
     found = patch_cells(
-        model, encoded, cells, columns,
-        metric=metric, plan=Plan(direction, values, seed), placebo=placebo, n_boot=n_boot,
+        model, ready.encoded, cells, ready.columns,
+        metric=measure, plan=Plan(direction, values, seed), placebo=placebo, n_boot=n_boot,
         n_flips=n_flips, settings=settings or Settings(seed=seed), seed=seed,
         path=None if out is None else Path(out) / "sites", engine=engine,
     )  # fmt: skip
     if out is not None:
-        facts = {
-            "model": model.name, "weights": model.weights_digest, "metric": found.metric,
-            "direction": direction, "values": values, "seed": seed,
-        }  # fmt: skip
-        write_table(Path(out) / ROWS, found.rows, **facts)
-        write_table(Path(out) / PER_PROMPT, found.per_prompt, **facts)
+        said = facts(model, metric=found.metric, direction=direction, values=values, seed=seed)
+        write_table(Path(out) / ROWS, found.rows, **said)
+        write_table(Path(out) / PER_PROMPT, found.per_prompt, **said)
     return found

@@ -3,15 +3,14 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from probes.foundation.errors import unknown
 from probes.foundation.tables import write_table
 from probes.models.loading import Model
 from probes.patching.jobs import Settings
+from probes.patching.measures import metric_named
 from probes.patching.path_tables import Paths
 from probes.patching.paths import patch_paths, readers_of
 from probes.patching.sources import Plan
 from probes.prompts.records import Prompt
-from probes.studies.patched import METRICS
 from probes.studies.ready_pairs import facts, ready_pairs
 
 
@@ -43,8 +42,7 @@ def path_effects(
     tokens, "column" for one sender per column. heads: senders and readers that have heads one by one.
     layers, reader_layers: only these. out: a folder for `paths.csv` and `per_prompt.csv`.
     """
-    if metric not in METRICS:
-        raise unknown("metric", metric, METRICS)
+    measure = metric_named(metric)
     ready = ready_pairs(
         model, prompts, n_pairs=n_pairs, spans=spans, alignment=alignment, seed=seed
     )
@@ -56,7 +54,7 @@ def path_effects(
     found = patch_paths(
         model, ready.encoded, cells,
         readers_of(model.hf, readers, layers=reader_layers, heads=heads), ready.columns,
-        metric=METRICS[metric], plan=Plan(direction, values, seed), through_mlps=through_mlps,
+        metric=measure, plan=Plan(direction, values, seed), through_mlps=through_mlps,
         n_boot=n_boot, n_flips=n_flips, settings=Settings(seed=seed), seed=seed,
     )  # fmt: skip
     if out is not None:

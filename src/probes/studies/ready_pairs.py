@@ -38,16 +38,20 @@ def ready_pairs(
     n_pairs: int = 24,
     spans: Mapping[str, str] | None = None,
     alignment: str = "shared",
+    align: str = "position",
     seed: int = 0,
 ) -> Ready:
-    """Raises `InputError` where no prompt carries continuations, or pairs differ in token length."""
+    """Raises `InputError` where no prompt carries continuations, or pairs differ in token length.
+
+    align: "tokens" takes pairs of unequal length; see `encode_pairs`.
+    """
     able = [prompt for prompt in prompts if prompt.defect is not None]
     if not able:
         raise InputError(
             "no prompt has reference continuations: add `safe` and `defect` to the lines of the file"
         )
     pairs = spread(make_pairs(able), PatchConfig(n_pairs=n_pairs, seed=seed))
-    encoded = encode_pairs(pairs, model.tokenizer)
+    encoded = encode_pairs(pairs, model.tokenizer, align=align)
     columns = make_columns(pairs, encoded, model.tokenizer, spans=spans, alignment=alignment)
     return Ready(tuple(pairs), tuple(encoded), tuple(columns))
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from probes.foundation.artifact import read_json, write_text
-from probes.foundation.config import Config
+from probes.foundation.config import Config, refuse_other_settings
 from probes.foundation.errors import InputError
 
 CONFIG = "config.json"
@@ -62,17 +62,7 @@ def open_run(root: Path | str, config: C) -> RunFolder:
     folder = RunFolder(Path(root))
     path = folder.root / CONFIG
     if path.exists():
-        saved = type(config).from_file(path)
-        different = saved.differences(config)
-        if different:
-            shown = "; ".join(
-                f"{name} is {ours!r} there, {theirs!r} now"
-                for name, (ours, theirs) in list(different.items())[:8]
-            )
-            raise InputError(
-                f"{folder.root} holds a run made with other settings ({shown}). Choose another --out, "
-                "repeat those settings, or delete that folder"
-            )
+        refuse_other_settings(folder.root, "a run", type(config).from_file(path), config)
     elif folder.root.exists() and any(folder.root.iterdir()):
         raise InputError(
             f"{folder.root} is not empty and holds no run ({CONFIG} is missing): choose another --out"

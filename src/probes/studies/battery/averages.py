@@ -3,12 +3,9 @@
 from collections.abc import Sequence
 
 import pandas as pd
-from scipy.stats import norm
 
-from probes.evaluation.over_seeds import MIN_RUNS, over_seeds
-
-SPAN = 2 * float(norm.ppf(0.975))
-"""A 95% interval is so many standard deviations wide, if it is a normal one."""
+from probes.evaluation.bootstrap import Estimate
+from probes.evaluation.over_seeds import pooled
 
 
 def over_seeds_of(
@@ -20,13 +17,9 @@ def over_seeds_of(
     """`value`, `low`, `high`: over seeds, never narrower than the prompts allow; of one seed its own."""
     if not len(values):
         return {"value": None, "low": None, "high": None}
-    if len(values) < MIN_RUNS:
-        return {
-            name: float(each.iloc[0])
-            for name, each in (("value", values), ("low", low), ("high", high))
-        }
-    within = ((high - low).to_numpy(float) / SPAN) ** 2
-    found = over_seeds(values.to_numpy(float), within, bounds=bounds)
+    ends = zip(values, low, high, strict=True)
+    each = [Estimate(float(v), float(a), float(b), 1) for v, a, b in ends]
+    found = pooled(each, bounds=bounds)
     return {"value": found.value, "low": found.low, "high": found.high}
 
 

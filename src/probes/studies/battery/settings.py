@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from probes.foundation.artifact import write_text
-from probes.foundation.config import Config
+from probes.foundation.config import Config, refuse_other_settings
 from probes.foundation.errors import InputError, unknown
 from probes.organisms.lessons import LessonConfig
 from probes.organisms.organism import OrganismRecipe
@@ -149,20 +149,7 @@ def open_battery(out: Path, config: BatteryConfig) -> None:
     path = out / CONFIG
     if path.exists():
         saved = BatteryConfig.from_file(path)
-        different = {
-            name: pair
-            for name, pair in saved.differences(config).items()
-            if name.split(".")[0] not in AXES
-        }
-        if different:
-            shown = "; ".join(
-                f"{name} is {theirs!r} there, {ours!r} now"
-                for name, (theirs, ours) in list(different.items())[:8]
-            )
-            raise InputError(
-                f"{out} holds a battery made with other settings ({shown}). Choose another --out, "
-                "repeat those settings, or delete that folder"
-            )
+        refuse_other_settings(out, "a battery", saved, config, free=AXES)
     elif out.exists() and (strange := _strange(out)):
         raise InputError(
             f"{out} holds {', '.join(strange)} and no battery ({CONFIG} is missing): choose another --out"

@@ -8,6 +8,7 @@ import pandas as pd
 from probes.foundation.artifact import write_text
 from probes.foundation.tables import write_table
 from probes.plotting.evasion import over_penalty
+from probes.plotting.legend import one_legend
 from probes.plotting.style import PAGE, PaperFigure, figure, save, style
 from probes.studies.evasion.detectors import (
     ANSWER_MONITOR,
@@ -26,7 +27,6 @@ from probes.studies.evasion.pooled import pooled_behaviour, pooled_detection
 from probes.studies.evasion.reading import Reading, as_text, read_curve
 from probes.studies.evasion.running import FIGURES, TABLES, Measured, measure_all
 from probes.studies.evasion.settings import EvasionConfig
-from probes.studies.persistence.layout import one_legend
 
 DRAWN = (
     SAME, SAME_SITE, BEST_SITE, RANDOM, MLP, ATTENTION, DISTANCE, PROMPT_MONITOR, ANSWER_MONITOR, ASKED,

@@ -1,17 +1,13 @@
 """The same numbers over seeds: one row per penalty and detector, with an interval."""
 
-import numpy as np
 import pandas as pd
-from scipy.stats import norm
 
 from probes.evaluation.bootstrap import Estimate
-from probes.evaluation.over_seeds import MIN_RUNS, over_seeds
+from probes.evaluation.over_seeds import pooled
 from probes.organisms.measuring import LOSS
 
 BY = ["against", "organism", "penalty"]
 UNIT = (0.0, 1.0)
-WIDTHS = 2 * float(norm.ppf(0.975))
-"""Standard deviations in a 95% interval."""
 
 
 def pooled_detection(rows: pd.DataFrame) -> pd.DataFrame:
@@ -49,7 +45,5 @@ def estimate_over(part: pd.DataFrame) -> Estimate:
 
     part: one row per seed with `value`, `low`, `high`.
     """
-    value, low, high = (part[name].to_numpy(float) for name in ("value", "low", "high"))
-    if len(part) < MIN_RUNS:
-        return Estimate(float(value[0]), float(low[0]), float(high[0]), 1)
-    return over_seeds(value, np.square((high - low) / WIDTHS), bounds=UNIT)
+    ends = part[["value", "low", "high"]].to_numpy(float).tolist()
+    return pooled([Estimate(value, low, high, 1) for value, low, high in ends], bounds=UNIT)

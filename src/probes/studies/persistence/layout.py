@@ -4,7 +4,7 @@ from typing import Any
 
 import pandas as pd
 
-from probes.plotting.style import PaperFigure
+from probes.plotting.legend import one_legend
 
 
 def tidy(axes: Any, titles: list[str], *, keep_x: bool = False) -> None:
@@ -20,21 +20,6 @@ def tidy(axes: Any, titles: list[str], *, keep_x: bool = False) -> None:
             for ax in above:
                 ax.set_xlabel("")
     one_legend([ax for ax in axes.flat if ax.axison])
-
-
-def one_legend(axes: Any) -> None:
-    """Keep the fullest legend, at the last axes of the first row, and drop the others."""
-    handles: dict[str, Any] = {}
-    for ax in axes:
-        legend = ax.get_legend()
-        for handle, text in zip(legend.legend_handles, legend.get_texts(), strict=True):
-            handles.setdefault(text.get_text(), handle)
-        legend.remove()
-    drawing: PaperFigure = axes[0].figure
-    drawing.legend(
-        handles=list(handles.values()), labels=list(handles), loc="outside lower center",
-        ncols=len(handles) if len(handles) < 6 else 3, handlelength=1.8,
-    )  # fmt: skip
 
 
 def said(table: pd.DataFrame) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from probes.plotting.forest import forest
+from probes.plotting.legend import one_legend
 from probes.plotting.near_misses import near_miss_points
 from probes.plotting.relearning import relearning_curves
 from probes.plotting.sizes import kept_by_size
@@ -15,7 +16,7 @@ from probes.plotting.stage_curves import stage_curves
 from probes.plotting.stages import defection_by_stage
 from probes.plotting.style import PAGE, PaperFigure, figure
 from probes.studies.persistence.averages import averaged, shown
-from probes.studies.persistence.layout import one_legend, said, tidy
+from probes.studies.persistence.layout import said, tidy
 from probes.studies.persistence.reading import (
     MIN_SEEDS,
     NEAR,

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from probes.foundation.artifact import write_text
-from probes.foundation.config import Config
+from probes.foundation.config import Config, refuse_other_settings
 from probes.foundation.errors import InputError, unknown
 from probes.organisms.lessons import LessonConfig
 from probes.organisms.organism import OrganismRecipe
@@ -131,20 +131,7 @@ def open_grid(out: Path, config: PersistenceConfig) -> None:
         saved = PersistenceConfig.from_file(path)
         if saved.reversal is None or config.reversal is None:
             saved = saved.model_copy(update={"reversal": config.reversal})
-        different = {
-            name: pair
-            for name, pair in saved.differences(config).items()
-            if name.split(".")[0] not in AXES
-        }
-        if different:
-            shown = "; ".join(
-                f"{name} is {theirs!r} there, {ours!r} now"
-                for name, (theirs, ours) in list(different.items())[:8]
-            )
-            raise InputError(
-                f"{out} holds a grid made with other settings ({shown}). Choose another --out, "
-                "repeat those settings, or delete that folder"
-            )
+        refuse_other_settings(out, "a grid", saved, config, free=AXES)
     elif out.exists() and any(out.iterdir()):
         raise InputError(
             f"{out} is not empty and holds no grid ({CONFIG} is missing): choose another --out"

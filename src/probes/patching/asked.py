@@ -1,0 +1,35 @@
+"""What cannot be answered is refused before anything runs, in the same words by every way of patching."""
+
+from collections.abc import Sequence
+
+from probes.foundation.errors import InputError
+from probes.models.forward import check_lengths
+from probes.models.loading import Model
+from probes.patching.pairs import EncodedPair
+from probes.patching.parts import Cell
+
+
+def check_resampling(pairs: Sequence[EncodedPair], *resamples: int) -> None:
+    """Refuse intervals or p over a single pair. resamples: numbers of draws, 0 for none."""
+    if any(resamples) and len(pairs) < 2:
+        raise InputError(
+            f"intervals and p over pairs need at least 2 pairs, not {len(pairs)}; give n_boot=0 and "
+            "n_flips=0 for none"
+        )
+
+
+def check_room(pairs: Sequence[EncodedPair], model: Model) -> None:
+    """Refuse pairs that with their continuations are longer than the model reads."""
+    check_lengths([p.n_prompt + max(len(p.safe), len(p.defect)) for p in pairs], model.hf)
+
+
+def check_matched(pairs: Sequence[EncodedPair], cells: Sequence[Cell]) -> None:
+    """Refuse what means something else at another position, where versions differ in length."""
+    moved = next((pair for pair in pairs if pair.matched is not None), None)
+    for part in (part for cell in cells if moved for part in cell.parts):
+        if part.kind in ("q", "k", "pattern"):
+            raise InputError(
+                f"{part} cannot be patched in pair {moved and moved.name!r}, whose versions differ in "
+                "length: queries and keys are turned by their position, and a pattern has a weight for "
+                "each token. Patch the residual stream, z, v, attn_out or mlp_out, or pairs of equal length"
+            )
