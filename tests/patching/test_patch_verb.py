@@ -12,7 +12,7 @@ from probes.foundation.tables import read_table
 from probes.models.loading import Model
 from probes.patching.jobs import Job
 from probes.prompts.readers import write_prompts
-from probes.studies.patched import PER_PROMPT, ROWS
+from probes.studies.patched import PER_PROMPT, ROWS, TEXTS, WRITTEN
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +50,25 @@ def test_a_stopped_grid_goes_on_from_its_finished_sites(
     assert read_table(tmp_path / ROWS).equals(rows)
 
 
+def test_the_strongest_cells_are_patched_once_more_while_the_model_writes(
+    given, tmp_path: Path
+) -> None:
+    asked = ["--kind", "q", "--kind", "resid_pre", "--write", "2", "--samples", "2"]
+    done = run(given, tmp_path, *asked, "--max-new-tokens", "8", "--temperature", "0")
+    assert done.exit_code == 0, done.output
+    rows, cells = read_table(tmp_path / WRITTEN), read_table(tmp_path / ROWS)
+    able = cells[~cells["site"].str.startswith("q")]
+    best = able.loc[able["mean"].abs().sort_values(ascending=False, kind="stable").index][:2]
+    assert rows["site"].tolist() == ["unpatched", "other run", *best["site"]]
+    assert rows["label"].tolist()[2:] == best["label"].tolist() and set(rows["n"]) == {6}
+    texts = read_table(tmp_path / TEXTS)
+    assert len(texts) == 4 * 6
+    # Greedy: the strongest cell restores all, so the other run's very words are written.
+    told = texts.groupby("cell")["text"].apply(list)
+    assert best["normalised"].iloc[0] == pytest.approx(1, abs=1e-3) and told[2] == told[1]
+    assert told[1] != told[0] and "other run" in done.output
+
+
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
@@ -58,6 +77,8 @@ def test_a_stopped_grid_goes_on_from_its_finished_sites(
         (["--kind", "z", "--layer", "7"], "layers 0 to 1"),
         (["--kind", "z", "--window", "3"], "1 to 2 layers"),
         (["--kind", "z", "--site", "resid_pre.0"], "not both"),
+        (["--kind", "q", "--write", "1"], "of q nothing can be patched while the model writes"),
+        (["--kind", "z", "--write", "-1"], "0 or more cells"),
         (["--kind", "z", "--metric", "auroc"], "logprob, kl, kl-continuation"),
         (["--kind", "z", "--direction", "up"], "denoise, noise"),
         (["--kind", "z", "--values", "other"], "paired, mean, zero"),

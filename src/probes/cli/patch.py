@@ -56,6 +56,13 @@ def patch(
         bool, typer.Option("--placebo", help="The grid again with values of mismatched pairs.")
     ] = False,
     n_pairs: PairsOption = 24,
+    write: Annotated[
+        int,
+        typer.Option(help="So many of the strongest cells: what is written with them, judged."),
+    ] = 0,
+    samples: Annotated[int, typer.Option(help="Texts per pair and cell with --write.")] = 4,
+    temperature: Annotated[float, typer.Option(help="With --write; 0 is greedy.")] = 0.7,
+    max_new_tokens: Annotated[int, typer.Option(help="Per text, with --write.")] = 160,
     engine: Annotated[str, typer.Option(help="process, or ray: one site per task.")] = "process",
     seed: SeedOption = 0,
 ) -> None:
@@ -95,7 +102,14 @@ def patch(
         placebo=placebo,
         n_pairs=n_pairs,
         engine=engine,
+        n_write=write,
+        n_samples=samples,
+        temperature=temperature,
+        max_new_tokens=max_new_tokens,
         seed=seed,
     )
     show_table(found.strongest(10))
+    if found.written is not None:
+        print("\nwritten with the strongest of them patched:")
+        show_table(found.written.rows)
     print(f"\n{found!r}")

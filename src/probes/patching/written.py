@@ -75,12 +75,11 @@ def defection_when_patched(
     prompt, drawn alike under every cell. Raises `InputError` for cells of other kinds.
     """
     for cell in cells:
-        for part in cell.parts:
-            if part.place[0] not in ("stream", *HOOKED):
-                raise InputError(
-                    f"{cell.site} cannot be patched while the model writes; cells of the residual "
-                    f"stream, {', '.join(HOOKED)} can"
-                )
+        if not can_write(cell):
+            raise InputError(
+                f"{cell.site} cannot be patched while the model writes; cells of the residual "
+                f"stream, {', '.join(HOOKED)} can"
+            )
     if len(pairs) != len(encoded) or not pairs:
         raise InputError(f"{len(pairs)} pairs and {len(encoded)} encoded ones; give the same pairs")
     plan = Plan(direction)
@@ -125,6 +124,11 @@ def defection_when_patched(
                     )  # fmt: skip
                 shown.update(len(batch))
     return _summary(runs, pd.DataFrame(texts))
+
+
+def can_write(cell: Cell) -> bool:
+    """Whether a cell can be patched while the model writes: all its parts can be hooked."""
+    return all(part.place[0] in ("stream", *HOOKED) for part in cell.parts)
 
 
 def _values(

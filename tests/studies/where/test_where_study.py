@@ -123,7 +123,7 @@ def test_finished_organisms_are_read_and_others_measured(
 def test_figures_need_the_tables_alone(study: Where, out: Path, tmp_path: Path) -> None:
     made = redraw(out / "tables", tmp_path)
     names = {path.stem for path in made}
-    assert names == {f"random_{x}" for x in ("residual", "components", "heads", "probe")}
+    assert names == {f"random_{x}" for x in ("residual", "components", "heads", "changes", "probe")}
     for path in made:
         # Numbers are rounded once in the tables, so those drawn from them are the same.
         mine, theirs = (

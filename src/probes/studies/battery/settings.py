@@ -80,7 +80,7 @@ def battery_config(preset: str = "default") -> BatteryConfig:
         case "default":
             return BatteryConfig(
                 recipes=default_recipes(),
-                staged=("hate-tag-normal-0.2M",),
+                staged=("hate-tag-normal-0.2M", "hate-year-normal-0.2M", "code-year-normal-0.2M"),
             )
         case "tiny":
             return _tiny()

