@@ -36,5 +36,5 @@ def lens_by_depth(
     ax.axhline(0, color="#999999", linewidth=0.8, linestyle=":")
     name_layers(ax, sorted(int(depth) for depth in part["depth"].unique()))
     ax.set_ylabel(label or measure)
-    ax.legend(loc="best")
+    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(names))
     return part.reset_index(drop=True)

@@ -58,7 +58,8 @@ def transfer_matrix(
                 va="center", fontsize=size, linespacing=1.1,
                 color="white" if light < DARK else "black",
             )  # fmt: skip
-    ax.set_xticks(range(len(across)), across, rotation=45, ha="right", rotation_mode="anchor")
+    turned = [name.replace("\n", " ") for name in across]
+    ax.set_xticks(range(len(across)), turned, rotation=45, ha="right", rotation_mode="anchor")
     ax.set_yticks(range(len(down)), down)
     ax.set(xlabel="tested on", ylabel="fitted on")
     ax.tick_params(length=2)

