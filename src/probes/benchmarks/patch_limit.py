@@ -1,7 +1,7 @@
 """Multiply-adds of a patching grid: those that no way around it saves, and those of a full run per cell.
 
-Counted are matrices and attention scores; norms and the like are left out, and so are the whole runs
-that either way starts from.
+Counted are matrices and attention scores; norms and the like are left out. The whole runs that either
+way starts from are counted apart.
 """
 
 import dataclasses
@@ -55,6 +55,19 @@ def full_operations(work: PatchWork, n_cells: int) -> float:
     each, n = costs(work.model), work.n_full
     per_row = work.model.n_layers * (n * each.block + each.score * n * (n + 1) / 2)
     return 2.0 * len(work.pairs) * n_cells * (per_row + n * each.unembed)
+
+
+def whole_operations(work: PatchWork) -> float:
+    """Both versions of every prompt, run whole once: what values come from, and what cells start from."""
+    each, n_layers = costs(work.model), work.model.n_layers
+    total = 0.0
+    for pair in work.pairs:
+        for prompt in (pair.clean, pair.corrupted):
+            packed = pack("", prompt, (pair.defect, pair.safe), contrast=True)
+            seen = sum(position + 1 for position in packed.positions)
+            total += n_layers * (len(packed.tokens) * each.block + each.score * seen)
+            total += len(packed.reads) * each.unembed
+    return total
 
 
 def needed_operations(work: PatchWork, cells: Sequence[Cell]) -> float:

@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 
 from probes.benchmarks.checkpoints import SHAPES, write_checkpoint
-from probes.benchmarks.patch_limit import full_operations, needed_operations
+from probes.benchmarks.patch_limit import full_operations, needed_operations, whole_operations
 from probes.benchmarks.patch_work import PatchWork, organism_work, random_work
 from probes.benchmarks.result import Asked, Benchmark, row
 from probes.benchmarks.runs import finished, repetitions, surroundings, temporary, told
@@ -34,6 +34,7 @@ DEFAULT_MODELS = ("organism", "30M")
 GRIDS = ("layer x position, residual", "layer x head, z")
 OURS, PEER, LIMIT = "probes", "transformer_lens.patching", "plain forward passes at its speed"
 NEEDED, FULL = "what the grid cannot avoid", "a full run per cell"
+STARTED, STARTED_FULL = "the same, with the runs it starts from", "full runs, with the clean one"
 N_PLAIN = 4
 # Pairs by model and grid: as many as let a repetition of the peer's end within a minute or two.
 PAIRS = {
@@ -154,6 +155,8 @@ def _measure(
     seconds = take_turns(jobs, repeats, place, after=same, settle=synchroniser(work.model.device))
     cells, _ = _cells(work, grid)
     needed, full = needed_operations(work, cells), full_operations(work, len(cells))
+    started = needed + whole_operations(work)
+    started_full = full_operations(work, len(cells) + 1)
     plain = full_operations(work, N_PLAIN)
     limit = Seconds(tuple(s * needed / plain for s in seconds[LIMIT].each))
     job = f"{name}: {grid}"
@@ -164,6 +167,7 @@ def _measure(
     kind, unit = "cells of a pair per second", "cells/s"
     return [
         row(job, NEEDED, "multiply-adds per cell of a pair", needed / n_cells, "multiply-adds", against=FULL, ratio=needed / full),
+        row(job, STARTED, "multiply-adds per cell of a pair", started / n_cells, "multiply-adds", against=STARTED_FULL, ratio=started / started_full),
         row(job, PEER, kind, rates[PEER], unit),
         row(job, LIMIT, kind, limit.rate(n_cells), unit),
         row(job, OURS, kind, rates[OURS], unit, against=PEER, ratio=peer / mine, asked=asked, judged=judged),
