@@ -34,5 +34,7 @@ def greedy_curve(
     ax.set_xticks(steps, labels, rotation=90)
     ax.set_ylabel("share of the clean–corrupted\ndifference made by the set")
     if goal is not None or random is not None:
-        ax.legend(loc="best")
+        ax.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2)
+    ax.margins(x=0.1)
+    ax.set_ylim(bottom=min(0.0, ax.get_ylim()[0]))
     return rows.reset_index(drop=True)

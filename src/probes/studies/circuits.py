@@ -14,7 +14,7 @@ from probes.patching.measures import metric_named
 from probes.patching.parts import PER_HEAD
 from probes.patching.sources import DIRECTIONS
 from probes.plotting.greedy import greedy_curve
-from probes.plotting.style import PAGE, figure, save, style
+from probes.plotting.style import figure, save, style
 from probes.prompts.records import Prompt
 from probes.studies.ready_pairs import facts, ready_pairs
 
@@ -100,7 +100,7 @@ def circuits(
                 write_table(Path(out) / f"{direction}_steps.csv", circuit.steps, **said)
                 continue
             with style():
-                picture = figure(PAGE, 2.8)
+                picture = figure(height=2.6)
                 random = float(circuit.random["share"].mean()) if len(circuit.random) else None
                 drawn = greedy_curve(picture.subplots(), circuit.steps, goal=goal, random=random)
                 save(picture, Path(out) / f"{direction}_steps", drawn, **said)
