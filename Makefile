@@ -29,7 +29,7 @@ study: $(READY)
 	$(BIN)/probes study $(ARGS)
 
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-slow: $(READY_DEV)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow $(ARGS)

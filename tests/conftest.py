@@ -13,6 +13,7 @@ os.environ.update(
 import logging
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from jaxtyping import install_import_hook
@@ -31,6 +32,29 @@ CHECKED = (
 early = sorted(name for name in sys.modules if name.startswith(CHECKED))
 assert not early, f"imported before its shapes could be checked: {early}"
 install_import_hook(list(CHECKED), "beartype.beartype")
+
+
+# Files that take half a minute or more, which begin first: the last of them would run alone.
+LONG = (
+    "notebooks/test_notebooks.py",
+    "studies/test_study.py",
+    "activations/test_killed.py",
+    "studies/battery/test_tiny_battery.py",
+    "studies/persistence/test_ray_running.py",
+    "activations/test_ray_engine.py",
+    "organisms/test_training_resume.py",
+    "benchmarks/test_bench_collect.py",
+    "patching/test_patch_workers.py",
+    "patching/test_effects.py",
+    "studies/where/test_where_study.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The long files first, all else in the order that it stands in."""
+    here = Path(__file__).parent
+    place = {here / name: number for number, name in enumerate(LONG)}
+    items.sort(key=lambda item: place.get(item.path, len(LONG)))
 
 
 @pytest.fixture(scope="module")
