@@ -95,6 +95,8 @@ def test_wandb_is_asked_to_run(
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
     monkeypatch.setenv("WANDB_DIR", str(tmp_path))
+    # Another test of the same process may have left its settings.
+    importlib.import_module("wandb").teardown()
     path = train(tmp_path / "o", corpus, tokenizer, "wandb")
     assert list((tmp_path / "wandb").glob("offline-run-*/*.wandb"))
     assert (path / "model.safetensors").read_bytes() == (trained / "model.safetensors").read_bytes()
