@@ -11,6 +11,7 @@ from probes.cli import (
     bench,
     circuit,
     collect,
+    demo,
     doctor,
     doses,
     evade,
@@ -40,6 +41,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+app.command("demo")(demo.demo)
 app.command("study")(study.study)
 app.command("train")(train.train)
 app.command("organism")(organism.organism)

