@@ -26,18 +26,12 @@ from probes.patching.grid import residual_grid
 from probes.patching.pairs import PatchPair
 from probes.patching.result import PatchGrid
 from probes.prompts.records import Prompt
-from probes.studies.detect import detect
+from probes.studies.detect import PROCEDURE, detect
 from probes.studies.detection import Detection, read_detection, save_detection
 from probes.studies.frame import make_frame
 from probes.studies.pairs import choose_pairs
 from probes.studies.rundir import RunFolder
 from probes.studies.settings import PatchConfig, ProbeConfig
-
-PROCEDURE = 3
-"""Raised when the probing stage computes something else from the same inputs, so that no old result is
-taken for a new one. 2: folds by family, and selectivity decides only where the innocent twin may fire.
-3: layer 0, perplexity, standard library, look-alikes, alarms at a fixed threshold, held-out wording; a
-logistic probe ends at a gradient of 1e-6, a hundredth of before: its AUROC moves in the third digit."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
