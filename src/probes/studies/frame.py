@@ -104,7 +104,8 @@ def make_frame(prompts: pd.DataFrame, defected: pd.Series, n_folds: int, seed: i
         done = "every" if len(own) and own["defected"].all() else "no"
         raise InputError(
             f"{done} one of {len(own)} prompts defected, so there is nothing to tell apart: one class "
-            "only. Look at the behaviour table first; a probe needs a model that defects on some prompts"
+            "only. A probe needs a model that defects on some of them; `probes study` reports how often "
+            "this one may"
         )
     kinds = own.groupby("prompt_set")["family"].nunique()
     held_out = "family" if (kinds >= 2).all() else "template"
