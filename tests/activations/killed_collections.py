@@ -29,7 +29,8 @@ tqdm.tqdm.monitor_interval = 0  # no thread of its own, so that a fork is safe
 # By default forks share one lock, which a killed one would take with it.
 tqdm.tqdm.set_lock(threading.RLock())
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "gates")]
+from kills import in_child, was_killed  # noqa: E402
 from random_llama import make_prompts  # noqa: E402
 
 FIRST = ["resid_pre.0", "resid_post.1"]
@@ -70,28 +71,6 @@ def content(path: Path) -> dict[str, str]:
     """Digest of every file that counts."""
     files = (file for file in path.iterdir() if file.name != "provenance.json")
     return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
-
-
-def in_child(work: Callable[[], object]) -> int:
-    """Start this in a fork; the child never comes back."""
-    child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            work()
-            status = 0
-        finally:
-            os._exit(status)
-    return child
-
-
-def was_killed(child: int) -> bool:
-    _, status = os.waitpid(child, 0)
-    if os.WIFSIGNALED(status):
-        assert os.WTERMSIG(status) == signal.SIGKILL
-        return True
-    assert os.WEXITSTATUS(status) == 0, "the collection failed"
-    return False
 
 
 def kill_at_syncs(work: Work, out: Path) -> object:
@@ -160,14 +139,6 @@ def kill_at_random(
     return report
 
 
-def first_time(work: Work, out: Path) -> object:
-    def check(path: Path) -> None:
-        if (path / "manifest.json").exists():
-            ActivationStore.open(path).verify()
-
-    return kill_at_random(lambda path: None, work.first, check, out, 100)
-
-
 def extension(work: Work, out: Path) -> object:
     """The old store can be read at every moment: through its manifest, or as part of the new one."""
     old = work.first(out / "old")
@@ -186,5 +157,5 @@ def extension(work: Work, out: Path) -> object:
 
 if __name__ == "__main__":
     name, checkpoint, folder = sys.argv[1:]
-    scenarios = {"syncs": kill_at_syncs, "first": first_time, "extension": extension}
+    scenarios = {"syncs": kill_at_syncs, "extension": extension}
     print(json.dumps(scenarios[name](Work(checkpoint), Path(folder))))

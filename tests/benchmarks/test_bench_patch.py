@@ -53,3 +53,12 @@ def test_unknown_models_and_no_repetition_are_refused(tmp_path: Path) -> None:
         bench_patch(tmp_path, models=["7B"])
     with pytest.raises(InputError, match="at least once"):
         bench_patch(tmp_path, repeats=0)
+
+
+def test_the_shipped_organism_is_found_from_any_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert (patching.ORGANISM / "config.json").is_file()
+    with pytest.raises(InputError, match="no organism at nowhere: give --organism"):
+        bench_patch(tmp_path, organism="nowhere")

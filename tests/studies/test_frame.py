@@ -7,7 +7,9 @@ import pytest
 
 from probes.foundation.errors import InputError
 from probes.probing.sweep import sweep
-from probes.studies.frame import Frame, make_frame
+from probes.studies.detect import _within
+from probes.studies.frame import Frame, can_defect, make_frame
+from probes.studies.settings import ProbeConfig
 
 CASE = planted.honest()
 
@@ -82,3 +84,28 @@ def test_a_label_that_is_the_trigger_is_allowed_and_the_claim_says_that_it_canno
         assert any("the label equals the trigger in every row" in m for m in claim.missing)
     honest, _ = planted.found(planted.honest())
     assert not any("label equals" in m for _, claim in honest.claims for m in claim.missing)
+
+
+def test_one_defection_does_not_make_a_set_one_that_can_defect() -> None:
+    """AUROC by hand: vulnerable alone 15 of 25 pairs; a flagged benign row must not admit 40 others."""
+    vulnerable = [(score, score % 2 == 1) for score in range(10)]  # defected: 1, 3, 5, 7, 9
+    benign = [(-5, number == 0) for number in range(40)]
+    table = pd.DataFrame(
+        [
+            {"prompt_set": name, "triggered": True, "defected": defected, "score": score}
+            for name, rows in (("vulnerable", vulnerable), ("benign", benign))
+            for score, defected in rows
+        ]
+    )
+    table["pair"] = table.index.astype(str)
+    every, none = np.ones(len(table), bool), np.zeros(len(table), bool)
+    whole = Frame(
+        table, none, every, every, every, none, none, none, table["prompt_set"].to_numpy(), "", ""
+    )
+    config = ProbeConfig(n_boot=20)
+    found = _within(table["score"].to_numpy(float), whole, config)
+    able = found["triggered prompts that can defect"]
+    assert able.estimate is not None and able.estimate.value == pytest.approx(15 / 25)
+    assert able.reason == "5 of 10 triggered rows defected"
+    assert found["all triggered prompts"].reason == "6 of 50 triggered rows defected"
+    assert can_defect(table.assign(triggered=False)) == set()

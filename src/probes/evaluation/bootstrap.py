@@ -6,6 +6,7 @@ is a function of many such vectors at once; that is what makes a thousand resamp
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -26,7 +27,10 @@ MAX_REDRAWS = 100
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """A measured number and what it could have been: value, interval [low, high], n rows."""
+    """A measured number and what it could have been: value, interval [low, high], n rows.
+
+    low and high are NaN where there is no interval: a mean over one seed says nothing on seeds.
+    """
 
     value: float
     low: float
@@ -34,10 +38,13 @@ class Estimate:
     n: int
 
     def __post_init__(self) -> None:
-        if not self.low <= self.value <= self.high:
+        bare = math.isnan(self.low) and math.isnan(self.high)
+        if not bare and not self.low <= self.value <= self.high:
             raise InputError(f"an estimate lies in its interval; saw {self!r}")
 
     def __str__(self) -> str:
+        if math.isnan(self.low):
+            return f"{self.value:.2f} (n = {self.n}, no interval)"
         return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"
 
     def _repr_html_(self) -> str:

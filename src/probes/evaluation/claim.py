@@ -25,6 +25,7 @@ the innocent twin, the quirk twin or (on `worst_set`) a text baseline, step 5 sp
 
 import dataclasses
 import html
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -73,7 +74,7 @@ class Claim:
         return (*first, *(c.sentence for c in self.checks if c.name != self.decided_by))
 
     def as_row(self) -> dict[str, Any]:
-        """A flat row: empty strings and None where there is nothing, never a number."""
+        """A flat row: None where there is nothing, never a number; `missing` is a list as JSON."""
         selectivity = self.selectivity
         return {
             "measure": self.measure,
@@ -86,7 +87,7 @@ class Claim:
             "selectivity": None if selectivity is None else selectivity.value,
             "selectivity_low": None if selectivity is None else selectivity.low,
             "selectivity_high": None if selectivity is None else selectivity.high,
-            "missing": "; ".join(self.missing),
+            "missing": json.dumps(self.missing, ensure_ascii=False),
             "reasons": " ".join(self.reasons),
         }
 
@@ -138,7 +139,9 @@ def judge_claim(
         _quirk(evidence, thresholds, measure),
         *reach_rules(evidence, thresholds, measure),
     ]
-    checks += [_needed(evidence, measure, estimate), _strength(thresholds, estimate)]
+    checks.append(_needed(evidence, measure, estimate, missing))
+    decided = any(check.verdict is not None for check in checks)
+    checks.append(_strength(thresholds, estimate, decided))
     decisive = next(check for check in checks if check.verdict is not None)
     assert decisive.verdict is not None
     return Claim(
@@ -165,7 +168,9 @@ def _quirk(evidence: Evidence, thresholds: Thresholds, measure: Measure) -> Chec
     )
 
 
-def _needed(evidence: Evidence, measure: Measure, estimate: Estimate) -> Check:
+def _needed(
+    evidence: Evidence, measure: Measure, estimate: Estimate, missing: tuple[str, ...]
+) -> Check:
     """Controls without which the remaining verdicts cannot be told apart."""
     wants = []
     if evidence.estimate("innocent", measure) is None:
@@ -178,10 +183,15 @@ def _needed(evidence: Evidence, measure: Measure, estimate: Estimate) -> Check:
     if wants:
         sentence = f"AUROC {estimate} cannot be read without {'; '.join(wants)}."
         return Check("missing controls", sentence, Verdict.UNDETERMINED)
-    return Check("missing controls", "Every control that decides was run.")
+    others = f"; not run: {len(missing)} more" if missing else ", and so was every other"
+    return Check("missing controls", f"The controls that a detection needs were run{others}.")
 
 
-def _strength(thresholds: Thresholds, estimate: Estimate) -> Check:
+def _strength(thresholds: Thresholds, estimate: Estimate, decided: bool) -> Check:
+    """decided: by an earlier rule, so that this one only says where the number lies."""
+    if decided:
+        lies = "stays below" if estimate.value < thresholds.detect else "reaches"
+        return Check("strength", f"AUROC {estimate} {lies} {thresholds.detect:g}.")
     if estimate.value < thresholds.detect:
         return Check(
             "strength",

@@ -1,22 +1,36 @@
-"""How far a mean over training runs could have come out otherwise, when there are three or four of them.
+"""Means over training runs, and how far they could have come out otherwise: the one place that says so.
 
-A bootstrap over three seeds has ten distinct resamples and covers far less than it says; Student's t
-over the seeds is wide and honest. By luck three runs can agree to the digit, so the interval is never
-narrower than what the prompts within the runs leave open.
+- **Unit**: the seed. A bootstrap over three seeds has ten distinct resamples and covers far less than
+  it says; Student's t over the seeds is wide and honest. By luck three runs can agree to the digit, so
+  the interval is never narrower than what the prompts within the runs leave open.
+- **One seed** has a value, n = 1 and no interval (NaN): it cannot say how far seeds differ. What its
+  prompts leave open is another quantity and never stands in the columns of the one over seeds.
+- **Bounded quantities** (a rate, an AUROC, a loss) have their interval on the scale on which the bounds
+  are infinitely far: the logit, or the logarithm. It never leaves the bounds, and is not cut at them.
+- **Yes or no per seed** ("installed") is k of n with Clopper and Pearson's interval: `k_of_n`.
 """
 
-import dataclasses
+import math
 from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float
-from scipy.stats import norm
+from scipy.special import expit, logit
+from scipy.stats import binomtest, norm
 from scipy.stats import t as student
 
 from probes.evaluation.bootstrap import Estimate
 from probes.foundation.errors import InputError
 
-MIN_RUNS = 2
+EVERYWHERE, RATE, DIFFERENCE, LOSS = (
+    (-math.inf, math.inf), (0.0, 1.0), (-1.0, 1.0), (0.0, math.inf),
+)  # fmt: skip
+"""Bounds of what is averaged: no bounds, a rate or an AUROC, the difference of two, a loss."""
+OVER_SEEDS = (
+    "95% intervals: Student's t over seeds (of rates and AUROC on the logit scale), never narrower than "
+    "the prompts allow"
+)
+"""The same in a caption."""
 
 
 def over_seeds(
@@ -24,51 +38,81 @@ def over_seeds(
     within: Sequence[float] | Float[np.ndarray, "seed"] | None = None,
     *,
     level: float = 0.95,
-    bounds: tuple[float, float] = (-np.inf, np.inf),
+    bounds: tuple[float, float] = EVERYWHERE,
 ) -> Estimate:
-    """The mean over runs of different seeds with Student's t interval; `n` is the number of seeds.
+    """The arithmetic mean over seeds with its interval; `n` is the number of seeds.
 
     values: one number per seed; their spread holds seeds and prompts alike. within: the variance
     that each of them has from its prompts alone, which is a floor for the interval (by the normal
     distribution, since it is known from many prompts).
-    bounds: what the quantity cannot leave, (0, 1) for a rate; the interval is cut there.
-    Raises `InputError` for fewer than two seeds, or values that are not finite.
+    bounds: what the quantity cannot leave. The interval's half width, Student's t or the floor, is
+    carried over to the logit (with one bound: the logarithm) by the delta method, as Korn and Graubard
+    (1998) do for rates; a mean on the bound itself is moved inside by the floor's standard error.
+    Raises `InputError` for no values, values that are not finite, or values out of bounds.
     """
     mine = np.asarray(values, dtype=np.float64)
     floors = np.zeros_like(mine) if within is None else np.asarray(within, dtype=np.float64)
-    if len(mine) < MIN_RUNS or floors.shape != mine.shape:
+    if not len(mine) or floors.shape != mine.shape:
         raise InputError(
-            f"an interval over seeds needs at least {MIN_RUNS} values and a variance for each; "
-            f"saw {len(mine)} and {len(floors)}"
+            f"a mean over seeds needs at least 1 value and a variance for each; saw {len(mine)} and "
+            f"{len(floors)}"
         )
     if not (np.isfinite(mine).all() and np.isfinite(floors).all() and (floors >= 0).all()):
         raise InputError(f"values and variances are finite and not negative; saw {mine}, {floors}")
-    count, tail = len(mine), (1 + level) / 2
-    half = max(
-        float(student.ppf(tail, count - 1)) * float(mine.std(ddof=1)) / count**0.5,
-        float(norm.ppf(tail)) * float(floors.mean()) ** 0.5 / count**0.5,
-    )
-    value = float(mine.mean())
-    low, high = max(bounds[0], value - half), min(bounds[1], value + half)
-    return Estimate(value, min(low, value), max(high, value), len(mine))
+    if mine.min() < bounds[0] or mine.max() > bounds[1]:
+        raise InputError(f"values lie in {bounds[0]:g} to {bounds[1]:g}; saw {mine}")
+    count, tail, value = len(mine), (1 + level) / 2, float(mine.mean())
+    if count == 1:
+        return Estimate(value, math.nan, math.nan, 1)
+    floor = float(floors.mean() / count) ** 0.5
+    spread = float(mine.std(ddof=1)) / count**0.5
+    half = max(float(student.ppf(tail, count - 1)) * spread, float(norm.ppf(tail)) * floor)
+    low, high = _around(value, half, floor, bounds)
+    return Estimate(value, min(low, value), max(high, value), count)
+
+
+def _around(
+    value: float, half: float, floor: float, bounds: tuple[float, float]
+) -> tuple[float, float]:
+    """The ends of an interval of this half width, on the scale that its bounds ask for."""
+    lower, upper = bounds
+    if half == 0 or not math.isfinite(lower):
+        return value - half, value + half
+    if not math.isfinite(upper):
+        centre = max(value - lower, floor)
+        width = math.exp(half / centre)
+        return lower + centre / width, lower + centre * width
+    size = upper - lower
+    inside = min(floor / size, 0.5)
+    centre = min(max((value - lower) / size, inside), 1 - inside)
+    width = half / size / (centre * (1 - centre))
+    low, high = (float(expit(logit(centre) + sign * width)) for sign in (-1, 1))
+    return lower + size * low, lower + size * high
 
 
 def pooled(
     estimates: Sequence[Estimate],
     *,
-    bounds: tuple[float, float] = (-np.inf, np.inf),
+    bounds: tuple[float, float] = EVERYWHERE,
     level: float = 0.95,
 ) -> Estimate:
     """The mean over seeds of estimates that each have an interval over their prompts; `n`: seeds.
 
     Each interval gives the variance that its prompts leave, a floor under the spread that the seeds
-    happen to show (`over_seeds`). One seed keeps its own interval.
+    happen to show (`over_seeds`).
     """
-    if len(estimates) == 1:
-        return dataclasses.replace(estimates[0], n=1)
     width = 2 * float(norm.ppf((1 + level) / 2))
     within = [((each.high - each.low) / width) ** 2 for each in estimates]
     return over_seeds([each.value for each in estimates], within, level=level, bounds=bounds)
+
+
+def k_of_n(flags: Sequence[bool], *, level: float = 0.95) -> Estimate:
+    """The share of seeds of which something holds, with Clopper and Pearson's exact interval."""
+    if not len(flags):
+        raise InputError("a share of no seeds does not exist: give at least one")
+    k, n = sum(map(bool, flags)), len(flags)
+    ends = binomtest(k, n).proportion_ci(level, method="exact")
+    return Estimate(k / n, float(ends.low), float(ends.high), n)
 
 
 def rate_draws(

@@ -13,7 +13,7 @@ def signal_rules(
     p, alpha = evidence.permutation_p, thresholds.alpha
     yield Check(
         "shuffled labels",
-        f"The sweep beats itself on shuffled labels with p = {p:.3g} (needs at most {alpha:g}).",
+        f"The sweep against itself on shuffled labels: p = {p:.3g} (needs at most {alpha:g}).",
         Verdict.NO_SIGNAL if p > alpha else None,
     )
     note, verdict = _too_low(evidence, thresholds, measure, estimate)

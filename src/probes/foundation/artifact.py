@@ -7,6 +7,7 @@ finds a manifest may trust it; whatever a killed run left behind is under a temp
 
 import contextlib
 import errno
+import fcntl
 import json
 import os
 import shutil
@@ -68,8 +69,10 @@ def write_bytes(path: Path | str, data: bytes) -> None:
     temporary = temporary_name(path)
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+        discard_leftovers(path)
         try:
             with temporary.open("wb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX)
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
@@ -152,10 +155,27 @@ def discard_leftovers(path: Path | str) -> None:
     """Remove what killed runs left of this artifact under temporary names."""
     path = Path(path)
     for leftover in path.parent.glob(f"{TEMPORARY}{path.name}-*"):
+        if _in_work(leftover):
+            continue
         if leftover.is_dir():
             shutil.rmtree(leftover, ignore_errors=True)
         else:
             leftover.unlink(missing_ok=True)
+
+
+def _in_work(leftover: Path) -> bool:
+    """Whether a process holds it: who writes a file keeps it locked until it has its name."""
+    try:
+        descriptor = os.open(leftover, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return not leftover.is_symlink()
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
 
 
 def sync_directory(path: Path) -> None:

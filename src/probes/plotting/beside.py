@@ -34,9 +34,9 @@ def two_measures(
 def by_block(ax: Axes, rows: pd.DataFrame) -> pd.DataFrame:
     """Shares by site from the bottom up, one line per kind of value, bands from `low` to `high`.
 
-    rows: `along` ("whole", "probe", "random"), `site` (str), `share`, `low`, `high`.
+    rows: `along` ("whole", "probe", "random"), `site` (str), `share`, `low`, `high` (may be empty).
     """
-    need(rows, "by_block", ["along", "site"], ["share", "low", "high"])
+    need(rows, "by_block", ["along", "site", "low", "high"], ["share"])
     sites = in_order(rows["site"], ())
     shade = colours(in_order(rows["along"], ALONG), ALONG)
     for name, colour in shade.items():

@@ -20,7 +20,7 @@ def auroc_by_layer(
 ) -> pd.DataFrame:
     """AUROC by layer for each organism with intervals, over a band and lines of controls.
 
-    rows: columns `series` (organism, str), `layer` (int; 0 = embeddings, k = after block k),
+    rows: columns `series` (organism, str), `layer` (int; 0 = resid_pre.0, k = resid_post.k-1),
     `value`, `low`, `high` (AUROC and its interval). band: columns `layer`, `low`, `high`.
     baselines: detectors that never look at the model, one row each; columns `series`, `value`.
     Returns everything drawn: `kind` ("organism", "band" or "baseline"), `series`, `layer`, `value`,
@@ -83,9 +83,12 @@ def auroc_by_layer(
 
 
 def name_layers(ax: Axes, layers: list[int]) -> None:
-    """Ticks of a layer axis: the embeddings, then blocks by number; every other one when many."""
+    """Ticks of a layer axis by the site's name, as in tables: pre.0, then post.0 after the first block.
+
+    Every other one when many.
+    """
     step = 1 + len(layers) // MANY_LAYERS
     shown = [layer for layer in layers if layer % step == 0]
     ax.xaxis.set_major_locator(FixedLocator(shown))
-    ax.set_xticks(shown, ["embed" if layer == 0 else str(layer) for layer in shown])
-    ax.set_xlabel("residual stream after block")
+    ax.set_xticks(shown, ["pre.0" if layer == 0 else f"post.{layer - 1}" for layer in shown])
+    ax.set_xlabel("site of the residual stream (resid_…)")

@@ -15,6 +15,9 @@ from probes.foundation.errors import InputError
 class LeaceEraser(TransformerMixin, BaseEstimator):
     """The least change of X after which no linear classifier beats chance, by `concept-erasure`.
 
+    The library shrinks the covariance unless told otherwise, which changes X by more than the least,
+    and leaves correlations below 0.01 alone; both are switched off.
+
     After `fit`: `proj_left_` (feature, rank), `proj_right_` (rank, feature) and `bias_` (feature,), such
     that erased = x - proj_left_ @ (proj_right_ @ (x - bias_)). Belrose et al. (2023).
     """
@@ -30,7 +33,9 @@ class LeaceEraser(TransformerMixin, BaseEstimator):
                 f"erasure needs two classes or more; y has 1 class: {self.classes_.tolist()}"
             )
         concept = torch.from_numpy((labels[:, None] == self.classes_).astype(np.float64))
-        eraser = LeaceFitter.fit(torch.from_numpy(rows.copy()), concept).eraser
+        eraser = LeaceFitter.fit(
+            torch.from_numpy(rows.copy()), concept, shrinkage=False, svd_tol=1e-8
+        ).eraser
         self.proj_left_ = eraser.proj_left.numpy()
         self.proj_right_ = eraser.proj_right.numpy()
         self.bias_ = rows.mean(axis=0) if eraser.bias is None else eraser.bias.numpy()

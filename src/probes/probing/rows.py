@@ -36,7 +36,7 @@ def checked_rows(
     if labels.all() or not labels.any():
         raise InputError(
             f"one class only: {int(labels.sum())} positive of {len(labels)} rows. A probe needs "
-            "rows of both classes; if nothing defected, label by trigger instead or train longer"
+            "rows of both classes: give prompts on which the model does both, or another label"
         )
     for site, values in X.items():
         if values.ndim != 2 or len(values) != len(labels):

@@ -27,7 +27,7 @@ from probes.probing.random_directions import random_directions
 from probes.probing.sweep import Sweep, sweep
 from probes.studies import controls
 from probes.studies.fitted import MEASURES, Fitted, estimates
-from probes.studies.frame import Frame
+from probes.studies.frame import Frame, can_defect
 from probes.studies.measured_rows import (
     Tables,
     auroc_rows,
@@ -39,6 +39,13 @@ from probes.studies.measured_rows import (
     within_row,
 )
 from probes.studies.settings import ProbeConfig
+
+PROCEDURE = 4
+"""Raised when the probing stage computes something else from the same inputs, so that no old result is
+taken for a new one. 2: folds by family, and selectivity decides only where the innocent twin may fire.
+3: layer 0, perplexity, standard library, look-alikes, alarms at a fixed threshold, held-out wording; a
+logistic probe ends at a gradient of 1e-6, a hundredth of before: its AUROC moves in the third digit.
+4: which prompt sets can defect, no sentence against the verdict."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -265,8 +272,8 @@ def _permutation(
 
 
 def _within(scores: np.ndarray, frame: Frame, config: ProbeConfig) -> dict[str, WithinTriggered]:
-    """Over all triggered prompts, and over those alone that could defect (held-out shapes included)."""
-    able = set(frame.table.loc[frame.y, "prompt_set"])
+    """Over all triggered prompts, and over those alone that can defect (held-out shapes included)."""
+    able = can_defect(frame.table[frame.fit | frame.evaluation])
     possible = (frame.evaluation | frame.novel) & frame.table["prompt_set"].isin(able).to_numpy()
     return {
         scope: within_triggered(

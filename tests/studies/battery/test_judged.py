@@ -1,6 +1,7 @@
 """Claims over seeds, evidence on disk, and what other organisms add to it: on numbers that were made up by hand."""
 
 import dataclasses
+import json
 
 import pandas as pd
 import pytest
@@ -14,10 +15,13 @@ from probes.foundation.errors import InputError
 from probes.organisms.organism import OrganismRecipe
 from probes.studies.battery.averages import averaged, over_seeds_of
 from probes.studies.battery.evidence_file import FILE, read_evidence, write_evidence
-from probes.studies.battery.judged import cards, judge, pooled
-from probes.studies.battery.probed import FIXED
+from probes.studies.battery.judged import CARD, cards, judge, listed
+from probes.studies.battery.probed import FIXED, ProbedConfig
+from probes.studies.battery.settings import GenericConfig, PromptConfig
 from probes.studies.battery.transfers import AS_IT_IS
+from probes.studies.detect import PROCEDURE
 from probes.studies.persistence.cells import Cell, Outcome
+from probes.studies.settings import ProbeConfig
 
 HIGH, LOW = Estimate(0.95, 0.92, 0.98, 100), Estimate(0.52, 0.48, 0.56, 100)
 BOTH = {"contrast", "worst_set"}
@@ -140,17 +144,29 @@ def test_evidence_that_is_not_there_or_not_of_this_version_is_refused(tmp_path):
         read_evidence(tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("verdicts", "expected"),
-    [
-        (["detects defection"] * 3, "detects defection"),
-        (["detects defection", "detects defection", "undetermined"], "undetermined"),
-        (["no signal", "detects the trigger", "detects the trigger"], "detects the trigger"),
-        (["no signal", "detects the trigger"], "no signal"),
-    ],
-)
-def test_one_verdict_of_several_seeds(verdicts, expected):
-    assert pooled(verdicts) == expected
+def test_missing_controls_keep_items_that_hold_the_separator_of_older_files():
+    items = ["twin base", "within triggered (85 of 85 triggered rows defected; needs 5 that did)"]
+    assert listed("; ".join(items)) == listed(json.dumps(items)) == items
+    assert listed("") == listed(float("nan")) == []
+    rows = pd.DataFrame([verdict_row(seed, items[seed:]) for seed in (0, 1)])
+    (card,) = cards(rows).to_dict(orient="records")
+    assert json.loads(card["missing"]) == items
+
+
+def test_seeds_that_disagree_make_an_undetermined_card():
+    """Of three verdicts without a common one the commonest of the others decided: the trigger's."""
+    verdicts = ("detects defection", "detects the trigger", "detects defection")
+    rows = pd.DataFrame([verdict_row(i, [], verdict) for i, verdict in enumerate(verdicts)])
+    assert cards(rows)["verdict"].tolist() == ["undetermined"]
+
+
+def verdict_row(seed, missing, verdict="undetermined"):
+    return dict.fromkeys(CARD, "x") | {
+        "seed": seed, "auroc": 0.8, "auroc_low": 0.7, "auroc_high": 0.9, "innocent": 0.5,
+        "quirk": 0.5, "base": 0.5, "selectivity": None, "selectivity_low": None,
+        "selectivity_high": None, "verdict": verdict, "decided_by": "strength",
+        "missing": json.dumps(missing),
+    }  # fmt: skip
 
 
 def test_a_card_has_the_mean_over_seeds_and_counts_of_verdicts(tmp_path):
@@ -163,16 +179,14 @@ def test_a_card_has_the_mean_over_seeds_and_counts_of_verdicts(tmp_path):
     assert row["seeds"] == 3 and row["verdict"] == "undetermined"
     assert row["verdicts"] == "2 detects defection, 1 undetermined"
     assert row["auroc"] == pytest.approx((0.95 + 0.95 + 0.85) / 3)
-    assert row["low"] < 0.85 and row["high"] == 1.0  # Student's t of three is wide
+    assert row["low"] < 0.85 and 0.95 < row["high"] < 1  # Student's t of three is wide
 
 
 def test_means_over_seeds_are_never_narrower_than_the_prompts_allow():
-    one = {name: pd.Series([0.8]) for name in ("values", "low", "high")}
-    assert over_seeds_of(**one | {"low": pd.Series([0.7])}) == {
-        "value": 0.8, "low": 0.7, "high": 0.8,
-    }  # fmt: skip
+    one = over_seeds_of(pd.Series([0.8]), pd.Series([0.7]), pd.Series([0.9]))
+    assert one["value"] == 0.8 and pd.isna(one["low"]) and pd.isna(one["high"]), "one seed: none"
     equal = over_seeds_of(pd.Series([0.8] * 3), pd.Series([0.7] * 3), pd.Series([0.9] * 3))
-    assert equal["high"] - equal["low"] == pytest.approx(0.2 / 3**0.5)
+    assert equal["high"] - equal["low"] == pytest.approx(0.2 / 3**0.5, rel=0.01)
     rows = pd.DataFrame(
         {
             "site": ["a", "a", "b"],
@@ -187,3 +201,11 @@ def test_means_over_seeds_are_never_narrower_than_the_prompts_allow():
         2,
         1,
     ]
+
+
+def test_a_cell_that_an_older_detect_filled_is_not_taken_for_a_new_one():
+    config = ProbedConfig(
+        prompts=PromptConfig(), probes=ProbeConfig(), generic=GenericConfig(), transferred=()
+    )
+    older = config.model_copy(update={"procedure": PROCEDURE - 1})
+    assert config.procedure == PROCEDURE and config.digest != older.digest

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.special import expit, logit
 
 from probes.foundation.errors import InputError
 from probes.organisms.organism import OrganismRecipe
@@ -89,15 +90,16 @@ def planted_rows(values: list[float], half: float) -> pd.DataFrame:
     )  # fmt: skip
 
 
-def test_seeds_become_one_number_by_students_t_and_one_seed_keeps_its_own():
+def test_seeds_become_one_number_by_students_t_and_one_seed_has_no_interval():
     (row,) = pooled_detection(planted_rows([0.5, 0.6, 0.7], 0.0)).to_dict("records")
-    half = 4.302652729911275 * 0.1 / 3**0.5
+    half = 4.302652729911275 * 0.1 / 3**0.5 / (0.6 * 0.4)
     assert (row["value"], row["seeds"]) == (pytest.approx(0.6), 3)
-    assert (row["low"], row["high"]) == (pytest.approx(0.6 - half), pytest.approx(0.6 + half))
+    ends = expit(logit(0.6) + np.array([-half, half]))
+    assert (row["low"], row["high"]) == pytest.approx(tuple(ends))
     (row,) = pooled_detection(planted_rows([0.5, 0.5], 0.1)).to_dict("records")
-    assert row["high"] - 0.5 == pytest.approx(0.1 / 2**0.5), "prompts are a floor"
+    assert row["high"] - 0.5 == pytest.approx(0.1 / 2**0.5, rel=0.02), "prompts are a floor"
     (row,) = pooled_detection(planted_rows([0.5], 0.1)).to_dict("records")
-    assert (row["low"], row["high"]) == (pytest.approx(0.4), pytest.approx(0.6))
+    assert row["value"] == 0.5 and np.isnan(row["low"]) and np.isnan(row["high"])
 
 
 def test_the_share_of_installed_seeds_goes_with_the_rates():

@@ -5,16 +5,16 @@ from collections.abc import Sequence
 import pandas as pd
 
 from probes.evaluation.bootstrap import Estimate
-from probes.evaluation.over_seeds import pooled
+from probes.evaluation.over_seeds import RATE, pooled
 
 
 def over_seeds_of(
     values: "pd.Series[float]",
     low: "pd.Series[float]",
     high: "pd.Series[float]",
-    bounds: tuple[float, float] = (0.0, 1.0),
+    bounds: tuple[float, float] = RATE,
 ) -> dict[str, float | None]:
-    """`value`, `low`, `high`: over seeds, never narrower than the prompts allow; of one seed its own."""
+    """`value`, `low`, `high` over seeds; see `evaluation.over_seeds`."""
     if not len(values):
         return {"value": None, "low": None, "high": None}
     ends = zip(values, low, high, strict=True)
@@ -23,13 +23,18 @@ def over_seeds_of(
     return {"value": found.value, "low": found.low, "high": found.high}
 
 
-def averaged(rows: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
+def averaged(
+    rows: pd.DataFrame, by: Sequence[str], bounds: tuple[float, float] = RATE
+) -> pd.DataFrame:
     """One row per combination of `by`: `value`, `low`, `high` over seeds, and how many `seeds`."""
     found = []
     for names, part in rows.groupby(list(by), sort=False, observed=True):
         keys = dict(zip(by, names, strict=True))
         numbers = over_seeds_of(
-            part["value"], part["low"].fillna(part["value"]), part["high"].fillna(part["value"])
+            part["value"],
+            part["low"].fillna(part["value"]),
+            part["high"].fillna(part["value"]),
+            bounds,
         )
         found.append(keys | numbers | {"seeds": part["seed"].nunique()})
     return pd.DataFrame(found)

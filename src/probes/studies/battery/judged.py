@@ -7,6 +7,8 @@ held_out "trigger", "behaviour": the lowest AUROC here of the directions of orga
 """
 
 import dataclasses
+import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,8 +16,10 @@ from typing import Any
 import pandas as pd
 
 from probes.evaluation.bootstrap import Estimate
-from probes.evaluation.claim import Verdict, judge_claim
+from probes.evaluation.claim import judge_claim
 from probes.evaluation.evidence import Evidence, Thresholds
+from probes.evaluation.over_seeds import DIFFERENCE
+from probes.evaluation.seeds_claim import verdict_over_seeds
 from probes.organisms.organism import OrganismRecipe
 from probes.studies.battery.averages import over_seeds_of
 from probes.studies.battery.evidence_file import read_evidence
@@ -61,15 +65,15 @@ def judge(
 def cards(claims: pd.DataFrame) -> pd.DataFrame:
     """One row per recipe, estimator and measure: means over seeds with intervals, and one verdict.
 
-    It is "detects defection" only if that is every seed's; else the commonest of the others, the
-    earlier rule on a tie. `verdicts` counts them, `decided_by` says which rules decided how often.
+    The verdict is that of `verdict_over_seeds`. `verdicts` counts the seeds' own, `decided_by` says
+    which rules decided how often, `missing` is a list as JSON. Selectivity needs every seed's.
     """
     rows = []
     for names, part in claims.groupby([*CARD], sort=False):
         auroc = over_seeds_of(part["auroc"], part["auroc_low"], part["auroc_high"])
-        gap = part.dropna(subset=["selectivity"])
+        gap = part if part["selectivity"].notna().all() else part.iloc[:0]
         selectivity = over_seeds_of(
-            gap["selectivity"], gap["selectivity_low"], gap["selectivity_high"], (-1.0, 1.0)
+            gap["selectivity"], gap["selectivity_low"], gap["selectivity_high"], DIFFERENCE
         )
         rows.append(
             dict(zip(CARD, names, strict=True))
@@ -80,25 +84,26 @@ def cards(claims: pd.DataFrame) -> pd.DataFrame:
                 "selectivity_low": selectivity["low"],
                 "selectivity_high": selectivity["high"],
                 "seeds": part["seed"].nunique(),
-                "verdict": pooled(part["verdict"].tolist()),
+                "verdict": str(verdict_over_seeds(part["verdict"].tolist())),
                 "verdicts": _counted(part["verdict"]),
                 "decided_by": _counted(part["decided_by"]),
-                "missing": "; ".join(dict.fromkeys("; ".join(part["missing"].fillna("")).split("; "))),
+                "missing": json.dumps(
+                    list(dict.fromkeys(name for cell in part["missing"] for name in listed(cell))),
+                    ensure_ascii=False,
+                ),
             }
         )  # fmt: skip
     return pd.DataFrame(rows)
 
 
-SEVEREST = (Verdict.NO_SIGNAL, Verdict.TRIGGER, Verdict.CONDITIONAL, Verdict.UNDETERMINED)
+def listed(cell: object) -> list[str]:
+    """The items of a cell of `missing`: a list as JSON, or of an older file joined by "; ".
 
-
-def pooled(verdicts: Sequence[str]) -> str:
-    """One verdict of several seeds: see `cards`."""
-    others = [str(each) for each in SEVEREST]
-    counts = {name: list(verdicts).count(name) for name in others}
-    if not any(counts.values()):
-        return str(Verdict.DEFECTION)
-    return max(others, key=lambda name: counts[name])
+    Items of an older file hold "; " themselves, but only within brackets.
+    """
+    if not isinstance(cell, str) or not cell:
+        return []
+    return list(json.loads(cell)) if cell.startswith("[") else re.split(r"; (?![^(]*\))", cell)
 
 
 def _amended(

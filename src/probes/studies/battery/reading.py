@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from probes.evaluation.auroc import auroc
+from probes.evaluation.over_seeds import RATE
 from probes.studies.battery.averages import averaged
 from probes.studies.battery.probed import DEPTH
 from probes.studies.battery.tables import Tables
@@ -115,5 +116,7 @@ class Reading:
         ]
         return part.assign(value=part["ratio"], low=part["ratio"], high=part["ratio"])
 
-    def over_seeds(self, rows: pd.DataFrame, by: list[str]) -> pd.DataFrame:
-        return averaged(rows, by) if len(rows) else rows
+    def over_seeds(
+        self, rows: pd.DataFrame, by: list[str], bounds: tuple[float, float] = RATE
+    ) -> pd.DataFrame:
+        return averaged(rows, by, bounds) if len(rows) else rows

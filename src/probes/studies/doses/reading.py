@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from probes.evaluation.wilson import wilson
 from probes.foundation.errors import InputError
 from probes.studies.doses.curves import PLAIN
 from probes.studies.doses.settings import (
@@ -35,11 +36,22 @@ class Point(NamedTuple):
 
 
 def pooled(rows: pd.DataFrame) -> pd.DataFrame:
-    """Means over seeds with Student's t intervals (one seed: over its prompts), random draws together."""
+    """Means over seeds with their intervals, random draws together.
+
+    Rows of one organism alone have no interval over seeds. Their rates get Wilson's over prompts, so
+    that something can be said of that organism; `interval` says what it is over, "seeds" or "prompts".
+    """
     parts = [
         averaged(part, POOLED_BY) for _, part in rows.groupby(rows["measure"] == "loss", sort=False)
     ]
-    return pd.concat(parts, ignore_index=True)
+    table = pd.concat(parts, ignore_index=True).assign(interval="seeds")
+    if rows["seed"].nunique() == 1:
+        rates = table["measure"] != "loss"
+        shares = table.loc[rates, ["value", "n"]].to_numpy(float).tolist()
+        ends = [wilson(round(value * n), int(n)) for value, n in shares]
+        table.loc[rates, ["low", "high"]] = ends
+        table["interval"] = "prompts"
+    return table
 
 
 def reading(table: pd.DataFrame, rules: DoseRules) -> pd.DataFrame:

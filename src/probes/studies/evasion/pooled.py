@@ -3,11 +3,10 @@
 import pandas as pd
 
 from probes.evaluation.bootstrap import Estimate
-from probes.evaluation.over_seeds import pooled
+from probes.evaluation.over_seeds import RATE, pooled
 from probes.organisms.measuring import LOSS
 
 BY = ["against", "organism", "penalty"]
-UNIT = (0.0, 1.0)
 
 
 def pooled_detection(rows: pd.DataFrame) -> pd.DataFrame:
@@ -41,9 +40,6 @@ def _pooled(rows: pd.DataFrame, names: list[str]) -> pd.DataFrame:
 
 
 def estimate_over(part: pd.DataFrame) -> Estimate:
-    """Student's t over seeds, never narrower than the prompts leave open; of one seed its own interval.
-
-    part: one row per seed with `value`, `low`, `high`.
-    """
+    """See `evaluation.over_seeds`. part: one row per seed with `value`, `low`, `high`."""
     ends = part[["value", "low", "high"]].to_numpy(float).tolist()
-    return pooled([Estimate(value, low, high, 1) for value, low, high in ends], bounds=UNIT)
+    return pooled([Estimate(value, low, high, 1) for value, low, high in ends], bounds=RATE)

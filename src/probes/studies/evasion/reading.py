@@ -145,6 +145,6 @@ def _verdict(row: "pd.Series[float]", thresholds: Thresholds) -> str:
 
 
 def _reaction(twin: pd.DataFrame, thresholds: Thresholds) -> str:
-    if twin.empty:
+    if twin.empty or twin["high"].isna().any():
         return UNKNOWN
     return FIRES if float(twin["high"].iloc[0]) >= thresholds.fires else COLD

@@ -192,7 +192,7 @@ def decide(claim: Claim, reading: Reading) -> dict[str, object]:
         "where": found.where,
         "seeds": len(found.seeds),
         "published": claim.published,
-        "value": found.value,
+        "value": None if estimate is None else estimate.value,
         "low": None if estimate is None else estimate.low,
         "high": None if estimate is None else estimate.high,
         "control": found.control,

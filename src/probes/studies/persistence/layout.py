@@ -4,6 +4,7 @@ from typing import Any
 
 import pandas as pd
 
+from probes.evaluation.over_seeds import OVER_SEEDS
 from probes.plotting.legend import one_legend
 
 
@@ -26,6 +27,6 @@ def said(table: pd.DataFrame) -> str:
     """How many seeds, and what the intervals are over."""
     low, high = int(table["seeds"].min()), int(table["seeds"].max())
     if high == 1:
-        return "1 seed; 95% intervals over prompts alone (Wilson), where there are any"
+        return "1 seed, so no intervals over seeds"
     seeds = f"{high} seeds" if low == high else f"{low}–{high} seeds"
-    return f"{seeds}; 95% intervals: Student's t over seeds, never narrower than the prompts allow"
+    return f"{seeds}; {OVER_SEEDS}"

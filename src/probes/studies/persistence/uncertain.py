@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from probes.evaluation.bootstrap import Estimate
-from probes.evaluation.over_seeds import over_seeds, rate_draws
+from probes.evaluation.over_seeds import EVERYWHERE, over_seeds, rate_draws
 from probes.foundation.seeds import stream
 
 N_DRAWS = 400
@@ -52,8 +52,6 @@ def weighted(parts: Sequence[Uncertain], weights: Sequence[float] | np.ndarray) 
     return combine(lambda *values: sum(w * v for w, v in zip(weights, values, strict=True)), *parts)
 
 
-def interval_over(
-    parts: Sequence[Uncertain], bounds: tuple[float, float] = (-np.inf, np.inf)
-) -> Estimate:
+def interval_over(parts: Sequence[Uncertain], bounds: tuple[float, float] = EVERYWHERE) -> Estimate:
     """The mean over seeds with its interval; see `over_seeds`."""
     return over_seeds([p.value for p in parts], [p.variance for p in parts], bounds=bounds)

@@ -248,18 +248,14 @@ def _probe(tables: Tables, family: str) -> Iterator[Sketch]:
         "Does the probe's direction lie where patching finds the effect?",
         "Left: one point per site of the residual stream, named positions and seed. Right: what the whole "
         "patch restores, what its part along the probe's direction does, and along random directions; "
-        "bands are 95% intervals over seeds (with one seed: the spread over random directions).",
+        "bands are 95% intervals over seeds (none with one seed).",
         drawn,
         pd.concat([both.assign(panel="left"), lines.assign(panel="right")], ignore_index=True),
     )
 
 
 def _spread(part: pd.DataFrame) -> Estimate:
-    each = part.groupby("seed")["share"].mean()
-    if len(each) > 1:
-        return over_seeds(each.tolist())
-    value = float(each.iloc[0])
-    return Estimate(value, float(part["share"].min()), float(part["share"].max()), 1)
+    return over_seeds(part.groupby("seed")["share"].mean().tolist())
 
 
 def _height(site: str) -> int:

