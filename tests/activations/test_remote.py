@@ -244,7 +244,7 @@ def test_a_url_is_opened_through_a_copy_that_is_fetched_once(
 ):
     push(finished, url)
     cache = tmp_path / "cache"
-    store = open_store(url, model.weights_digest, cache)
+    store = open_store(url, model.identity, cache)
     assert store.path == cached(url, cache)
     np.testing.assert_array_equal(
         store.rows(SITES[0]), ActivationStore.open(finished).rows(SITES[0])

@@ -10,6 +10,7 @@ from probes.behaviour.completion import as_table, complete
 from probes.behaviour.evaluate import Behaviour, SamplingConfig, evaluate
 from probes.behaviour.rates import COLUMNS, rates
 from probes.foundation.errors import InputError, IntegrityError
+from probes.models.identity import Identity
 from probes.models.loading import Model
 from probes.prompts.records import Prompt
 
@@ -93,7 +94,7 @@ def test_a_finished_evaluation_is_read_not_repeated(
         for changed in (
             {"config": SamplingConfig(max_new_tokens=6, seed=1)},
             {"prompts": prompts[:4]},
-            {"model": dataclasses.replace(llama, weights_digest="2" * 64)},
+            {"model": dataclasses.replace(llama, loaded_as=Identity(weights_digest="2" * 64))},
         ):
             arguments = {"model": llama, "prompts": prompts, "config": config} | changed
             with pytest.raises(AssertionError, match="sampled again"):

@@ -62,7 +62,7 @@ def test_from_files_to_directions_and_back_to_alarms(model, tmp_path):
     assert NOTE[:40] in out.output
     assert set(read_table(tmp_path / "g" / "generic.csv")["probe"]) >= {"helpful"}
     saved = tmp_path / "g" / "directions" / "helpful"
-    assert Direction.load(saved).weights_digest == model.weights_digest
+    assert Direction.load(saved).identity == model.identity
     out = CliRunner().invoke(
         app,
         ["monitor", str(model.directory), "--direction", str(saved), "--prompts",
@@ -89,7 +89,7 @@ def test_benign_prompts_are_others_than_those_watched(model):
     prompts, _ = marked()
     direction = Direction(
         estimator="mean_difference", site="resid_post.0", coef=np.ones(32), intercept=0.0,
-        weights_digest=model.weights_digest, fitted_on="0", seed=0,
+        identity=model.identity, fitted_on="0", seed=0,
     )  # fmt: skip
     with pytest.raises(InputError, match="both benign and watched"):
         monitor(model, direction, prompts, prompts)

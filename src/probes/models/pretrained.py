@@ -64,10 +64,35 @@ def read_weights(
             f"{directory} lacks weights that its config.json asks for, which would be filled with "
             f"random numbers: {', '.join(missing[:5])}{' ...' if len(missing) > 5 else ''}"
         )
+    _refuse_dropped(directory, hf, info)
     if quantization is not None:
         check_quantised(hf, quantization)
     hf = hf.eval().requires_grad_(False)
     return hf if options.get("device_map") else hf.to(device)
+
+
+def _refuse_dropped(directory: Path, hf: Any, info: dict[str, Any]) -> None:
+    """Refuse weights that lie in the files and are not computed with, and files beside the weights.
+
+    What transformers knows to be of no use (`_keys_to_ignore_on_load_unexpected`, buffers of rotary
+    embeddings) is not in `info`.
+    """
+    dropped = sorted(info["unexpected_keys"])
+    if dropped:
+        raise InputError(
+            f"{directory} holds {len(dropped)} weights that its config.json has no place for, and "
+            f"which would be left out: {', '.join(dropped[:5])}{' ...' if len(dropped) > 5 else ''}. "
+            "Mend config.json (attention_bias, num_hidden_layers, architectures), or delete them "
+            "from the file"
+        )
+    beside = [
+        name for name in getattr(type(hf.config), "extra_files", ()) if (directory / name).is_file()
+    ]
+    if beside:
+        raise InputError(
+            f"{directory} holds {', '.join(beside)}, which {type(hf).__name__} loads beside the "
+            "weights that its digest is of. Save the model whole with `save_pretrained`"
+        )
 
 
 def write_weights(hf: Any, directory: Path) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from probes.behaviour import evaluate as behaviours
-from probes.behaviour.evaluate import Behaviour
+from probes.behaviour.evaluate import Behaviour, check_written_by
 from probes.foundation.errors import InputError
 from probes.foundation.tables import write_table
 from probes.models.loading import Model, load
@@ -37,6 +37,7 @@ def generic(
     loaded = model if isinstance(model, Model) else load(model)
     rows = read_prompts(prompts) if isinstance(prompts, Path | str) else prompts
     judged = behaviour if isinstance(behaviour, Behaviour) else behaviours.read(behaviour)
+    check_written_by(judged.completions, loaded)
     share = judged.completions.groupby("prompt_id")["defected"].mean() >= 0.5
     absent = sum(prompt.id not in share.index for prompt in rows)
     if absent:

