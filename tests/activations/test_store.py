@@ -152,7 +152,7 @@ def test_a_manifest_of_another_kind_or_version_is_refused(folder, model, prompts
     manifest = json.loads(file.read_text())
     for field, value in (("schema_version", 1), ("kind", "other")):
         file.write_text(json.dumps({**manifest, field: value}))
-        with pytest.raises(IntegrityError, match=r"this package reads 'activations', version 2"):
+        with pytest.raises(IntegrityError, match=r"this package reads 'activations', version 3"):
             ActivationStore.open(folder)
         with pytest.raises(IntegrityError, match=r"this package reads"):
             collect(model, prompts, folder, positions="all")

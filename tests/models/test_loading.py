@@ -27,10 +27,13 @@ ELSEWHERE = """
 import sys
 from probes.models import forward
 from probes.models.encoding import pad
+from probes.models.identity import Identity
 from probes.models.loading import load_from
 from probes.models.source import Source
 
-model = load_from(Source.model_validate_json(sys.argv[1]), sys.argv[2])
+model = load_from(
+    Source.model_validate_json(sys.argv[1]), Identity.model_validate_json(sys.argv[2])
+)
 batch = pad([list(range(5, 25))], pad_id=1)
 print(model.name, model.weights_digest, float(forward.logits(model.hf, batch).double().sum()))
 """
@@ -88,7 +91,7 @@ def test_another_process_loads_the_very_same(llama):
             "-c",
             ELSEWHERE,
             json.dumps(llama.source.model_dump()),
-            llama.weights_digest,
+            llama.identity.to_json(),
         ],
         capture_output=True,
         text=True,
@@ -126,7 +129,7 @@ def test_a_source_from_elsewhere_is_checked_like_any_argument(checkpoints, tmp_p
         ({"adapter": str(tmp_path / "gone")}, "no such directory"),
     ]:
         with pytest.raises(InputError, match=match):
-            load_from(good.model_copy(update=changes), "0" * 64)
+            load_from(good.model_copy(update=changes), Identity(weights_digest="0" * 64))
 
 
 def test_a_model_made_by_hand_has_no_source(llama):

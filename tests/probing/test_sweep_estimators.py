@@ -82,7 +82,7 @@ def test_every_estimator_finds_what_was_planted(name):
     best = found.best
     scores = best.score(X[best.site], site=best.site, identity=Identity(weights_digest="m"))
     assert best.width == 24 and best.estimator == name and auroc(Y, scores) > 0.9
-    with pytest.raises(InputError, match="rows are of the model other"):
+    with pytest.raises(InputError, match="weights_digest: there m, here other"):
         best.score(X[best.site], site=best.site, identity=Identity(weights_digest="other"))
 
 

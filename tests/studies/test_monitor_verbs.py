@@ -26,16 +26,17 @@ def model(tmp_path_factory):
     return tiny(tmp_path_factory.mktemp("tiny"))
 
 
-def judged(prompts, defects, folder):
+def judged(model, prompts, defects, folder):
     """A behaviour folder of texts written by hand and judged by Bandit."""
     rows = as_table(
         [
-            complete(p, BAD if d else GOOD, model="tiny", model_digest="0", finished=True)
+            complete(p, BAD if d else GOOD, model="tiny", model_digest=model.digest, finished=True)
             for p, d in zip(prompts, defects, strict=True)
         ]
     )
     assert rows["defected"].tolist() == list(defects)
-    write_table(folder / COMPLETIONS, rows)
+    with building(folder, kind=KIND, key="0") as to:
+        write_table(to / COMPLETIONS, rows)
     return Behaviour(rows, rates(rows))
 
 
@@ -48,7 +49,7 @@ def marked():
 
 def test_from_files_to_directions_and_back_to_alarms(model, tmp_path):
     prompts, defects = marked()
-    judged(prompts, defects, tmp_path / "behaviour")
+    judged(model, prompts, defects, tmp_path / "behaviour")
     write_prompts(tmp_path / "prompts.jsonl", prompts)
     calm = [dataclasses.replace(p, text="Calm " + p.text) for p in prompts]
     write_prompts(tmp_path / "benign.jsonl", calm)
@@ -77,7 +78,7 @@ def test_from_files_to_directions_and_back_to_alarms(model, tmp_path):
 def test_no_note_where_the_label_is_not_the_trigger(model, tmp_path):
     prompts, defects = marked()
     prompts[0] = dataclasses.replace(prompts[0], triggered=False)
-    behaviour = judged(prompts, defects, tmp_path)
+    behaviour = judged(model, prompts, defects, tmp_path / "behaviour")
     found = generic(model, prompts, behaviour, sets=["helpful"], n_random=0)
     assert found.note is None
     with pytest.raises(InputError, match="1 of 25 prompts have no judged completion"):

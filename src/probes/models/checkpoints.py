@@ -149,6 +149,12 @@ def files_digest(directory: Path, files: Sequence[str]) -> str:
         return digest_tensors(tensors)
 
 
+def tensor_names(directory: Path) -> frozenset[str]:
+    """Names of the tensors in the files that hold the weights."""
+    with _OnDisk(directory, weight_files(directory)) as tensors:
+        return frozenset(tensors)
+
+
 class _OnDisk(Mapping[str, Tensor]):
     """The tensors of some files by name, read when asked for and not kept, with a bar in bytes."""
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from probes.foundation.errors import InputError
-from probes.models.checkpoints import weight_files
+from probes.models.checkpoints import tensor_names, weight_files
 from probes.models.placement import check_covered
 from probes.models.quantised import check_quantised, check_shapes, quantization_config
 
@@ -85,6 +85,13 @@ def _refuse_dropped(directory: Path, hf: Any, info: dict[str, Any]) -> None:
             "Mend config.json (attention_bias, num_hidden_layers, architectures), or delete them "
             "from the file"
         )
+    names = tensor_names(directory)
+    twice = sorted(name for name in names if f"{hf.base_model_prefix}.{name}" in names)
+    if twice:
+        raise InputError(
+            f"{directory} holds {twice[0]} and {hf.base_model_prefix}.{twice[0]}, which are one weight of "
+            f"{type(hf).__name__}: one of the two would be left out. Delete the one that is wrong"
+        )
     beside = [
         name for name in getattr(type(hf.config), "extra_files", ()) if (directory / name).is_file()
     ]
@@ -132,14 +139,17 @@ def skeleton(directory: Path) -> Any:
 
 @contextlib.contextmanager
 def _quiet(size: int) -> Iterator[None]:
-    """No bar from transformers for so few bytes that they are moved in a moment."""
+    """No report from transformers beside our own errors, no bar for what is moved in a moment."""
     import transformers.utils.logging as log
 
-    if size > SLOW_BYTES or not log.is_progress_bar_enabled():
-        yield
-        return
-    log.disable_progress_bar()
+    hidden = size <= SLOW_BYTES and log.is_progress_bar_enabled()
+    verbosity = log.get_verbosity()
+    log.set_verbosity_error()
+    if hidden:
+        log.disable_progress_bar()
     try:
         yield
     finally:
-        log.enable_progress_bar()
+        log.set_verbosity(verbosity)
+        if hidden:
+            log.enable_progress_bar()
