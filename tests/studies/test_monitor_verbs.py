@@ -8,10 +8,11 @@ from tiny_generic import prompts_with, tiny
 from typer.testing import CliRunner
 
 from probes.behaviour.completion import as_table, complete
-from probes.behaviour.evaluate import COMPLETIONS, Behaviour
+from probes.behaviour.evaluate import COMPLETIONS, KIND, Behaviour
 from probes.behaviour.rates import rates
 from probes.cli.main import app
 from probes.evaluation.label_is_trigger import NOTE
+from probes.foundation.artifact import building
 from probes.foundation.errors import InputError
 from probes.foundation.tables import read_table, write_table
 from probes.probing.direction import Direction
