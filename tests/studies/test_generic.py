@@ -57,7 +57,7 @@ def test_a_direction_is_the_difference_of_the_answers(model):
     )
     last = [rows.tokens("resid_post.1", i)[-1].astype(np.float64) for i in (0, 1)]
     np.testing.assert_allclose(direction.coef, last[0] - last[1], atol=1e-6)
-    with pytest.raises(InputError, match="fitted on the model"):
+    with pytest.raises(InputError, match="fitted on activations of another model"):
         direction.score(
             np.ones((1, 32)), site="resid_post.1", identity=Identity(weights_digest="f" * 64)
         )

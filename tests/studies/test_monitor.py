@@ -112,9 +112,9 @@ def test_the_view_escapes_text_and_marks_what_is_above(model, direction):
 def test_another_model_and_an_unknown_aggregate_are_refused(model, direction):
     prompts, _ = prompts_with(("z",), n=1)
     other = dataclasses.replace(direction, identity=Identity(weights_digest="f" * 64))
-    with pytest.raises(InputError, match="fitted on the model"):
+    with pytest.raises(InputError, match="fitted on activations of another model"):
         Monitor(other).watch(model, prompts)
-    with pytest.raises(InputError, match="fitted on the model"):
+    with pytest.raises(InputError, match="fitted on activations of another model"):
         Monitor(other, threshold=0.0).guard(model, prompts[0])
     with pytest.raises(InputError, match="unknown aggregate"):
         Monitor(direction, "median")
