@@ -31,6 +31,7 @@ def write_table(path: Path | str, table: pd.DataFrame, **facts: Any) -> Path:
             data = buffer.getvalue()
         case other:
             raise InputError(f"cannot write a table as {other!r}: use .csv or .parquet")
+    _beside(path).unlink(missing_ok=True)  # a kill leaves no record of other bytes beside the table
     write_bytes(path, data)
     own = {"rows": len(table), "columns": list(table.columns), SHA256: digest_bytes(data)}
     write_text(_beside(path), json.dumps({**own, **facts, **provenance()}, indent=2) + "\n")
