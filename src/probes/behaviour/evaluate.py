@@ -3,7 +3,6 @@
 import dataclasses
 import html
 from collections.abc import Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +97,6 @@ def evaluate(
         "settings": config.model_dump(mode="json"),
         PROCEDURES: {
             **versions("sampling", "judging"),
-            "bandit": metadata.version("bandit"),
             "counted": digest_json(CWE),
         },
     }

@@ -1,5 +1,7 @@
 """The version of every procedure that makes results: results of older code are not taken for new ones."""
 
+from importlib import metadata
+
 from probes.foundation.errors import unknown
 
 VERSIONS: dict[str, int] = {
@@ -23,10 +25,17 @@ VERSIONS: dict[str, int] = {
 }
 """To be raised, in the change that does it, where the same inputs give other numbers."""
 
+LIBRARIES = {"judging": ("bandit",)}
+"""Libraries whose verdicts are part of a procedure, whatever version is installed."""
 
-def versions(*procedures: str) -> dict[str, int]:
-    """The versions of the procedures that a result rests on, for its key."""
+
+def versions(*procedures: str) -> dict[str, int | str]:
+    """The versions of the procedures that a result rests on, and of their libraries, for its key."""
     for name in procedures:
         if name not in VERSIONS:
             raise unknown("procedure", name, VERSIONS)
-    return {name: VERSIONS[name] for name in procedures}
+    libraries = [library for name in procedures for library in LIBRARIES.get(name, ())]
+    return {
+        **{name: VERSIONS[name] for name in procedures},
+        **{library: metadata.version(library) for library in libraries},
+    }

@@ -79,7 +79,7 @@ def train_organism(
         "config": settings_digest(model.config),
         "tokenizer": tokenizer_digest(tokenizer),
         "template": template_digest(tokenizer),
-        PROCEDURES: versions("training"),
+        PROCEDURES: versions("training", *(("sampling", "judging") if judged else ())),
     }
     inputs |= {} if lora is None else {"lora": lora.digest}
     if evading is not None:
