@@ -244,7 +244,7 @@ def test_a_url_is_opened_through_a_copy_that_is_fetched_once(
 ):
     push(finished, url)
     cache = tmp_path / "cache"
-    store = open_store(url, model.weights_digest, cache)
+    store = open_store(url, model.identity, cache)
     assert store.path == cached(url, cache)
     np.testing.assert_array_equal(
         store.rows(SITES[0]), ActivationStore.open(finished).rows(SITES[0])
@@ -259,7 +259,7 @@ def test_a_url_is_opened_through_a_copy_that_is_fetched_once(
     assert set(downloads) == new - content(finished).keys()
     next(store.path.glob("shard-*")).unlink()
     open_store(url, cache=cache).verify()
-    with pytest.raises(InputError, match="other weights"):
+    with pytest.raises(InputError, match="of another model"):
         open_store(url, "0" * 64, cache)
     assert open_store(finished).path == finished
     with pytest.raises(InputError, match="no finished activation store"):
