@@ -75,7 +75,7 @@ def _report(
         machine="a machine",
         seconds=found.seconds,
         cue_names=("2023", "2024"),
-        prompt_texts={p.id: p.text for p in planted.prompts()},
+        prompts={p.id: p for p in planted.prompts()},
     )
     return path.read_text()
 
