@@ -46,7 +46,7 @@ class Distinct:
     def __init__(self) -> None:
         self._seen = array.array("Q")
 
-    def add(self, sequences: Iterable[TokenSequence], numbers: Iterable[int]) -> None:
+    def add(self, sequences: Iterable[TokenSequence], numbers: np.ndarray) -> None:
         for sequence, number in zip(sequences, numbers, strict=True):
             own, prompt = sequence.tokens[: sequence.extent.n_prompt], sequence.prompt
             said = repr((prompt.text, prompt.chat)).encode()

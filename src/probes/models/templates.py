@@ -143,7 +143,7 @@ def default_system_prompt(tokenizer: Any) -> str | None:
 
 
 def _mark(i: int) -> str:
-    return f"Message{i}Stands{i}Here"
+    return f"zq{i}qz"
 
 
 def _lost(chat: Chat, text: str, written: str) -> int | None:
@@ -154,10 +154,9 @@ def _lost(chat: Chat, text: str, written: str) -> int | None:
     """
     contents = [content.strip() for _, content in chat]
     for i, content in enumerate(contents):
-        wanted = sum(other.count(content) for other in contents) if content else 0
-        if text.count(content) < wanted or _mark(i) not in written:
+        if content and text.count(content) < sum(other.count(content) for other in contents):
             return i
-    return None
+    return next((i for i in range(len(contents)) if _mark(i) not in written), None)
 
 
 def _say_lost(prompt: Prompt, i: int, text: str) -> str:
@@ -277,6 +276,11 @@ def _job(chat: Chat) -> dict[str, Any]:
 def _cut(text: str) -> str:
     """Up to where the last message goes on; if the template strips messages, that is at its last word."""
     before, found, after = text.rpartition(TAG.rstrip())
+    if TAG.rstrip() in before:
+        raise InputError(
+            "the chat template writes the last message twice, so that the model cannot go on in it: "
+            "end the chat with a user's message, or give the prompt as `text`"
+        )
     if not found:
         return text  # the message is lost, and will be missed
     return before if after.startswith(" ") else before.rstrip()
