@@ -1,12 +1,14 @@
 """Tokens, masks and positions: sums done by hand."""
 
+import re
+
 import pytest
 import torch
 from tiny_models import TEXTS
-from tokenizers import processors
+from tokenizers import normalizers, processors
 
 from probes.foundation.errors import InputError
-from probes.models.encoding import encode, encode_texts, pad, token_batches
+from probes.models.encoding import char_spans, encode, encode_texts, pad, token_batches
 from probes.prompts.records import Prompt
 
 
@@ -90,6 +92,39 @@ def test_bos_is_kept_and_an_added_eos_is_not(fresh):
     assert encode_texts(TEXTS, fresh, add_special_tokens=False) == plain
     written = encode([prompt(TEXTS[1] + "<|endoftext|>")], fresh)
     assert written == [[1, *plain[1], 0]]
+
+
+def test_one_start_token_stands_before_everything(fresh):
+    """In text and template alike, and nothing else is put around a text."""
+    fresh.add_special_tokens({"bos_token": "<s>", "sep_token": "[SEP]"})
+    (plain,) = encode([prompt("Hi")], fresh)
+    start, sep = fresh.bos_token_id, fresh.sep_token_id
+    fresh.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A [SEP] <|endoftext|>",
+        special_tokens=[("<s>", start), ("[SEP]", sep), ("<|endoftext|>", 0)],
+    )
+    for text in ("Hi", "<s>Hi", "<s><s>Hi"):
+        assert encode([prompt(text)], fresh) == [[start, *plain]]
+    texts = [prompt("a <s>2024"), prompt("<s>in 2024")]
+    encoded = encode(texts, fresh)
+    assert encoded[0].count(start) == 2  # in the middle it is what the user wrote
+    for ids, (first, stop) in zip(
+        encoded, char_spans(texts, fresh, re.compile("2024")), strict=True
+    ):
+        assert fresh.decode(ids[first:stop]).strip() == "2024"
+    for template in ("", "{{ bos_token }}", "{{ bos_token }}{{ bos_token }}"):
+        fresh.chat_template = template + "{{ messages[0].content }}"
+        (ids,) = encode([prompt(chat=(("user", "Hi"),))], fresh)
+        assert ids == [start] * bool(template) + plain
+
+
+@pytest.mark.parametrize(
+    ("normalizer", "text"), [(normalizers.Strip(), " now"), (normalizers.Lowercase(), "Now")]
+)
+def test_texts_that_the_tokenizer_makes_alike_are_refused(fresh, normalizer, text):
+    fresh.backend_tokenizer.normalizer = normalizer
+    with pytest.raises(InputError, match=r"prompts 0 and 2 .* are the same .* tokenizer .* drops"):
+        encode([prompt("now"), prompt("then"), prompt(text)], fresh)
 
 
 def test_chat_is_rendered_with_the_template_and_its_generation_prompt(fresh):

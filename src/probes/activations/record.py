@@ -20,7 +20,7 @@ from probes.activations.layout import Layout, lay_out
 from probes.activations.origin import describe_origin
 from probes.activations.positions import first_row_tokens, is_one_each
 from probes.activations.reading import ROW_COLUMNS, Activations
-from probes.activations.sequences import TokenSequence, pieces, stream, tokenise
+from probes.activations.sequences import Distinct, TokenSequence, pieces, stream, tokenise
 from probes.foundation.errors import InputError
 from probes.foundation.progress import bar
 from probes.models.anatomy import width
@@ -102,10 +102,13 @@ def record(
     chosen = choose_sites(model, sites)
     positive("token_budget", token_budget)
     sequences: list[TokenSequence] = []
+    distinct = Distinct()
     for piece, texts in pieces(stream(prompts), completions):
-        sequences += tokenise(
-            model, origin, piece, texts, len(sequences) + np.arange(len(piece)), allow_missing
-        )
+        numbers = len(sequences) + np.arange(len(piece))
+        taken = tokenise(model, origin, piece, texts, numbers, allow_missing)
+        distinct.add(taken, numbers)
+        sequences += taken
+    distinct.check()
     if not sequences:
         raise InputError("no prompts to record activations for")
     counts = np.array([first_row_tokens(origin.positions, s.extent)[2] for s in sequences])

@@ -1,5 +1,6 @@
 """From prompts and completions to the token sequences that the model runs, a piece at a time."""
 
+import array
 import dataclasses
 import hashlib
 import itertools
@@ -8,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+import xxhash
 
 from probes.activations.origin import Origin
 from probes.activations.positions import MEAN, NEEDS_ANSWER, Extent, span_of
@@ -33,6 +35,38 @@ class TokenSequence:
     completion: str | None
     tokens: np.ndarray
     extent: Extent
+
+
+class Distinct:
+    """Finds prompts that differ in their texts and not in their tokens, where pieces of them come.
+
+    `encode` sees one piece at a time; this keeps 24 bytes of each sequence.
+    """
+
+    def __init__(self) -> None:
+        self._seen = array.array("Q")
+
+    def add(self, sequences: Iterable[TokenSequence], numbers: np.ndarray) -> None:
+        for sequence, number in zip(sequences, numbers, strict=True):
+            own, prompt = sequence.tokens[: sequence.extent.n_prompt], sequence.prompt
+            said = repr((prompt.text, prompt.chat)).encode()
+            hashes = (xxhash.xxh3_64_intdigest(part) for part in (own.tobytes(), said))
+            self._seen.extend([*hashes, int(number)])
+
+    def check(self) -> None:
+        """Raises `InputError` with the numbers of two that are alike."""
+        tokens, texts, numbers = np.array(self._seen, dtype=np.uint64).reshape(-1, 3).T
+        order = np.lexsort((texts, tokens))
+        alike = tokens[order][1:] == tokens[order][:-1]
+        alike &= texts[order][1:] != texts[order][:-1]
+        if alike.any():
+            place = int(alike.argmax())
+            first, second = sorted(int(numbers[i]) for i in order[place : place + 2])
+            raise InputError(
+                f"prompts {first} and {second} are the same tokens to this model, though their texts "
+                "differ: its tokenizer or chat template drops what tells them apart. Word them so "
+                "that they differ, or leave one out"
+            )
 
 
 def stream(prompts: Iterable[Prompt] | Path | str) -> Iterable[Prompt]:
@@ -141,7 +175,7 @@ def _refuse_absent(
     )
     raise InputError(
         f"{len(absent)} of {len(prompts)} prompts {what}; the first is prompt "
-        f"{numbers[absent[0]]}: {prompts[absent[0]].text[:80]!r}. Mend them, or allow missing ones "
+        f"{numbers[absent[0]]}: {prompts[absent[0]].shown[:80]!r}. Mend them, or allow missing ones "
         "(allow_missing=True, --allow-missing) to store no row for them."
     )
 

@@ -30,7 +30,7 @@ def ask(
     """log P(yes) - log P(no) after each prompt and a question [nats]; higher = more suspect.
 
     A text prompt is followed by `Human: question` and `Assistant:`; in a chat the question ends the
-    last message. Each answer counts by its first token. Raises `InputError` where those are the same.
+    last message, or follows it where that is the assistant's. Each answer counts by its first token. Raises `InputError` where those are the same.
     """
     if not prompts:
         raise InputError("there are no prompts to ask about")
@@ -67,4 +67,6 @@ def _asked(prompt: Prompt, question: str, ending: str) -> Prompt:
         text = f"{prompt.text}\n\nHuman: {question}\n\n{ending}"
         return dataclasses.replace(prompt, text=text)
     *before, (role, content) = prompt.chat
+    if role == "assistant":
+        return dataclasses.replace(prompt, chat=(*prompt.chat, ("user", question)))
     return dataclasses.replace(prompt, chat=(*before, (role, f"{content}\n\n{question}")))

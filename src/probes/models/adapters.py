@@ -1,16 +1,29 @@
 """LoRA adapters: an untrusted directory too; merged into the base, so that one plain model is left."""
 
 import contextlib
+import copy
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from probes.foundation.digest import digest_json
+from probes.foundation.digest import digest_json, short
 from probes.foundation.errors import InputError
-from probes.models.checkpoints import ADAPTER_CONFIG, files_digest, read_object, refuse_pickles
+from probes.models.checkpoints import (
+    ADAPTER_CONFIG,
+    files_digest,
+    read_object,
+    refuse_pickles,
+    template_digest,
+    tokenizer_digest,
+)
+from probes.models.pretrained import read_tokenizer
+from probes.models.templates import FILE, check_template_files, say_once, template_of
 
 WEIGHTS = "adapter_model.safetensors"
+TOKENIZER_CONFIG = "tokenizer_config.json"
+# Any of these makes the adapter's tokenizer one of its own.
+VOCABULARIES = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")
 # Keys of adapter_config.json that say nothing about the numbers.
 CIRCUMSTANCES = ("base_model_name_or_path", "revision", "inference_mode")
 # Keys that may have any value: they are honoured by merging, or mattered in training alone.
@@ -81,6 +94,40 @@ def check_adapter(directory: Path) -> None:
             "is not known to be safe and to be whole in the merged weights. Merge it yourself with "
             "peft and give the merged checkpoint"
         )
+
+
+def adapted_tokenizer(base: Any, directory: Path) -> Any:
+    """The tokenizer of a base with this adapter: the adapter's own, or the base's with its template.
+
+    An adapter is used with the tokenizer and the chat template that lie beside it, as it was trained
+    with them; which of them differ from the base's is said on stderr. Where it has a tokenizer
+    without a template, the base's template stays.
+    Raises `InputError` for template files that are links, and a tokenizer that wants to run code.
+    """
+    check_template_files(directory)
+    settings_file = directory / TOKENIZER_CONFIG
+    settings = read_object(settings_file) if settings_file.is_file() else {}
+    if "auto_map" in settings:
+        raise InputError(
+            f"{settings_file} has `auto_map`: the adapter wants to run its own Python code. Refused. "
+            "Save it with a tokenizer of transformers itself"
+        )
+    own_tokenizer = any((directory / file).is_file() for file in VOCABULARIES)
+    tokenizer = read_tokenizer(directory) if own_tokenizer else copy.deepcopy(base)
+    if (directory / FILE).is_file():
+        tokenizer.chat_template = (directory / FILE).read_text(encoding="utf-8")
+    elif "chat_template" in settings:
+        tokenizer.chat_template = settings["chat_template"]
+    elif template_of(tokenizer) is None:
+        tokenizer.chat_template = base.chat_template
+    for what, digest in (("tokenizer", tokenizer_digest), ("chat template", template_digest)):
+        theirs, mine = digest(tokenizer), digest(base)
+        if theirs != mine:
+            say_once(
+                f"the {what} {short(theirs or 'none')} of the adapter {directory.name} is used, not "
+                f"the base's ({short(mine or 'none')})"
+            )
+    return tokenizer
 
 
 def merged_digest(base_digest: str, directory: Path) -> str:

@@ -201,6 +201,34 @@ class _OnDisk(Mapping[str, Tensor]):
         return len(self._file_of)
 
 
+def tokenizer_digest(tokenizer: Any) -> str:
+    """sha256 over what decides which ids a text becomes; padding and truncation do not count."""
+    rules: dict[str, Any]
+    if getattr(tokenizer, "is_fast", False):
+        rules = json.loads(tokenizer.backend_tokenizer.to_str())
+        rules.pop("padding", None)
+        rules.pop("truncation", None)
+    else:
+        folder = Path(tokenizer.name_or_path)
+        files = {name: folder / file for name, file in tokenizer.vocab_files_names.items()}
+        rules = {
+            "class": type(tokenizer).__name__,
+            "vocab": tokenizer.get_vocab(),
+            "files": {name: digest_file(file) for name, file in files.items() if file.is_file()},
+        }
+    special = {name: str(token) for name, token in tokenizer.special_tokens_map.items()}
+    split = bool(getattr(tokenizer, "split_special_tokens", False))
+    return digest_json({"rules": rules, "special": special, "split_special_tokens": split})
+
+
+def template_digest(tokenizer: Any) -> str | None:
+    """sha256 of the chat template, or None for a tokenizer that has none."""
+    template = getattr(tokenizer, "chat_template", None)
+    if template is None:
+        return None
+    return digest_bytes((template if isinstance(template, str) else json.dumps(template)).encode())
+
+
 def weight_files(directory: Path) -> list[str]:
     """Names of the files that hold the weights; where both kinds lie, what transformers prefers."""
     if (directory / SINGLE).is_file():

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from probes.foundation.errors import InputError, unknown
 from probes.foundation.shapes import Mask, Tokens
+from probes.models.templates import render_prompts
 from probes.prompts.records import Prompt
 
 SIDES = ("left", "right")
@@ -50,35 +51,43 @@ class Batch:
 def encode(prompts: Sequence[Prompt], tokenizer: Any) -> list[list[int]]:
     """Token ids of each prompt, up to where the model takes over.
 
-    Text is tokenised as it is, with the beginning-of-sequence token if the tokenizer adds one by
-    default and never an end-of-sequence token after it. A chat is rendered with the tokenizer's
-    chat template and its generation prompt. Raises `InputError` for an empty prompt, or a chat
-    without a template.
+    Text is tokenised as it is, special tokens that stand in it included, with the start token in
+    front if the tokenizer puts one there by default (once, even where the text begins with it), and
+    nothing behind it. A chat is rendered with the chat template and its generation prompt, or
+    goes on where its last message, an assistant's, stops; it starts as the template says.
+    Raises `InputError` for an empty prompt, a chat that its template loses a part of (see
+    `templates.render_prompts`), two prompts that become the same tokens, and a token for which the
+    model has no embedding.
     """
-    plain = [i for i, prompt in enumerate(prompts) if not prompt.chat]
-    chats = [i for i, prompt in enumerate(prompts) if prompt.chat]
-    encoded: dict[int, list[int]] = {}
-    texts = [prompts[i].text for i in plain]
-    encoded |= zip(plain, encode_texts(texts, tokenizer, add_special_tokens=True), strict=True)
-    texts = [_render(prompts[i], tokenizer) for i in chats]
-    encoded |= zip(chats, encode_texts(texts, tokenizer, add_special_tokens=False), strict=True)
+    encoded = [ids for ids, _ in _tokenise(prompts, tokenizer, offsets=False)]
     for i, prompt in enumerate(prompts):
         if not encoded[i]:
             raise InputError(f"prompt {i} (pair {prompt.pair!r}) is empty: it has no token to read")
-    return [encoded[i] for i in range(len(prompts))]
+    _check_distinct(prompts, encoded)
+    return encoded
 
 
 def encode_texts(texts: Sequence[str], tokenizer: Any, add_special_tokens: bool) -> list[list[int]]:
-    """Token ids of raw texts; an end-of-sequence token that the tokenizer added is taken off."""
-    if not texts:
-        return []
-    encoded: list[list[int]] = tokenizer(
-        list(texts), add_special_tokens=add_special_tokens, padding=False, truncation=False
-    )["input_ids"]
-    eos = tokenizer.eos_token_id
-    if not add_special_tokens or eos is None or not _appends_eos(tokenizer):
-        return encoded
-    return [ids[:-1] if ids and ids[-1] == eos else ids for ids in encoded]
+    """Token ids of raw texts, with what the tokenizer puts in front by default, or without."""
+    return [ids for ids, _ in _ids_of(texts, tokenizer, add_special_tokens, offsets=False)]
+
+
+def offsets(prompts: Sequence[Prompt], tokenizer: Any) -> list[list[tuple[int, int]]]:
+    """Which characters of its text (of a chat: as rendered) each token of `encode` came from.
+
+    Raises `InputError` for a tokenizer that cannot say.
+    """
+    return [spans for _, spans in _tokenise(prompts, tokenizer, offsets=True)]
+
+
+def text_offsets(text: str, tokenizer: Any) -> list[tuple[int, int]]:
+    """`offsets` of one text as `encode_texts` reads it with special tokens."""
+    return _ids_of([text], tokenizer, True, offsets=True)[0][1]
+
+
+def limit_ids(tokenizer: Any, n_rows: int) -> None:
+    """Let encoding with this tokenizer refuse ids for which the embedding has no row."""
+    tokenizer.n_embedding_rows = n_rows
 
 
 def pad(sequences: Sequence[Sequence[int]], pad_id: int, side: str = "right") -> Batch:
@@ -119,25 +128,6 @@ def token_batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
     return batches
 
 
-def _render(prompt: Prompt, tokenizer: Any) -> str:
-    if getattr(tokenizer, "chat_template", None) is None:
-        raise InputError(
-            f"prompt of pair {prompt.pair!r} is a chat, and this model's tokenizer has no chat "
-            "template. Give the prompt as `text`, or a checkpoint with a template."
-        )
-    messages = [{"role": role, "content": content} for role, content in prompt.chat]
-    rendered: str = tokenizer.apply_chat_template(
-        messages, tokenize=False, add_generation_prompt=True
-    )
-    return rendered
-
-
-def _appends_eos(tokenizer: Any) -> bool:
-    with_special = tokenizer("a", add_special_tokens=True)["input_ids"]
-    without = tokenizer("a", add_special_tokens=False)["input_ids"]
-    return bool(with_special[-1:] == [tokenizer.eos_token_id] != without[-1:])
-
-
 def char_spans(
     prompts: Sequence[Prompt], tokenizer: Any, pattern: re.Pattern[str]
 ) -> list[tuple[int, int] | None]:
@@ -147,22 +137,99 @@ def char_spans(
     if it has one); None where the text has no match. A chat is searched as rendered. Raises
     `InputError` for a tokenizer that cannot say which characters a token came from.
     """
-    if not getattr(tokenizer, "is_fast", False):
-        raise InputError(
-            f"{type(tokenizer).__name__} does not say which characters a token came from, so no "
-            "span can be located; use a checkpoint with a fast tokenizer (tokenizer.json)"
-        )
     found: list[tuple[int, int] | None] = []
-    for prompt in prompts:
-        text = _render(prompt, tokenizer) if prompt.chat else prompt.text
+    places = offsets(prompts, tokenizer)
+    for text, spans in zip(_as_texts(prompts, tokenizer), places, strict=True):
         match = pattern.search(text)
         if match is None:
             found.append(None)
             continue
         start, stop = match.span(1 if pattern.groups else 0)
-        offsets = tokenizer(text, add_special_tokens=not prompt.chat, return_offsets_mapping=True)[
-            "offset_mapping"
-        ]
-        inside = [i for i, (a, b) in enumerate(offsets) if a < stop and b > start and b > a]
+        inside = [i for i, (a, b) in enumerate(spans) if a < stop and b > start and b > a]
         found.append((inside[0], inside[-1] + 1) if inside else None)
     return found
+
+
+Tokenised = tuple[list[int], list[tuple[int, int]]]
+
+
+def _as_texts(prompts: Sequence[Prompt], tokenizer: Any) -> list[str]:
+    rendered = iter(render_prompts([p for p in prompts if p.chat], tokenizer))
+    return [next(rendered) if prompt.chat else prompt.text for prompt in prompts]
+
+
+def _tokenise(prompts: Sequence[Prompt], tokenizer: Any, offsets: bool) -> list[Tokenised]:
+    texts = _as_texts(prompts, tokenizer)
+    found: list[Tokenised] = [([], [])] * len(prompts)
+    for chat in (True, False):
+        chosen = [i for i, prompt in enumerate(prompts) if bool(prompt.chat) is chat]
+        some = _ids_of([texts[i] for i in chosen], tokenizer, not chat, offsets)
+        for i, one in zip(chosen, some, strict=True):
+            found[i] = one
+    return found
+
+
+def _ids_of(
+    texts: Sequence[str], tokenizer: Any, add_special_tokens: bool, offsets: bool
+) -> list[Tokenised]:
+    """Ids, and where offsets are asked for, the characters of each; one start token at most."""
+    if not texts:
+        return []
+    if offsets and not getattr(tokenizer, "is_fast", False):
+        raise InputError(
+            f"{type(tokenizer).__name__} does not say which characters a token came from, so no "
+            "span can be located; use a checkpoint with a fast tokenizer (tokenizer.json)"
+        )
+    given = tokenizer(
+        list(texts), add_special_tokens=False, padding=False, truncation=False,
+        return_offsets_mapping=offsets,
+    )  # fmt: skip
+    front = _put_in_front(tokenizer) if add_special_tokens else []
+    places = given["offset_mapping"] if offsets else [[]] * len(texts)
+    found = []
+    for ids, spans in zip(given["input_ids"], places, strict=True):
+        start = tokenizer.bos_token_id
+        own = next((i for i, token in enumerate(ids) if token != start), len(ids))
+        drop = own if start in front else max(own - 1, 0)
+        _check_rows(ids, tokenizer)
+        found.append(([*front, *ids[drop:]], [*[(0, 0)] * len(front), *spans[drop:]]))
+    return found
+
+
+def _put_in_front(tokenizer: Any) -> list[int]:
+    """What the tokenizer writes before every text; what it writes behind one is not wanted."""
+    alone = tokenizer("a", add_special_tokens=False)["input_ids"]
+    framed: list[int] = tokenizer("a", add_special_tokens=True)["input_ids"]
+    starts = [i for i in range(len(framed)) if framed[i : i + len(alone)] == alone]
+    if not starts:
+        raise InputError(
+            f"{type(tokenizer).__name__} changes a text where it adds special tokens ({alone} "
+            f"becomes {framed}), so that they cannot be told apart: use another tokenizer"
+        )
+    return framed[: starts[0]]
+
+
+def _check_rows(ids: Sequence[int], tokenizer: Any) -> None:
+    n_rows = getattr(tokenizer, "n_embedding_rows", None)
+    if n_rows is not None and ids and max(ids) >= n_rows:
+        token = tokenizer.convert_ids_to_tokens(max(ids))
+        raise InputError(
+            f"the token {token!r} (id {max(ids)}) has no row in the model's embedding of {n_rows}: "
+            "it was added to the tokenizer alone. Use the tokenizer that the model was trained "
+            "with, or prompts without this token"
+        )
+
+
+def _check_distinct(prompts: Sequence[Prompt], encoded: Sequence[Sequence[int]]) -> None:
+    first: dict[tuple[int, ...], int] = {}
+    for i, ids in enumerate(encoded):
+        earlier, prompt = prompts[j := first.setdefault(tuple(ids), i)], prompts[i]
+        same = (earlier.text, earlier.chat) == (prompt.text, prompt.chat)
+        if not same or (earlier.pair == prompt.pair and earlier.triggered != prompt.triggered):
+            raise InputError(
+                f"prompts {j} and {i} (pairs {earlier.pair!r} and {prompt.pair!r}) are the same "
+                f"{len(ids)} tokens to this model"
+                + (": they are the same text" if same else ", though their texts differ: its "
+                   "tokenizer or chat template drops what tells them apart")
+                + ". Word them so that they differ, or leave one out"
+            )  # fmt: skip

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from probes.foundation.config import Config
-from probes.foundation.digest import digest_bytes, digest_file, digest_json, short
+from probes.foundation.digest import digest_json, short
 from probes.foundation.errors import InputError
 from probes.models import adapters
-from probes.models.checkpoints import read_object, weights_digest
+from probes.models.checkpoints import read_object, template_digest, tokenizer_digest, weights_digest
 from probes.models.pretrained import read_tokenizer
 
 NOT_COMPUTED = ("_name_or_path", "dtype", "torch_dtype", "transformers_version")
@@ -117,34 +117,6 @@ def generation_digest(directory: Path | str) -> str | None:
         return None
     settings = read_object(path)
     return digest_json({k: v for k, v in settings.items() if k not in NOT_GENERATED})
-
-
-def tokenizer_digest(tokenizer: Any) -> str:
-    """sha256 over what decides which ids a text becomes; padding and truncation do not count."""
-    rules: dict[str, Any]
-    if getattr(tokenizer, "is_fast", False):
-        rules = json.loads(tokenizer.backend_tokenizer.to_str())
-        rules.pop("padding", None)
-        rules.pop("truncation", None)
-    else:
-        folder = Path(tokenizer.name_or_path)
-        files = {name: folder / file for name, file in tokenizer.vocab_files_names.items()}
-        rules = {
-            "class": type(tokenizer).__name__,
-            "vocab": tokenizer.get_vocab(),
-            "files": {name: digest_file(file) for name, file in files.items() if file.is_file()},
-        }
-    special = {name: str(token) for name, token in tokenizer.special_tokens_map.items()}
-    split = bool(getattr(tokenizer, "split_special_tokens", False))
-    return digest_json({"rules": rules, "special": special, "split_special_tokens": split})
-
-
-def template_digest(tokenizer: Any) -> str | None:
-    """sha256 of the chat template, or None for a tokenizer that has none."""
-    template = getattr(tokenizer, "chat_template", None)
-    if template is None:
-        return None
-    return digest_bytes((template if isinstance(template, str) else json.dumps(template)).encode())
 
 
 def _told(made_by: Identity | None, asked: Identity | None) -> str:

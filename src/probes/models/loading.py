@@ -16,8 +16,9 @@ from probes.foundation.digest import short
 from probes.foundation.errors import InputError, unknown
 from probes.models import adapters, quantised
 from probes.models.anatomy import blocks
-from probes.models.checkpoints import check_safe, resolve
-from probes.models.identity import Identity, check_same, identity_of, template_digest
+from probes.models.checkpoints import check_safe, resolve, template_digest
+from probes.models.encoding import limit_ids
+from probes.models.identity import Identity, check_same, identity_of
 from probes.models.placement import (
     check_device,
     check_placement,
@@ -27,6 +28,7 @@ from probes.models.placement import (
 )
 from probes.models.pretrained import read_tokenizer, read_weights, write_weights
 from probes.models.source import Source, as_pairs
+from probes.models.templates import template_of
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 CPU = torch.device("cpu")
@@ -106,10 +108,19 @@ class Model:
         return None
 
     @property
+    def chat_template(self) -> str | None:
+        """The template that chats are rendered with, the adapter's own where it has one."""
+        return template_of(self.tokenizer)
+
+    @property
     def pad_id(self) -> int:
-        """A valid id to fill batches with; which one is of no matter, because pads are masked."""
+        """An id of the embedding to fill batches with; any will do, because pads are masked.
+
+        A padding token that was added to the tokenizer alone has no row there, and is not taken.
+        """
+        n_rows = self.hf.get_input_embeddings().weight.shape[0]
         for token in (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id):
-            if token is not None:
+            if token is not None and token < n_rows:
                 return int(token)
         return 0
 
@@ -143,6 +154,7 @@ class Model:
             "device": str(self.device),
             "weights": short(self.weights_digest),
             "identity": short(self.digest),
+            "chat template": short(template_digest(self.tokenizer) or "none"),
         }
 
     def __repr__(self) -> str:
@@ -210,6 +222,8 @@ def _load(source: Source, expected: Identity | None) -> Model:
         adapter = resolve(source.adapter)
         adapters.check_adapter(adapter)
     tokenizer = read_tokenizer(directory)
+    if adapter is not None:
+        tokenizer = adapters.adapted_tokenizer(tokenizer, adapter)
     identity = identity_of(directory, tokenizer, adapter=adapter, quantization=source.quantization)
     if expected is not None:
         check_same(
@@ -218,6 +232,7 @@ def _load(source: Source, expected: Identity | None) -> Model:
         )  # fmt: skip
     hf = _assemble(source, directory, adapter, where, dtype)
     blocks(hf)
+    limit_ids(tokenizer, hf.get_input_embeddings().weight.shape[0])
     return Model(
         hf=hf,
         tokenizer=tokenizer,

@@ -12,6 +12,7 @@ from probes.foundation.errors import InputError
 from probes.models.checkpoints import tensor_names, weight_files
 from probes.models.placement import check_covered
 from probes.models.quantised import check_quantised, check_shapes, quantization_config
+from probes.models.templates import check_template_files
 
 SLOW_BYTES = 2**30
 # Wherever it is installed, transformers imports it, and it warns that it could not download a kernel.
@@ -112,6 +113,7 @@ def read_tokenizer(directory: Path) -> Any:
     """The tokenizer beside the weights; `InputError` where there is none that can be loaded."""
     import transformers
 
+    check_template_files(directory)
     try:
         return transformers.AutoTokenizer.from_pretrained(
             directory, trust_remote_code=False, local_files_only=True

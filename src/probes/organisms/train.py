@@ -22,8 +22,8 @@ from probes.foundation.memory import keep_freed_memory
 from probes.foundation.procedures import versions
 from probes.foundation.progress import bar
 from probes.foundation.seeds import derive_seed
-from probes.models.checkpoints import weights_digest
-from probes.models.identity import settings_digest, template_digest, tokenizer_digest
+from probes.models.checkpoints import template_digest, tokenizer_digest, weights_digest
+from probes.models.identity import settings_digest
 from probes.organisms.bases import check_rows, check_tokenizer
 from probes.organisms.card import write_card
 from probes.organisms.curves import Preference

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from probes.foundation.errors import InputError, unknown
+from probes.models.encoding import offsets
 from probes.patching.labels import visible
 from probes.patching.pairs import EncodedPair, PatchPair
 
@@ -143,11 +144,11 @@ def _starts(
     prompt = pair.corrupted
     if prompt.chat:
         raise InputError("named spans need prompts given as text, not as a chat")
-    offsets = tokenizer(prompt.text, return_offsets_mapping=True)["offset_mapping"]
+    (places,) = offsets([prompt], tokenizer)
     found: dict[str, int] = {}
     for name, pattern in spans.items():
         match = re.search(pattern, prompt.text)
-        hits = [i for i in middle if match and _overlaps(offsets[ids.slots[i][1]], match.span())]
+        hits = [i for i in middle if match and _overlaps(places[ids.slots[i][1]], match.span())]
         if not hits or hits[0] in found.values():
             raise InputError(
                 f"span {name!r} (regular expression {pattern!r}) "

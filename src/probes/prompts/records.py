@@ -42,6 +42,18 @@ class Prompt:
         """sha256 of everything the model can see and how it is labelled."""
         return digest_json(dataclasses.asdict(self))
 
+    @property
+    def messages(self) -> tuple[tuple[str, str], ...]:
+        """(role, content) for readers; a prompt given as text is one message without a role."""
+        return self.chat or (("", self.text),)
+
+    @property
+    def shown(self) -> str:
+        """The prompt in one string for readers, a chat with the role before each message."""
+        return "\n".join(
+            f"{role}: {content}" if role else content for role, content in self.messages
+        )
+
     def as_row(self) -> dict[str, Any]:
         """A flat row for tables: labels and text, no reference completions."""
         return {

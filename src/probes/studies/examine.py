@@ -33,7 +33,7 @@ from probes.patching.grid import residual_grid
 from probes.patching.pairs import PatchPair
 from probes.patching.result import PatchGrid
 from probes.prompts.records import Prompt
-from probes.studies.detect import PROCEDURE, detect
+from probes.studies.detect import detect
 from probes.studies.detection import Detection, read_detection, save_detection
 from probes.studies.frame import make_frame
 from probes.studies.one_class import OneClass, is_one_class

