@@ -1,8 +1,10 @@
 """What decides the numbers of an activation store, whatever prompts and sites it holds so far."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
+
+import pydantic
 
 from probes.activations.positions import MEAN, NEEDS_ANSWER, TOKENS, parse_positions, span_of
 from probes.foundation.config import Config
@@ -10,6 +12,7 @@ from probes.foundation.digest import short
 from probes.foundation.errors import InputError, unknown
 from probes.models.checkpoints import config_digest, template_digest
 from probes.models.loading import DTYPES, Model
+from probes.models.sinks import SinkRule
 from probes.prompts.triggers import YEAR_CUE
 
 SPANS = {"trigger": YEAR_CUE}
@@ -23,6 +26,7 @@ class Origin(Config):
     positions: which tokens are kept. span: regular expression of the span that they name, or null.
     dtype: of the stored numbers; compute_dtype: of the forward pass; quantization: of the weights.
     sampling: how the completions were drawn, where the model wrote them itself; else null.
+    sinks: which tokens are left out of means (see `models.sinks`); absent where none are.
     """
 
     weights_digest: str
@@ -35,6 +39,15 @@ class Origin(Config):
     compute_dtype: str
     quantization: str | None
     sampling: dict[str, Any] | None = None
+    sinks: SinkRule | None = None
+
+    @pydantic.model_serializer(mode="wrap")
+    def _without_none(self, handler: Callable[[Any], Any]) -> dict[str, Any]:
+        """Without the sinks where there are none: stores of models without them keep their keys."""
+        found: dict[str, Any] = handler(self)
+        if self.sinks is None:
+            del found["sinks"]
+        return found
 
     def told_apart(self, other: "Origin", form: str) -> str:
         """The fields in which two origins differ; `form` has a place for the value in each."""
@@ -56,8 +69,12 @@ def describe_origin(
     dtype: str,
     completions: bool,
     sampling: dict[str, Any] | None = None,
+    keep_sinks: bool = False,
 ) -> Origin:
-    """The origin of a collection, every setting checked before anything is computed."""
+    """The origin of a collection, every setting checked before anything is computed.
+
+    keep_sinks: whether attention sinks count in means like any other token.
+    """
     if dtype not in DTYPES:
         raise unknown("dtype", dtype, DTYPES)
     patterns = {**SPANS, **(spans or {})}
@@ -81,6 +98,7 @@ def describe_origin(
         compute_dtype=str(model.dtype).removeprefix("torch."),
         quantization=model.quantization,
         sampling=sampling,
+        sinks=model.sinks.rule if where.startswith(MEAN) and not keep_sinks else None,
     )
 
 

@@ -91,14 +91,16 @@ def record(
     allow_missing: bool = False,
     dtype: str = "float32",
     token_budget: int = TOKEN_BUDGET,
+    keep_sinks: bool = False,
 ) -> Recorded:
     """Run the model over prompts and keep what it computes in memory; arguments as in `collect`.
 
     Nothing is kept between calls. For many prompts, or for results to rest on, use `collect`.
     """
     origin = describe_origin(
-        model, positions=positions, spans=spans, dtype=dtype, completions=completions is not None
-    )
+        model, positions=positions, spans=spans, dtype=dtype, completions=completions is not None,
+        keep_sinks=keep_sinks,
+    )  # fmt: skip
     chosen = choose_sites(model, sites)
     positive("token_budget", token_budget)
     sequences: list[TokenSequence] = []
@@ -119,7 +121,7 @@ def record(
             lengths, counts, is_one_each(origin.positions), GROUP_TOKENS, GROUP_TOKENS
         ):
             layout = _layout([sequences[i] for i in members], origin.positions)
-            found = compute(model, Job(layout, tuple(widths), dtype, token_budget))
+            found = compute(model, Job(layout, tuple(widths), dtype, token_budget, origin.sinks))
             each = np.diff(layout.row_offsets)
             within = np.arange(layout.n_rows) - np.repeat(layout.row_offsets[:-1], each)
             target = np.repeat(starts[members], each) + within

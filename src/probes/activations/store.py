@@ -174,6 +174,13 @@ class ActivationStore(Activations):
             "positions": f"{origin.positions} ({self.n_rows:,} rows)",
             "width": ", ".join(sorted({"x".join(map(str, w)) for w in self.widths.values()})),
             "dtype": f"{origin.dtype} (computed in {origin.compute_dtype})",
+            **(
+                {
+                    "left out of means": f"attention sinks, norm above {origin.sinks.limit:,.0f} at {origin.sinks.site}"
+                }
+                if origin.sinks
+                else {}
+            ),
             "size": f"{self.manifest.n_bytes / 2**20:.1f} MiB",
             "key": short(self.key),
         }

@@ -36,11 +36,15 @@ class Check:
 
 @dataclasses.dataclass(frozen=True)
 class SelfTest:
-    """The checks of one model; shows itself as a table."""
+    """The checks of one model; shows itself as a table.
+
+    note: what a reader of its activations has to know, such as its attention sinks; or empty.
+    """
 
     model: str
     weights_digest: str
     checks: tuple[Check, ...]
+    note: str = ""
 
     @property
     def passed(self) -> bool:
@@ -66,7 +70,7 @@ class SelfTest:
             lines.append(
                 f"  {check.verdict}  {check.check:<{width}}  {numbers}  {bound}  {check.note}"
             )
-        return "\n".join(line.rstrip() for line in lines)
+        return "\n".join(line.rstrip() for line in [*lines, *filter(None, [self.note])])
 
     __repr__ = __str__
 

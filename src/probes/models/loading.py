@@ -25,6 +25,7 @@ from probes.models.placement import (
     is_spread,
 )
 from probes.models.pretrained import read_tokenizer, read_weights, write_weights
+from probes.models.sinks import Sinks, find_sinks
 from probes.models.source import Source, as_pairs
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -95,6 +96,11 @@ class Model:
             if token is not None:
                 return int(token)
         return 0
+
+    @cached_property
+    def sinks(self) -> Sinks:
+        """Tokens of this model whose norm is far beyond that of all others, found at first use."""
+        return find_sinks(self)
 
     def bridge(self) -> Any:
         """This model as a TransformerLens `TransformerBridge`, weights unprocessed.

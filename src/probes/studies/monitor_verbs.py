@@ -62,6 +62,7 @@ def monitor(
     *,
     aggregate: str = "max",
     false_positive_rate: float = 0.01,
+    keep_sinks: bool = False,
 ) -> tuple[Monitor, Watched]:
     """Set a threshold on benign prompts and watch others: the monitor, and scores for every token."""
     loaded = model if isinstance(model, Model) else load(model)
@@ -75,12 +76,13 @@ def monitor(
             f"{len(shared)} prompts are both benign and watched: a threshold set on what is watched "
             "tells nothing. Give other benign prompts"
         )
-    plain = Monitor(known, aggregate)
+    plain = Monitor(known, aggregate, keep_sinks=keep_sinks)
     ready = plain.calibrated(plain.watch(loaded, calm), false_positive_rate)
     watched = ready.watch(loaded, watching)
     if out is not None:
         write_table(
             Path(out) / WATCHED_TABLE, watched.rows, direction=known.digest, aggregate=aggregate,
             threshold=ready.threshold, false_positive_rate=false_positive_rate,
+            **({"note": watched.note} if watched.note else {}),
         )  # fmt: skip
     return ready, watched

@@ -85,6 +85,7 @@ def collect(
     allow_missing: bool = False,
     dtype: str = "float32",
     token_budget: int = activations.TOKEN_BUDGET,
+    keep_sinks: bool = False,
     engine: str | Engine = "process",
     self_test: bool = True,
 ) -> ActivationStore:
@@ -132,6 +133,7 @@ def collect(
             allow_missing=allow_missing,
             dtype=dtype,
             token_budget=token_budget,
+            keep_sinks=keep_sinks,
             engine=tested(engine) if self_test else engine,
         )
 
