@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike
 from probes.evaluation.auroc import labelled, require_both_classes
 from probes.evaluation.wilson import wilson
 from probes.foundation.errors import InputError
+from probes.foundation.html import html_text
 from probes.foundation.seeds import stream
 
 Weights = Float[np.ndarray, "resample row"]
@@ -41,7 +42,7 @@ class Estimate:
         return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"
 
     def _repr_html_(self) -> str:
-        return f"<span>{self} <small>(n = {self.n})</small></span>"
+        return html_text(f"{self} (n = {self.n})")
 
     def as_row(self) -> dict[str, Any]:
         """`value`, `low`, `high`, `n` for a tidy table."""

@@ -16,6 +16,7 @@ from probes.evaluation.auroc import labelled
 from probes.evaluation.bootstrap import Estimate
 from probes.evaluation.proportions import rate
 from probes.foundation.errors import InputError
+from probes.foundation.html import html_table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +44,7 @@ class FalseAlarms:
         )
 
     def _repr_html_(self) -> str:
-        return f"<p>{self}</p>{self.rows.to_html(index=False, float_format='{:.3f}'.format)}"
+        return html_table(self.rows, self)
 
 
 def false_alarms(

@@ -1,10 +1,11 @@
 """One verdict for several training runs: what holds for one seed may be that seed's luck."""
 
 import dataclasses
-import html
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
+
+import pandas as pd
 
 from probes.evaluation.bootstrap import Estimate
 from probes.evaluation.claim import Claim
@@ -12,6 +13,7 @@ from probes.evaluation.evidence import Measure
 from probes.evaluation.over_seeds import pooled
 from probes.evaluation.verdict import Verdict
 from probes.foundation.errors import InputError
+from probes.foundation.html import html_table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,20 +80,24 @@ class SeedsClaim:
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><td>{html.escape(name)}</td><td>{claim.estimate}</td>"
-            f"<td>{html.escape(str(claim.selectivity or 'no innocent twin'))}</td>"
-            f"<td><b>{html.escape(claim.verdict)}</b></td><td>{html.escape(claim.decided_by)}</td>"
-            f"<td style='text-align:left'>{html.escape(claim.reasons[0])}</td></tr>"
-            for name, claim in self.claims.items()
+        table = pd.DataFrame(
+            [
+                {
+                    "seed": name,
+                    "AUROC": str(claim.estimate),
+                    "selectivity": str(claim.selectivity or "no innocent twin"),
+                    "verdict": claim.verdict,
+                    "decided by": claim.decided_by,
+                    "because": claim.reasons[0],
+                }
+                for name, claim in self.claims.items()
+            ]
         )
-        return (
-            f"<p><b>{html.escape(self.verdict)}</b> over {len(self.claims)} seeds ({self.measure}: "
-            f"AUROC {self.estimate}), decided by {html.escape(self.decided_by)}; "
-            f"{html.escape(self.as_row()['verdicts'])}.</p><table><thead><tr><th>seed</th>"
-            f"<th>AUROC</th><th>selectivity</th><th>verdict</th><th>decided by</th><th>because</th>"
-            f"</tr></thead><tbody>{rows}</tbody></table>"
+        text = (
+            f"over {len(self.claims)} seeds ({self.measure}: AUROC {self.estimate}), decided by "
+            f"{self.decided_by}; {self.as_row()['verdicts']}."
         )
+        return html_table(table, text, strong=self.verdict)
 
 
 def judge_over_seeds(claims: Mapping[str, Claim]) -> SeedsClaim:

@@ -25,6 +25,7 @@ from probes.evaluation.bootstrap import (
 )
 from probes.evaluation.recall import recall_at
 from probes.foundation.errors import InputError
+from probes.foundation.html import html_table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +40,7 @@ class WorstSet:
         return f"worst set {self.negative_set!r}: AUROC {self.auroc}"
 
     def _repr_html_(self) -> str:
-        return f"<p>{self}</p>{self.rows.to_html(index=False, float_format='{:.3f}'.format)}"
+        return html_table(self.rows, self)
 
 
 def worst_set(

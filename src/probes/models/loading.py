@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import html
 import tempfile
 import weakref
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ import torch
 
 from probes.foundation.digest import short
 from probes.foundation.errors import InputError, unknown
+from probes.foundation.html import html_table
 from probes.models import adapters, checkpoints, quantised
 from probes.models.anatomy import blocks
 from probes.models.checkpoints import check_safe, resolve, tokenizer_digest
@@ -139,11 +139,7 @@ class Model:
         return f"Model({facts})"
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><th style='text-align:left'>{name}</th><td>{html.escape(_show(value))}</td></tr>"
-            for name, value in self.facts().items()
-        )
-        return f"<table>{rows}</table>"
+        return html_table(self.facts())
 
 
 def load(
@@ -275,7 +271,3 @@ def _address(name: str | Path) -> str:
 def _short_name(name: str | Path) -> str:
     path = Path(name).expanduser()
     return path.resolve().name if path.is_dir() else str(name)
-
-
-def _show(value: str | int) -> str:
-    return f"{value:,}" if isinstance(value, int) else value

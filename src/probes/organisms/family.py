@@ -1,12 +1,14 @@
 """A family of organisms where it lies on disk: a base model and its twins."""
 
 import dataclasses
-import html
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from probes.foundation.digest import short
 from probes.foundation.errors import unknown
+from probes.foundation.html import html_table
 from probes.models.loading import Model, load
 from probes.organisms.card import read_card
 from probes.organisms.recipes import MEMBERS
@@ -38,17 +40,20 @@ class Family:
         )
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><td>{name}</td><td><code>{short(card['weights_digest'])}</code></td>"
-            f"<td>{html.escape(card['recipe']['policy'])}</td>"
-            f"<td>{card['recipe']['training']['steps']}</td><td>{card['n_tokens']}</td>"
-            f"<td>{card['final_loss']:.3f}</td></tr>"
-            for name, card in self._cards()
+        table = pd.DataFrame(
+            [
+                {
+                    "organism": name,
+                    "weights": short(card["weights_digest"]),
+                    "policy": card["recipe"]["policy"],
+                    "steps": card["recipe"]["training"]["steps"],
+                    "tokens": card["n_tokens"],
+                    "loss": card["final_loss"],
+                }
+                for name, card in self._cards()
+            ]
         )
-        heads = "".join(
-            f"<th>{h}</th>" for h in ("organism", "weights", "policy", "steps", "tokens", "loss")
-        )
-        return f"<table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>"
+        return html_table(table, f"organism family in {self.directory}")
 
     def _cards(self) -> list[tuple[str, dict[str, Any]]]:
         return [(name, read_card(self.path(name))) for name in self.members]

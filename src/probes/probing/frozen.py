@@ -15,6 +15,7 @@ from probes.foundation.artifact import building, verify, write_bytes, write_text
 from probes.foundation.config import Config
 from probes.foundation.digest import digest_bytes, digest_json, short
 from probes.foundation.errors import InputError, IntegrityError
+from probes.foundation.html import html_table
 
 NONE = "none"
 Loaded = TypeVar("Loaded", bound="FrozenProbe")
@@ -121,11 +122,7 @@ class FrozenProbe(abc.ABC):
         return f"{self.estimator} at {self.site} of {model} ({self.width} features)"
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><th>{name}</th><td>{value}</td></tr>"
-            for name, value in self.card().model_dump().items()
-        )
-        return f"<table>{rows}<tr><th>features</th><td>{self.width}</td></tr></table>"
+        return html_table(dict(self.card()) | {"features": self.width})
 
     def card(self) -> Card:
         """Everything but the weights."""

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike
 
 from probes.evaluation.auroc import auroc_columns
 from probes.foundation.errors import InputError, unknown
+from probes.foundation.html import html_text
 from probes.foundation.progress import progress
 from probes.foundation.seeds import stream
 from probes.probing.features import varying
@@ -50,7 +51,7 @@ class Permutation:
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        return f"<p>{self} ({self.n_pairs} pairs)</p>"
+        return html_text(f"{self} ({self.n_pairs} pairs)")
 
 
 def permutation_test(

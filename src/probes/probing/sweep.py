@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 from probes.evaluation.auroc import auroc
 from probes.foundation.digest import digest_bytes, digest_json
 from probes.foundation.errors import unknown
+from probes.foundation.html import html_table
 from probes.probing.batched.discriminant import fit_discriminant
 from probes.probing.batched.logistic import fit_logistic
 from probes.probing.batched.mean_difference import fit_mean_difference
@@ -77,8 +78,7 @@ class Sweep:
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        table = self.by_site.to_html(index=False, float_format="{:.3f}".format)
-        return f"<p>{self.estimator}, best site <b>{self.best_site}</b></p>{table}"
+        return html_table(self.by_site, f"{self.estimator}, best site {self.best_site}")
 
 
 def sweep(

@@ -19,6 +19,7 @@ from probes.activations.record import record
 from probes.behaviour.generation import Stopping, generate, stopping
 from probes.behaviour.sampling import check_room, draws, sample_name, written
 from probes.foundation.errors import InputError, unknown
+from probes.foundation.html import html_text
 from probes.models.encoding import encode
 from probes.models.forward import context_length
 from probes.models.hooks import recording
@@ -63,7 +64,7 @@ class Watched:
         every = np.concatenate([s[~sink] for s, sink in zip(self.scores, self.sinks, strict=True)])
         middle = float(np.median(every)) if self.threshold is None else self.threshold
         reach = float(np.abs(every - middle).max()) or 1.0
-        shown = [f"<p>{html.escape(self.note)}</p>"] if self.note else []
+        shown = [html_text(self.note)] if self.note else []
         for number, (pieces, scores, sinks) in enumerate(
             zip(self.tokens, self.scores, self.sinks, strict=True)
         ):
@@ -88,7 +89,7 @@ class Stopped:
     stopped: bool
 
     def _repr_html_(self) -> str:
-        note = "<p><b>stopped</b></p>" if self.stopped else ""
+        note = html_text("", strong="stopped") if self.stopped else ""
         return note + self.watched._repr_html_()
 
 
