@@ -27,7 +27,7 @@ SHARD_BYTES = 1 << 29
 
 def collect(
     model: Model,
-    prompts: Iterable[Prompt] | Path | str,
+    prompts: Iterable[Prompt | str] | Prompt | Path | str,
     path: Path | str,
     *,
     sites: Iterable[Site | str] | None = None,

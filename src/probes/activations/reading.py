@@ -2,7 +2,7 @@
 
 import abc
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -75,7 +75,22 @@ class Activations(abc.ABC):
         return int(self.index.n_rows.sum())
 
     def __len__(self) -> int:
+        """Sequences; the sites are `keys()`."""
         return len(self.index)
+
+    def __getitem__(self, site: Site | str) -> Rows:
+        """The rows of a site: `matrix` where every sequence has one, else `rows`."""
+        return self.matrix(site) if is_one_each(self.positions) else self.rows(site)
+
+    def __contains__(self, site: object) -> bool:
+        return str(site) in self.widths
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.widths)
+
+    def keys(self) -> list[str]:
+        """Names of the sites in order of depth; `dict(activations)` holds all their rows."""
+        return list(self.widths)
 
     def matrix(
         self, site: Site | str, position: int | None = None, *, head: int | None = None

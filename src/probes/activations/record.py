@@ -22,6 +22,7 @@ from probes.activations.positions import first_row_tokens, is_one_each
 from probes.activations.reading import ROW_COLUMNS, Activations
 from probes.activations.sequences import TokenSequence, pieces, stream, tokenise
 from probes.foundation.errors import InputError
+from probes.foundation.html import html_table
 from probes.foundation.progress import bar
 from probes.models.anatomy import width
 from probes.models.loading import Model
@@ -79,10 +80,14 @@ class Recorded(Activations):
             f"{len(self.widths)} sites of {self.model})"
         )
 
+    def _repr_html_(self) -> str:
+        facts = {"model": self.model, "sequences": len(self), "sites": ", ".join(self)}
+        return html_table(facts | {"positions": self.positions, "rows": self.n_rows})
+
 
 def record(
     model: Model,
-    prompts: Iterable[Prompt] | Path | str,
+    prompts: Iterable[Prompt | str] | Prompt | Path | str,
     *,
     sites: Iterable[Site | str] | None = None,
     positions: str | int = "last",
@@ -94,6 +99,8 @@ def record(
     keep_sinks: bool = False,
 ) -> Recorded:
     """Run the model over prompts and keep what it computes in memory; arguments as in `collect`.
+
+    prompts: also one prompt, or bare texts: `record(model, "Hello there")`.
 
     Nothing is kept between calls. For many prompts, or for results to rest on, use `collect`.
     """

@@ -5,14 +5,16 @@ from typing import Annotated
 
 import typer
 
-from probes.cli.arguments import KeepSinksOption, ModelArgument, OutOption, PromptsOption
+from probes.cli.arguments import KeepSinksOption, ModelArgument, OutOption
+
+PLAIN = "JSON Lines of prompts, no pairs needed, or a .txt file with one text per line"
 
 
 def monitor(
     model: ModelArgument,
     direction: Annotated[Path, typer.Option(help="A saved direction.")],
-    prompts: PromptsOption,
-    benign: Annotated[Path, typer.Option(help="Benign prompts, to set the threshold on.")],
+    prompts: Annotated[Path, typer.Option(help=f"What to watch: {PLAIN}.")],
+    benign: Annotated[Path, typer.Option(help=f"Benign traffic to set the threshold on: {PLAIN}.")],
     out: OutOption,
     aggregate: Annotated[str, typer.Option(help="max, mean or last, over the tokens.")] = "max",
     rate: Annotated[float, typer.Option(help="False alarms allowed on the benign prompts.")] = 0.01,

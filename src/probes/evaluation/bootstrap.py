@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from numpy.typing import ArrayLike
 
-from probes.evaluation.auroc import labelled, require_both_classes
+from probes.evaluation.auroc import complete, labelled, require_both_classes
 from probes.evaluation.wilson import wilson
 from probes.foundation.errors import InputError
 from probes.foundation.html import html_text
@@ -183,7 +183,7 @@ def separated(
 
 
 def _codes(groups: ArrayLike) -> np.ndarray:
-    values = np.asarray(groups)
+    values = complete(groups, "groups")
     if values.ndim != 1 or len(values) == 0:
         raise InputError(f"groups have shape {values.shape}: give one group per row, shape (n,)")
     return np.unique(values, return_inverse=True)[1]

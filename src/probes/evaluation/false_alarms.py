@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from probes.evaluation.auroc import labelled
+from probes.evaluation.auroc import as_scores, complete, labelled
 from probes.evaluation.bootstrap import Estimate
 from probes.evaluation.proportions import rate
 from probes.foundation.errors import InputError
@@ -66,8 +66,8 @@ def false_alarms(
     Raises `InputError` for no benign rows, scores that are not finite, or a class that is absent.
     """
     labels, values = labelled(y, scores)
-    benign = np.asarray(benign_scores, dtype=np.float64)
-    sets, codes = np.asarray(negative_set), np.asarray(groups)
+    benign = as_scores(benign_scores)
+    sets, codes = complete(negative_set, "set names"), complete(groups, "groups")
     if len(benign) == 0 or not np.isfinite(benign).all():
         raise InputError(
             f"a threshold is set on finite scores of benign rows; saw {len(benign)} rows, "

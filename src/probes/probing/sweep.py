@@ -1,7 +1,7 @@
 """One probe at every site, judged only on groups that it did not see."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 
 import numpy as np
@@ -70,6 +70,22 @@ class Sweep:
     def best(self) -> FrozenProbe:
         """The probe of the best site."""
         return self.directions[self.best_site]
+
+    def __getitem__(self, site: str) -> FrozenProbe:
+        """The probe of a site."""
+        if site not in self.directions:
+            raise unknown("site of this sweep", site, self.directions)
+        return self.directions[site]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.directions)
+
+    def __contains__(self, site: object) -> bool:
+        return site in self.directions
+
+    def __len__(self) -> int:
+        """Sites."""
+        return len(self.directions)
 
     def __str__(self) -> str:
         table = self.by_site.to_string(index=False, float_format="{:.3f}".format)

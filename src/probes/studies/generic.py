@@ -105,7 +105,7 @@ def generic_probes(
     sign set by the first contrast set; 0 leaves them out.
     Raises `InputError` where nothing or everything defected, or activations are of other prompts.
     """
-    labels = as_labels(np.asarray(defected))
+    labels = as_labels(defected)
     if len(labels) != len(prompts):
         raise InputError(f"{len(prompts)} prompts and {len(labels)} labels: give one label each")
     found = record(model, prompts, sites=sites) if activations is None else activations

@@ -27,6 +27,7 @@ from probes.models.loading import Model
 from probes.models.sinks import refuse_only_sinks
 from probes.models.sites import parse_site
 from probes.probing.frozen import FrozenProbe
+from probes.prompts.plain import as_prompts
 from probes.prompts.records import Prompt
 
 AGGREGATES: dict[str, Callable[[np.ndarray], float]] = {
@@ -113,7 +114,10 @@ class Monitor:
             raise unknown("aggregate", self.aggregate, AGGREGATES)
 
     def watch(
-        self, model: Model, prompts: Sequence[Prompt], completions: Iterable[str] | None = None
+        self,
+        model: Model,
+        prompts: Sequence[Prompt | str],
+        completions: Iterable[str] | None = None,
     ) -> Watched:
         """Score every token of prompts, and of completions if given, in one pass over them."""
         positions = "all" if completions is not None else "prompt"
@@ -190,7 +194,7 @@ class Monitor:
     def guard(
         self,
         model: Model,
-        prompt: Prompt,
+        prompt: Prompt | str,
         *,
         stop: bool = True,
         max_new_tokens: int = 160,
@@ -206,6 +210,7 @@ class Monitor:
         """
         if stop and self.threshold is None:
             raise InputError("a monitor without a threshold cannot stop: use `calibrated` first")
+        (prompt,) = as_prompts(prompt)
         site = parse_site(self.direction.site, model.n_layers)
         self.direction.score(
             np.zeros((1, self.direction.width)), site=str(site),
