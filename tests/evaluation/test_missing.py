@@ -51,15 +51,17 @@ WITHOUT_GROUPS = {"auroc", "trigger", "logistic", "mlp", "erasure", "attention"}
 
 @pytest.mark.parametrize("name", CALLS)
 @pytest.mark.parametrize("absent", [None, np.nan, pd.NA], ids=["None", "NaN", "NA"])
-@pytest.mark.parametrize("form", [list, lambda v: pd.Series(v, dtype=object)], ids=["list", "series"])
+@pytest.mark.parametrize(
+    "form", [list, lambda v: pd.Series(v, dtype=object)], ids=["list", "series"]
+)
 def test_a_missing_value_is_named_by_its_row(name, absent, form):
     row = 3 if name in ("set names", "random") else 6  # a negative row: others have no set
-    labels = Y[:6] + [absent] + Y[7:]
+    labels = [*Y[:6], absent, *Y[7:]]
     with pytest.raises(InputError, match=r"1 of 40 labels are missing .* at rows 6: leave") as seen:
         CALLS[name](form(labels), form(PAIRS))
     assert "\n" not in str(seen.value)
     if name not in WITHOUT_GROUPS:
-        groups = PAIRS[:row] + [absent] + PAIRS[row + 1 :]
+        groups = [*PAIRS[:row], absent, *PAIRS[row + 1 :]]
         with pytest.raises(InputError, match=r"1 of \d+ (groups|pairs|set names).* are missing"):
             CALLS[name](form(Y), form(groups))
 

@@ -105,7 +105,7 @@ def _run(
     place = torch.from_numpy(rows)
     for site, found in seen.items():
         kept = found.cpu()
-        _refuse_not_finite(kept, site, layout, rows)
+        _refuse_not_finite(kept, site, layout, rows, model.dtype)
         values[site].index_copy_(0, place, kept)
 
 
@@ -143,7 +143,9 @@ def _means(tokens: Tensor, counts: Tensor) -> Tensor:
     return torch.segment_reduce(tokens.float(), "mean", lengths=lengths, axis=0)
 
 
-def _refuse_not_finite(kept: Tensor, site: Site, layout: Layout, rows: np.ndarray) -> None:
+def _refuse_not_finite(
+    kept: Tensor, site: Site, layout: Layout, rows: np.ndarray, computed: torch.dtype
+) -> None:
     """A sum is cheaper than a look at every number; only a sum that is not finite is looked into."""
     if kept.sum(dtype=torch.float32).isfinite():
         return
@@ -153,9 +155,8 @@ def _refuse_not_finite(kept: Tensor, site: Site, layout: Layout, rows: np.ndarra
     row = int(rows[int((~finite).nonzero()[0])])
     raise StageError(
         f"NaN or infinite activations at {site}, token {int(layout.position[row])} of the sequence "
-        f"{_sequence_of(layout, row)}: the numbers do not fit into "
-        f"{str(kept.dtype).removeprefix('torch.')} (store them as float32 or bfloat16), or the model "
-        "itself is broken (`probes doctor` says). Nothing of this shard was kept."
+        f"{_sequence_of(layout, row)}: "
+        f"{forward.why_not_finite(computed, kept.dtype)}. Nothing of this shard was kept."
     )
 
 

@@ -63,31 +63,36 @@ def find_sinks(model: "Model") -> Sinks:
     The rule is taken at the middle layer, or, where nothing stands out there, at the one where most
     does. Its limit has two digits, so that it is the same on every machine.
     """
-    sequences = _sequences(model)
-    batch = pad(sequences, model.pad_id).to(model.device)
     sites = residual_sites(model.n_layers)[1:]
 
     def norms(found: Tensor) -> Tensor:
         return found.float().norm(dim=-1).cpu()
 
-    with recording(model.hf, sites, select=norms, stop=True) as seen:
-        forward.trunk(model.hf, batch)
-    real = batch.mask.bool().cpu()
-    medians = {site: float(seen[site][real].median()) for site in sites}
-    ratios = {site: float(seen[site][real].max()) / max(medians[site], 1e-30) for site in sites}
+    sequences = _sequences(model)
+    passes = []
+    for ids in sequences:
+        with recording(model.hf, sites, select=norms, stop=True) as one:
+            forward.trunk(model.hf, pad([ids], model.pad_id))
+        passes.append(one)
+    seen = {site: torch.cat([one[site][0] for one in passes]) for site in sites}
+    medians = {site: float(seen[site].median()) for site in sites}
+    ratios = {site: float(seen[site].max()) / max(medians[site], 1e-30) for site in sites}
     middle, most = sites[(len(sites) - 1) // 2], max(sites, key=lambda site: ratios[site])
     site = middle if ratios[middle] > RATIO else most
     if not ratios[site] > RATIO:
         return Sinks()
     rule = SinkRule(site=str(site), limit=float(f"{RATIO * medians[site]:.2g}"))
-    above = ((seen[site] > rule.limit) & real).numpy()
-    first = "token 0" if above[:, 0].all() else ""
+    above = [(passes[i][site][0] > rule.limit).tolist() for i in range(len(sequences))]
+    first = "token 0" if all(one[0] for one in above) else ""
     later = [
-        int(batch.tokens[row, column]) for row, column in np.argwhere(above) if column or not first
+        token
+        for ids, sinks in zip(sequences, above, strict=True)
+        for column, (token, sink) in enumerate(zip(ids, sinks, strict=True))
+        if sink and not (first and column == 0)
     ]
     names = [repr(str(model.tokenizer.decode([one]))) for one in dict.fromkeys(later)][:4]
     where = ", ".join([first] * bool(first) + [f"the token {name}" for name in names])
-    largest = float(seen[site][real].max())
+    largest = float(seen[site].max())
     return Sinks(
         rule,
         f"attention sinks: {where} (residual norm up to {largest:,.0f} at {site}, the median is "
