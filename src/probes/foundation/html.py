@@ -37,7 +37,7 @@ def html_table(
     else:
         rows = "".join(
             f"<tr><th style='text-align:left'>{html.escape(str(name))}</th>"
-            f"<td style='text-align:left'>{html.escape(_fact(value))}</td></tr>"
+            f"<td>{html.escape(_fact(value))}</td></tr>"
             for name, value in table.items()
         )
         shown = f"<table>{rows}</table>"

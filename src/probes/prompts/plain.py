@@ -47,7 +47,7 @@ def is_path(given: Iterable[Prompt | str] | Prompt | Path | str) -> bool:
     return len(given) < 256 and Path(given).exists()
 
 
-def as_prompts(given: Iterable[Prompt | str] | Prompt | str) -> Iterator[Prompt]:
+def as_prompts(given: Iterable[Prompt | str] | Prompt | Path | str) -> Iterator[Prompt]:
     """Prompts one by one, texts among them as prompts without a trigger; a single one is one.
 
     Raises `InputError` for anything that is neither a prompt nor a text with content.
