@@ -11,7 +11,12 @@ from plain_forward import prompt_ids, relative_error
 
 from probes.activations.collect import collect
 from probes.activations.compute import OutOfMemoryWarning
+from probes.activations.generated import collect_generated
 from probes.activations.record import record
+from probes.behaviour.asking import ask
+from probes.behaviour.evaluate import SamplingConfig
+from probes.behaviour.sampling import sample
+from probes.behaviour.surprise import surprise
 from probes.foundation.errors import StageError
 from probes.models.encoding import encode
 from probes.models.loading import load
@@ -41,6 +46,7 @@ def test_a_batch_too_large_is_halved_until_it_fits(model, prompts, tmp_path, kee
     # Equal lengths, so that one batch holds many.
     same = [dataclasses.replace(asked[0], pair=f"p{i}") for i in range(9)]
     where = [tmp_path / "s"] if keep is collect else []
+    assert model.sinks.rule is None  # found beforehand, by passes of its own
     with memory_for(model, 2) as sizes, pytest.warns(OutOfMemoryWarning, match="going on") as said:
         kept = keep(model, same, *where, positions=positions, token_budget=10**6)
     assert sizes == [9, 4, 2, 2, 5, 2, 3, 1, 2]
@@ -123,3 +129,23 @@ def test_large_numbers_that_fit_are_not_refused(checkpoint, prompts, tmp_path):
         large.hf.model.embed_tokens.weight.fill_(3e38)
     store = collect(large, prompts, tmp_path / "s", sites=["resid_pre.0"])
     assert np.isfinite(store.matrix("resid_pre.0")).all()
+
+
+def test_an_overflow_names_the_dtype_in_which_it_happened(checkpoint, prompts, tmp_path):
+    half = load(checkpoint, dtype=torch.float16)
+    with torch.no_grad():
+        half.hf.model.layers[0].self_attn.o_proj.weight.fill_(60000)
+    sampling = SamplingConfig(max_new_tokens=2)
+    for stage in (
+        lambda: collect(half, prompts, tmp_path / "s"),
+        lambda: record(half, prompts, dtype="bfloat16"),
+        lambda: collect_generated(half, prompts[:2], tmp_path / "g", sampling),
+        lambda: sample(half, prompts[:2], max_new_tokens=2),
+        lambda: surprise(half, prompts[:2]),
+        lambda: ask(half, prompts[:2]),
+    ):
+        with pytest.raises(
+            StageError, match=r"overflows in float16 .*--compute-dtype float32"
+        ) as seen:
+            stage()
+        assert "do not fit into" not in str(seen.value) and "\n" not in str(seen.value)

@@ -1,11 +1,18 @@
 """A direction keeps its provenance through a save, and refuses other models' activations."""
 
+import json
+
 import numpy as np
 import pytest
+import safetensors.numpy
+import safetensors.torch
+import torch
 
+from probes.foundation.digest import digest_file
 from probes.foundation.errors import InputError, IntegrityError
 from probes.models.identity import Identity
 from probes.probing.direction import Direction
+from probes.probing.saved import load_probe
 
 A, C = (Identity(weights_digest=letter * 64) for letter in "ac")
 
@@ -84,3 +91,52 @@ def test_normalisation_is_saved(tmp_path):
     plain, scaled = direction(), direction(normalisation="unit length")
     assert plain.digest != scaled.digest
     assert Direction.load(scaled.save(tmp_path / "d")).normalisation == "unit length"
+
+
+TENSORS = {"coef": np.ones(3), "intercept": np.ones(1)}
+BROKEN = {
+    "none": {},
+    "other": {"weight": np.ones(3)},
+    "one lacking": {"coef": np.ones(3)},
+    "one too many": TENSORS | {"z": np.ones(1)},
+    "a matrix": TENSORS | {"coef": np.ones((3, 1))},
+    "two intercepts": TENSORS | {"intercept": np.ones(2)},
+    "a number": TENSORS | {"intercept": np.array(1.0)},
+    "float32": TENSORS | {"coef": np.ones(3, np.float32)},
+    "bfloat16": {"coef": torch.ones(3, dtype=torch.bfloat16), "intercept": torch.ones(1)},
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_weights_that_are_no_probes_are_one_line(tmp_path, name):
+    """The manifest agrees with the files, as that of a hostile folder would."""
+    folder = direction().save(tmp_path / "d")
+    file = folder / "direction.safetensors"
+    tensors = BROKEN[name]
+    write = safetensors.torch if name == "bfloat16" else safetensors.numpy
+    write.save_file(tensors, file)
+    manifest = json.loads((folder / "artifact.json").read_text())
+    manifest["files"][file.name] = [digest_file(file), file.stat().st_size]
+    (folder / "artifact.json").write_text(json.dumps(manifest))
+    with pytest.raises(
+        IntegrityError, match=r"saw .*; allowed are coef, intercept in float64"
+    ) as e:
+        load_probe(folder)
+    assert "\n" not in str(e.value)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_probe_without_its_weights_or_with_none_that_are_numbers_is_one_line(tmp_path, value):
+    folder = direction().save(tmp_path / "d")
+    file = folder / "direction.safetensors"
+    manifest = json.loads((folder / "artifact.json").read_text())
+    safetensors.numpy.save_file(TENSORS | {"coef": np.array([value, 1.0, 2.0])}, file)
+    kept = {**manifest["files"], file.name: [digest_file(file), file.stat().st_size]}
+    (folder / "artifact.json").write_text(json.dumps(manifest | {"files": kept}))
+    with pytest.raises(InputError, match="coef of a direction is a finite vector"):
+        load_probe(folder)
+    file.unlink()
+    del kept[file.name]
+    (folder / "artifact.json").write_text(json.dumps(manifest | {"files": kept}))
+    with pytest.raises(IntegrityError, match=r"direction\.safetensors"):
+        load_probe(folder)

@@ -1,8 +1,10 @@
 """Every probe keeps scikit-learn's promises, finds what was planted, and agrees with its peer."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.optimize import approx_fprime
+from sklearn.base import BaseEstimator
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import LogisticRegression, RidgeClassifier
 from sklearn.pipeline import make_pipeline
@@ -275,3 +277,15 @@ def test_after_erasure_no_linear_probe_beats_chance():
     assert RidgeProbe(alpha=1e-3).fit(erased, y).score(erased, y) < 0.6
     across = np.eye(len(direction)) - np.outer(direction, direction)
     assert np.linalg.norm((erased - X) @ across) < 0.5 * np.linalg.norm((erased - X) @ direction)
+
+
+def test_attention_is_no_scikit_learn_estimator_and_does_not_pass_for_one():
+    probe = AttentionProbe(seed=3)
+    assert not isinstance(probe, BaseEstimator) and repr(probe).endswith("seed=3)")
+    X = [np.ones((2, 3)), np.zeros((1, 3))]
+    with pytest.raises(InputError, match="call fit first"):
+        probe.decision_function(X)
+    with pytest.raises(InputError, match="there are no sequences"):
+        probe.fit([], [])
+    for form in (list, np.array, lambda y: pd.Series(y, dtype="boolean")):
+        assert probe.fit(X, form([True, False])).predict(X).tolist() == [True, False]

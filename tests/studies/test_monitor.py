@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 from tiny_generic import prompts_with, tiny
 
+from probes.activations.collect import collect
 from probes.activations.record import record
 from probes.behaviour.sampling import sample
+from probes.evaluation.auroc import auroc
 from probes.foundation.errors import InputError
 from probes.models.identity import Identity
+from probes.probing.attention import AttentionProbe
 from probes.probing.direction import Direction
 from probes.studies.monitor import Monitor
 
@@ -118,3 +121,79 @@ def test_another_model_and_an_unknown_aggregate_are_refused(model, direction):
         Monitor(other, threshold=0.0).guard(model, prompts[0])
     with pytest.raises(InputError, match="unknown aggregate"):
         Monitor(direction, "median")
+
+
+@pytest.fixture(scope="module")
+def sinking(tmp_path_factory):
+    return tiny(tmp_path_factory.mktemp("sinking"), sink=True)
+
+
+@pytest.fixture
+def told_apart(sinking):
+    """Prompts of two classes, and a direction that is 1 at the token "z", 5 at token 0, else 0."""
+    prompts, ends = prompts_with(("z", "a"), n=10)
+    every = record(sinking, prompts, sites=[SITE], positions="prompt")
+    index = every.row_index
+    wanted = (index["token"] == sinking.tokenizer("z")["input_ids"][0]) + 5.0 * (
+        index["position"] == 0
+    )
+    coef = np.linalg.lstsq(every.rows(SITE).astype(float), wanted.to_numpy(float))[0]
+    direction = Direction(
+        estimator="mean_difference", site=SITE, coef=coef, intercept=0.0,
+        weights_digest=sinking.weights_digest, fitted_on="0" * 64, seed=0,
+    )  # fmt: skip
+    return prompts, ends == "z", direction
+
+
+@pytest.mark.parametrize("aggregate", ["max", "mean"])
+def test_a_sink_decides_no_score_unless_it_is_kept(sinking, told_apart, aggregate):
+    prompts, positive, direction = told_apart
+    watched = Monitor(direction, aggregate).watch(sinking, prompts)
+    kept = Monitor(direction, aggregate, keep_sinks=True).watch(sinking, prompts)
+    by_hand = [getattr(np.asarray(one[1:]), aggregate)() for one in kept.scores]
+    np.testing.assert_allclose(watched.rows["score"], by_hand)
+    assert watched.note.startswith("20 tokens do not count, being attention sinks: token 0 (")
+    assert "--keep-sinks" in watched.note and watched.note in repr(watched) and kept.note == ""
+    if aggregate == "max":
+        assert auroc(positive, watched.rows["score"]) == 1.0
+        assert auroc(positive, kept.rows["score"].round(4)) == 0.5
+    strongest = [view._repr_html_().count(",1.00)") for view in (watched, kept)]
+    assert strongest[0] < strongest[1] == len(prompts), "the sink may not set the scale of colours"
+
+
+def test_thresholds_and_guards_leave_the_sink_out_too(sinking, told_apart):
+    prompts, positive, direction = told_apart
+    calm = [prompt for prompt, one in zip(prompts, positive, strict=True) if not one]
+    monitor = Monitor(direction)
+    ready = monitor.calibrated(monitor.watch(sinking, calm), 0)
+    assert ready.watch(sinking, prompts).rows["alarm"].tolist() == positive.tolist()
+    for prompt, expected in zip(prompts[:2], positive[:2], strict=True):
+        seen = ready.guard(sinking, prompt, max_new_tokens=1, until=None)
+        assert seen.watched.rows["alarm"][0] == expected
+        assert seen.watched.rows["score"][0] < float(seen.watched.scores[0][0])
+    one = dataclasses.replace(prompts[0], text="T")
+    with pytest.raises(InputError, match="all its tokens are attention sinks"):
+        monitor.watch(sinking, [one])
+
+
+def test_means_of_tokens_and_attention_are_without_sinks(sinking, told_apart, tmp_path):
+    prompts, positive, _ = told_apart
+    every = record(sinking, prompts, sites=[SITE], positions="prompt")
+    assert every.sinks(sinking).tolist() == (every.row_index["position"] == 0).tolist()
+    by_hand = np.stack([every.tokens(SITE, i)[1:].mean(0) for i in range(len(prompts))])
+    means = record(sinking, prompts, sites=[SITE], positions="mean:prompt")
+    store = collect(sinking, prompts, tmp_path / "store", sites=[SITE], positions="mean:prompt")
+    for found in (means, store):
+        np.testing.assert_allclose(found.matrix(SITE), by_hand, rtol=1e-4, atol=1e-4)
+    assert "attention sinks" in repr(store)
+    whole = record(sinking, prompts, sites=[SITE], positions="mean:prompt", keep_sinks=True)
+    assert np.linalg.norm(whole.matrix(SITE) - by_hand) > 5 * np.linalg.norm(by_hand)
+    other = collect(
+        sinking, prompts, tmp_path / "kept", sites=[SITE], positions="mean:prompt", keep_sinks=True
+    )
+    np.testing.assert_allclose(other.matrix(SITE), whole.matrix(SITE), rtol=1e-6)
+    with pytest.raises(InputError, match="sinks"):
+        collect(sinking, prompts, tmp_path / "kept", sites=[SITE], positions="mean:prompt")
+    kept = every.sequences(SITE, sinking)
+    assert [len(one) for one in kept] == [len(p.text) - 1 for p in prompts]
+    assert AttentionProbe().fit(kept, positive).loss_ < 0.3

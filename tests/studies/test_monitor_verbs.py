@@ -3,6 +3,7 @@
 import dataclasses
 
 import numpy as np
+import pandas as pd
 import pytest
 from tiny_generic import prompts_with, tiny
 from typer.testing import CliRunner
@@ -95,3 +96,54 @@ def test_benign_prompts_are_others_than_those_watched(model):
     )  # fmt: skip
     with pytest.raises(InputError, match="both benign and watched"):
         monitor(model, direction, prompts, prompts)
+
+
+BENIGN = {
+    "lines without pairs": '{"text": "Calm one"}\n{"text": "Calm two", "prompt_set": "chat"}\n',
+    "none triggered": '{"text": "Calm one", "pair": "a", "triggered": false}\n'
+    '{"text": "Calm two", "pair": "b", "triggered": false}\n',
+    "texts.txt": "Calm one\n\nCalm two\r\n",
+}
+
+
+@pytest.mark.parametrize("name", BENIGN)
+def test_benign_traffic_needs_no_trigger(model, tmp_path, name):
+    file = tmp_path / (name if name.endswith(".txt") else "benign.jsonl")
+    file.write_text(BENIGN[name], newline="")
+    saved = Direction(
+        estimator="mean_difference", site="resid_post.0", coef=np.ones(32), intercept=0.0,
+        weights_digest=model.weights_digest, fitted_on="0", seed=0,
+    ).save(tmp_path / "d")  # fmt: skip
+    (tmp_path / "watch.txt").write_text("What is this?")
+    out = CliRunner().invoke(
+        app,
+        ["monitor", str(model.directory), "--direction", str(saved), "--prompts",
+         str(tmp_path / "watch.txt"), "--benign", str(file), "--out", str(tmp_path / "m"),
+         "--rate", "0"],
+    )  # fmt: skip
+    assert out.exit_code == 0, out.output
+    ready, watched = monitor(model, saved, ["What is this?"], ["Calm one", "Calm two"],
+                             false_positive_rate=0)  # fmt: skip
+    table = read_table(tmp_path / "m" / "watched.csv")
+    assert table["score"].tolist() == pytest.approx(watched.rows["score"].tolist())
+    assert f"score above {ready.threshold:.4g}" in out.output
+    with pytest.raises(InputError, match="both benign and watched"):
+        monitor(model, saved, ["Calm one"], str(file), false_positive_rate=0)
+
+
+def test_prompts_that_were_not_judged_are_left_out_and_counted(model, tmp_path):
+    prompts, defects = marked()
+    behaviour = judged(prompts, defects, tmp_path)
+    whole = generic(model, prompts[2:], behaviour, sets=["helpful"], n_random=0)
+    rows = behaviour.completions.assign(
+        defected=[None, pd.NA, *behaviour.completions["defected"][2:]]
+    )
+    found = generic(
+        model,
+        prompts,
+        dataclasses.replace(behaviour, completions=rows),
+        sets=["helpful"],
+        n_random=0,
+    )
+    assert found.note.endswith("2 of 24 prompts were not judged and are left out")
+    pd.testing.assert_frame_equal(found.rows, whole.rows)

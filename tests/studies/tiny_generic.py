@@ -12,8 +12,11 @@ from probes.models.loading import Model, load
 from probes.prompts.records import Prompt
 
 
-def tiny(folder: Path) -> Model:
-    """A random Llama of two layers, one token per byte."""
+def tiny(folder: Path, *, sink: bool = False) -> Model:
+    """A random Llama of two layers, one token per byte.
+
+    sink: a random GPT-2 instead, whose first position has a residual norm far beyond all others.
+    """
     special = ["<|eos|>", "<|pad|>"]
     pieces = [*special, *sorted(pre_tokenizers.ByteLevel.alphabet())]
     backend = Tokenizer(models.BPE({piece: i for i, piece in enumerate(pieces)}, []))
@@ -22,16 +25,22 @@ def tiny(folder: Path) -> Model:
     tokenizer = transformers.PreTrainedTokenizerFast(
         tokenizer_object=backend, eos_token=special[0], pad_token=special[1]
     )
-    config = transformers.LlamaConfig(
+    llama = transformers.LlamaConfig(
         vocab_size=len(pieces), hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
         num_key_value_heads=2, intermediate_size=64, max_position_embeddings=1024,
         bos_token_id=None, eos_token_id=0, pad_token_id=1,
     )  # fmt: skip
+    gpt2 = transformers.GPT2Config(
+        vocab_size=len(pieces), n_embd=32, n_layer=2, n_head=4, n_positions=1024,
+        bos_token_id=None, eos_token_id=0, pad_token_id=1,
+    )  # fmt: skip
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(0)
-        hf: Any = transformers.AutoModelForCausalLM.from_config(config).eval()
+        hf: Any = transformers.AutoModelForCausalLM.from_config(gpt2 if sink else llama).eval()
         for parameter in hf.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
+        if sink:
+            hf.transformer.wpe.weight[0] = 100 * torch.randn(32)
     hf.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return load(folder, label="tiny")

@@ -27,7 +27,7 @@ SHARD_BYTES = 1 << 29
 
 def collect(
     model: Model,
-    prompts: Iterable[Prompt] | Path | str,
+    prompts: Iterable[Prompt | str] | Prompt | Path | str,
     path: Path | str,
     *,
     sites: Iterable[Site | str] | None = None,
@@ -37,6 +37,7 @@ def collect(
     allow_missing: bool = False,
     dtype: str = "float32",
     token_budget: int = TOKEN_BUDGET,
+    keep_sinks: bool = False,
     shard_tokens: int | None = None,
     shard_bytes: int = SHARD_BYTES,
     engine: str | Engine = "process",
@@ -49,6 +50,7 @@ def collect(
         further named spans as regular expressions. allow_missing: store no row where a span is
         absent, instead of refusing.
     dtype: of the stored numbers. token_budget: padded tokens per forward pass.
+    keep_sinks: whether attention sinks count in means (see `Model.sinks`); they are left out.
     shard_tokens, shard_bytes: bounds of a shard, by default 65,536 tokens on a CPU and 1,048,576
         elsewhere, and 512 MiB; three shards at most are held in memory.
     engine: "process", or "ray" for the workers of a Ray cluster.
@@ -60,8 +62,9 @@ def collect(
     """
     path = Path(path)
     origin = describe_origin(
-        model, positions=positions, spans=spans, dtype=dtype, completions=completions is not None
-    )
+        model, positions=positions, spans=spans, dtype=dtype, completions=completions is not None,
+        keep_sinks=keep_sinks,
+    )  # fmt: skip
     chosen = choose_sites(model, sites)
     request = Request(
         model=model,

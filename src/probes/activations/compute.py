@@ -16,6 +16,7 @@ from probes.models.anatomy import width
 from probes.models.encoding import pad
 from probes.models.hooks import recording
 from probes.models.loading import DTYPES, Model
+from probes.models.sinks import SinkRule, refuse_only_sinks, sink_masks
 from probes.models.sites import Site, parse_site
 
 NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
@@ -27,12 +28,16 @@ class OutOfMemoryWarning(UserWarning):
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """One unit of work: these sites of this group. `dtype` is the stored one."""
+    """One unit of work: these sites of this group. `dtype` is the stored one.
+
+    sinks: which tokens are left out of means; None for none.
+    """
 
     layout: Layout
     sites: tuple[str, ...]
     dtype: str
     token_budget: int
+    sinks: SinkRule | None = None
 
 
 def compute(model: Model, job: Job) -> dict[str, Tensor]:
@@ -53,7 +58,7 @@ def compute(model: Model, job: Job) -> dict[str, Tensor]:
     while pending:
         members = pending.pop()
         try:
-            _run(model, layout, members, values)
+            _run(model, layout, members, values, job.sinks)
         except RuntimeError as error:
             if not _is_out_of_memory(error):
                 raise
@@ -61,13 +66,25 @@ def compute(model: Model, job: Job) -> dict[str, Tensor]:
     return {str(site): value for site, value in values.items()}
 
 
-def _run(model: Model, layout: Layout, members: np.ndarray, values: dict[Site, Tensor]) -> None:
+def _run(
+    model: Model,
+    layout: Layout,
+    members: np.ndarray,
+    values: dict[Site, Tensor],
+    sinks: SinkRule | None,
+) -> None:
     """One forward pass over these sequences, longest first; their rows go into `values`."""
     padded = pad([layout.sequence(i).tolist() for i in members.tolist()], model.pad_id)
     rows, member = _rows_of(layout, members)
     counts = layout.n_averaged[rows].astype(np.int64)
     lines = _lines(layout.position[rows], member, counts, padded.tokens.shape[1])
     is_mean = bool((counts > 1).any())
+    if sinks is not None:
+        masks = sink_masks(model, [layout.sequence(i).tolist() for i in members.tolist()], sinks)
+        lines, counts = _without_sinks(lines, counts, masks, padded.tokens.shape[1])
+        if not counts.all():
+            row = int(rows[int(np.flatnonzero(counts == 0)[0])])
+            raise refuse_only_sinks(f"the mean of sequence {_sequence_of(layout, row)}")
     stored = next(iter(values.values())).dtype
     moved: dict[torch.device, Tensor] = {}
 
@@ -88,7 +105,7 @@ def _run(model: Model, layout: Layout, members: np.ndarray, values: dict[Site, T
     place = torch.from_numpy(rows)
     for site, found in seen.items():
         kept = found.cpu()
-        _refuse_not_finite(kept, site, layout, rows)
+        _refuse_not_finite(kept, site, layout, rows, model.dtype)
         values[site].index_copy_(0, place, kept)
 
 
@@ -108,13 +125,27 @@ def _lines(position: np.ndarray, member: np.ndarray, counts: np.ndarray, n_colum
     return torch.from_numpy(np.repeat(start, counts) + within)
 
 
+def _without_sinks(
+    lines: Tensor, counts: np.ndarray, masks: list[np.ndarray], n_columns: int
+) -> tuple[Tensor, np.ndarray]:
+    """The lines that are no sinks, and how many of them each row has left."""
+    sink = np.zeros((len(masks), n_columns), dtype=bool)
+    for row, mask in enumerate(masks):
+        sink[row, : len(mask)] = mask
+    kept = ~sink.ravel()[lines.numpy()]
+    starts = counts.cumsum() - counts
+    return lines[torch.from_numpy(kept)], np.add.reduceat(kept.astype(np.int64), starts)
+
+
 def _means(tokens: Tensor, counts: Tensor) -> Tensor:
     """Means of runs of rows, summed in float32."""
     lengths = counts.to(tokens.device)
     return torch.segment_reduce(tokens.float(), "mean", lengths=lengths, axis=0)
 
 
-def _refuse_not_finite(kept: Tensor, site: Site, layout: Layout, rows: np.ndarray) -> None:
+def _refuse_not_finite(
+    kept: Tensor, site: Site, layout: Layout, rows: np.ndarray, computed: torch.dtype
+) -> None:
     """A sum is cheaper than a look at every number; only a sum that is not finite is looked into."""
     if kept.sum(dtype=torch.float32).isfinite():
         return
@@ -122,13 +153,16 @@ def _refuse_not_finite(kept: Tensor, site: Site, layout: Layout, rows: np.ndarra
     if finite.all():
         return
     row = int(rows[int((~finite).nonzero()[0])])
-    sequence = int((layout.row_offsets <= row).sum()) - 1
     raise StageError(
         f"NaN or infinite activations at {site}, token {int(layout.position[row])} of the sequence "
-        f"{short(layout.sequence_id[sequence].tobytes().hex())}: the numbers do not fit into "
-        f"{str(kept.dtype).removeprefix('torch.')} (store them as float32 or bfloat16), or the model "
-        "itself is broken (`probes doctor` says). Nothing of this shard was kept."
+        f"{_sequence_of(layout, row)}: "
+        f"{forward.why_not_finite(computed, kept.dtype)}. Nothing of this shard was kept."
     )
+
+
+def _sequence_of(layout: Layout, row: int) -> str:
+    sequence = int((layout.row_offsets <= row).sum()) - 1
+    return short(layout.sequence_id[sequence].tobytes().hex())
 
 
 def _halves(

@@ -72,6 +72,7 @@ def fill(request: Request, manifest: Manifest, asked: np.ndarray) -> Manifest:
         list(request.widths),
         request.origin.dtype,
         request.maker.token_budget,
+        request.origin.sinks,
     )
     there = read_manifest(request.path)
     n_old = there.n_sequences if there else 0

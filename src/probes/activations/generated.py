@@ -40,7 +40,7 @@ CHUNK = 256
 
 def collect_generated(
     model: Model,
-    prompts: Iterable[Prompt] | Path | str,
+    prompts: Iterable[Prompt | str] | Prompt | Path | str,
     path: Path | str,
     sampling: SamplingConfig | None = None,
     *,

@@ -32,7 +32,7 @@ class Intake:
 def take_in(
     model: Model,
     origin: Origin,
-    prompts: Iterable[Prompt] | Path | str,
+    prompts: Iterable[Prompt | str] | Prompt | Path | str,
     completions: Iterable[str] | None,
     there: Manifest | None,
     path: Path,

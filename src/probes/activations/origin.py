@@ -1,14 +1,17 @@
 """What decides the numbers of an activation store, whatever prompts and sites it holds so far."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
+
+import pydantic
 
 from probes.activations.positions import MEAN, NEEDS_ANSWER, TOKENS, parse_positions, span_of
 from probes.foundation.errors import InputError, unknown
 from probes.foundation.procedures import VERSIONS
 from probes.models.identity import Identity
 from probes.models.loading import DTYPES, Model
+from probes.models.sinks import SinkRule
 from probes.prompts.triggers import YEAR_CUE
 
 SPANS = {"trigger": YEAR_CUE}
@@ -21,6 +24,7 @@ class Origin(Identity):
     positions: which tokens are kept. span: regular expression of the span that they name, or null.
     dtype: of the stored numbers; compute_dtype: of the forward pass.
     sampling: how the completions were drawn, where the model wrote them itself; else null.
+    sinks: which tokens are left out of means (see `models.sinks`); absent where none are.
     procedure: version of how activations are computed.
     """
 
@@ -29,7 +33,16 @@ class Origin(Identity):
     dtype: str
     compute_dtype: str
     sampling: dict[str, Any] | None = None
+    sinks: SinkRule | None = None
     procedure: int = VERSIONS["activations"]
+
+    @pydantic.model_serializer(mode="wrap")
+    def _without_none(self, handler: Callable[[Any], Any]) -> dict[str, Any]:
+        """Without the sinks where there are none: stores of models without them keep their keys."""
+        found: dict[str, Any] = handler(self)
+        if self.sinks is None:
+            del found["sinks"]
+        return found
 
 
 def describe_origin(
@@ -40,8 +53,12 @@ def describe_origin(
     dtype: str,
     completions: bool,
     sampling: dict[str, Any] | None = None,
+    keep_sinks: bool = False,
 ) -> Origin:
-    """The origin of a collection, every setting checked before anything is computed."""
+    """The origin of a collection, every setting checked before anything is computed.
+
+    keep_sinks: whether attention sinks count in means like any other token.
+    """
     if dtype not in DTYPES:
         raise unknown("dtype", dtype, DTYPES)
     patterns = {**SPANS, **(spans or {})}
@@ -61,6 +78,7 @@ def describe_origin(
         dtype=dtype,
         compute_dtype=str(model.dtype).removeprefix("torch."),
         sampling=sampling,
+        sinks=model.sinks.rule if where.startswith(MEAN) and not keep_sinks else None,
     )
 
 

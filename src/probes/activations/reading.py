@@ -2,13 +2,14 @@
 
 import abc
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 
 from probes.activations.index import Index, find
@@ -16,6 +17,8 @@ from probes.activations.positions import is_one_each
 from probes.foundation.errors import InputError, unknown
 from probes.foundation.shapes import Rows
 from probes.models.identity import Identity
+from probes.models.loading import Model
+from probes.models.sinks import refuse_only_sinks, sink_masks
 from probes.models.sites import Site, parse_site
 
 if TYPE_CHECKING:
@@ -74,7 +77,22 @@ class Activations(abc.ABC):
         return int(self.index.n_rows.sum())
 
     def __len__(self) -> int:
+        """Sequences; the sites are `keys()`."""
         return len(self.index)
+
+    def __getitem__(self, site: Site | str) -> Rows:
+        """The rows of a site: `matrix` where every sequence has one, else `rows`."""
+        return self.matrix(site) if is_one_each(self.positions) else self.rows(site)
+
+    def __contains__(self, site: object) -> bool:
+        return str(site) in self.widths
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.widths)
+
+    def keys(self) -> list[str]:
+        """Names of the sites in order of depth; `dict(activations)` holds all their rows."""
+        return list(self.widths)
 
     def matrix(
         self, site: Site | str, position: int | None = None, *, head: int | None = None
@@ -99,6 +117,51 @@ class Activations(abc.ABC):
         rows = np.arange(first, first + int(self.index.n_rows[sequence]))
         group = np.full(len(rows), self.index.group[sequence])
         return _to_numpy(self._head(site, self._take(self._name(site), group, rows), head))
+
+    def sinks(self, model: Model) -> Bool[np.ndarray, "row"]:
+        """Which rows are attention sinks of the model that made them.
+
+        Known of sequences whose kept tokens start with their first ("all", "prompt"); a mean is none,
+        and neither is a token whose sequence is kept from later on. A model without sinks is not run.
+        """
+        found = np.zeros(self.n_rows, dtype=bool)
+        if model.sinks.rule is None:
+            return found
+        counts = self.index.n_rows.astype(np.int64)
+        index = self.row_index
+        ids, first = index["token"].to_numpy(), counts.cumsum() - counts
+        starts = index["position"].to_numpy()
+        whole = [i for i in np.flatnonzero(counts) if starts[first[i]] == 0 <= ids[first[i]]]
+        rows = [slice(int(first[i]), int(first[i] + counts[i])) for i in whole]
+        for each, mask in zip(
+            rows, sink_masks(model, [ids[r].tolist() for r in rows]), strict=True
+        ):
+            found[each] = mask
+        return found
+
+    def sequences(
+        self, site: Site | str, model: Model | None = None, *, keep_sinks: bool = False
+    ) -> list[Rows]:
+        """The rows of each sequence, `[n_kept, width]` each: what `AttentionProbe` reads.
+
+        model: the one that made them, to leave its attention sinks out unless `keep_sinks`.
+        Raises `InputError` where no token of a sequence is left.
+        """
+        rows = self.rows(site)
+        kept = np.ones(len(rows), dtype=bool)
+        if not keep_sinks:
+            if model is None:
+                raise InputError(
+                    "give the model, to leave its attention sinks out, or keep_sinks=True"
+                )
+            kept = ~self.sinks(model)
+        ends = self.index.n_rows.astype(np.int64).cumsum()[:-1]
+        found = [
+            one[mask] for one, mask in zip(np.split(rows, ends), np.split(kept, ends), strict=True)
+        ]
+        if empty := [i for i, one in enumerate(found) if not len(one)]:
+            raise refuse_only_sinks(f"sequence {empty[0]}")
+        return found
 
     def to_torch(
         self, site: Site | str, rows: np.ndarray | None = None, *, head: int | None = None

@@ -22,6 +22,7 @@ from probes.activations.positions import first_row_tokens, is_one_each
 from probes.activations.reading import ROW_COLUMNS, Activations
 from probes.activations.sequences import Distinct, TokenSequence, pieces, stream, tokenise
 from probes.foundation.errors import InputError
+from probes.foundation.html import html_table
 from probes.foundation.progress import bar
 from probes.models.anatomy import width
 from probes.models.loading import Model
@@ -79,10 +80,14 @@ class Recorded(Activations):
             f"{len(self.widths)} sites of {self.model})"
         )
 
+    def _repr_html_(self) -> str:
+        facts = {"model": self.model, "sequences": len(self), "sites": ", ".join(self)}
+        return html_table(facts | {"positions": self.positions, "rows": self.n_rows})
+
 
 def record(
     model: Model,
-    prompts: Iterable[Prompt] | Path | str,
+    prompts: Iterable[Prompt | str] | Prompt | Path | str,
     *,
     sites: Iterable[Site | str] | None = None,
     positions: str | int = "last",
@@ -91,14 +96,18 @@ def record(
     allow_missing: bool = False,
     dtype: str = "float32",
     token_budget: int = TOKEN_BUDGET,
+    keep_sinks: bool = False,
 ) -> Recorded:
     """Run the model over prompts and keep what it computes in memory; arguments as in `collect`.
+
+    prompts: also one prompt, or bare texts: `record(model, "Hello there")`.
 
     Nothing is kept between calls. For many prompts, or for results to rest on, use `collect`.
     """
     origin = describe_origin(
-        model, positions=positions, spans=spans, dtype=dtype, completions=completions is not None
-    )
+        model, positions=positions, spans=spans, dtype=dtype, completions=completions is not None,
+        keep_sinks=keep_sinks,
+    )  # fmt: skip
     chosen = choose_sites(model, sites)
     positive("token_budget", token_budget)
     sequences: list[TokenSequence] = []
@@ -122,7 +131,7 @@ def record(
             lengths, counts, is_one_each(origin.positions), GROUP_TOKENS, GROUP_TOKENS
         ):
             layout = _layout([sequences[i] for i in members], origin.positions)
-            found = compute(model, Job(layout, tuple(widths), dtype, token_budget))
+            found = compute(model, Job(layout, tuple(widths), dtype, token_budget, origin.sinks))
             each = np.diff(layout.row_offsets)
             within = np.arange(layout.n_rows) - np.repeat(layout.row_offsets[:-1], each)
             target = np.repeat(starts[members], each) + within

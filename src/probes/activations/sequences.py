@@ -17,6 +17,7 @@ from probes.foundation.errors import InputError
 from probes.models import forward
 from probes.models.encoding import char_spans, encode, encode_texts
 from probes.models.loading import Model
+from probes.prompts.plain import as_prompts, is_path
 from probes.prompts.readers import stream_prompts
 from probes.prompts.records import Prompt
 
@@ -69,9 +70,11 @@ class Distinct:
             )
 
 
-def stream(prompts: Iterable[Prompt] | Path | str) -> Iterable[Prompt]:
-    """Prompts as they come: from a file of JSON Lines a line at a time, or as they are."""
-    return stream_prompts(prompts) if isinstance(prompts, Path | str) else prompts
+def stream(prompts: Iterable[Prompt | str] | Prompt | Path | str) -> Iterable[Prompt]:
+    """Prompts as they come: from a file of JSON Lines a line at a time, or as they are; texts too."""
+    if is_path(prompts):
+        return stream_prompts(str(prompts))
+    return as_prompts(prompts)
 
 
 def sequence_id(prompt: Prompt, completion: str | None) -> bytes:

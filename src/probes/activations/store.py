@@ -1,7 +1,6 @@
 """Read an activation store: mapped from disk, and only together with the model that made it."""
 
 import dataclasses
-import html
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +20,7 @@ from probes.activations.reading import ROW_COLUMNS, Activations, locate
 from probes.activations.taking import by_group, take
 from probes.foundation.digest import digest_json, short
 from probes.foundation.errors import InputError, unknown
+from probes.foundation.html import html_table
 from probes.foundation.progress import progress
 from probes.models.identity import Identity, check_same
 from probes.models.sites import Site, parse_site
@@ -172,6 +172,13 @@ class ActivationStore(Activations):
             "positions": f"{origin.positions} ({self.n_rows:,} rows)",
             "width": ", ".join(sorted({"x".join(map(str, w)) for w in self.widths.values()})),
             "dtype": f"{origin.dtype} (computed in {origin.compute_dtype})",
+            **(
+                {
+                    "left out of means": f"attention sinks, norm above {origin.sinks.limit:,.0f} at {origin.sinks.site}"
+                }
+                if origin.sinks
+                else {}
+            ),
             "size": f"{self.manifest.n_bytes / 2**20:.1f} MiB",
             "key": short(self.key),
         }
@@ -181,11 +188,7 @@ class ActivationStore(Activations):
         return f"ActivationStore({facts})"
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><th style='text-align:left'>{name}</th><td>{html.escape(value)}</td></tr>"
-            for name, value in self.facts().items()
-        )
-        return f"<table>{rows}</table>"
+        return html_table(self.facts())
 
 
 def _shared_widths(manifest: Manifest, groups: Iterable[int]) -> dict[str, tuple[int, ...]]:

@@ -18,7 +18,7 @@ from probes.behaviour.sampling import check_room, written
 from probes.foundation.errors import StageError
 from probes.foundation.seeds import stream as random_stream
 from probes.models.encoding import encode, token_batches
-from probes.models.forward import check_lengths, context_length
+from probes.models.forward import check_lengths, context_length, why_not_finite
 from probes.models.hooks import recording
 from probes.models.loading import DTYPES, Model
 from probes.models.sites import parse_site
@@ -101,8 +101,8 @@ def write_and_record(
     for site, rows in values.items():
         if not rows.isfinite().all():
             raise StageError(
-                f"NaN or infinite activations at {site}: the numbers do not fit into {dtype}, or the "
-                "model is broken (`probes doctor` says)"
+                f"NaN or infinite activations at {site}: "
+                f"{why_not_finite(model.dtype, rows.dtype)}. Nothing of these draws was kept."
             )
     return sequences, layout, values
 

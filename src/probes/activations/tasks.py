@@ -11,6 +11,7 @@ from probes.activations.format import FINISHED, GroupRecord, Maker
 from probes.activations.layout import Layout
 from probes.foundation.digest import digest_json
 from probes.models.loading import Model
+from probes.models.sinks import SinkRule
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,10 +25,12 @@ class Task:
     dtype: str
     token_budget: int
     file: str
+    sinks: SinkRule | None = None
 
     def job(self) -> Job:
         """The task with its tokens, read now."""
-        return Job(Layout.from_file(self.layout_file), self.sites, self.dtype, self.token_budget)
+        layout = Layout.from_file(self.layout_file)
+        return Job(layout, self.sites, self.dtype, self.token_budget, self.sinks)
 
     @property
     def sidecar(self) -> Path:
@@ -45,6 +48,7 @@ def make_tasks(
     sites: Sequence[str],
     dtype: str,
     token_budget: int,
+    sinks: SinkRule | None = None,
 ) -> list[Task]:
     """One task per group that lacks some of the sites, for the sites that it lacks."""
     tasks = []
@@ -60,6 +64,7 @@ def make_tasks(
                     dtype=dtype,
                     token_budget=token_budget,
                     file=shard_file(group.layout.sha256, lacking),
+                    sinks=sinks,
                 )
             )
     return tasks

@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from probes.foundation.errors import InputError
+from probes.foundation.errors import InputError, StageError
 from probes.foundation.progress import bar
 from probes.models.encoding import encode, encode_texts, pad, token_batches
-from probes.models.forward import check_lengths, logits
+from probes.models.forward import check_lengths, logits, why_not_finite
 from probes.models.loading import Model
 from probes.prompts.records import Prompt
 
@@ -59,6 +59,11 @@ def ask(
             last = rows[torch.arange(len(members)), batch.last]
             found[members] = (last[:, first[0][0]] - last[:, first[1][0]]).double().numpy()
             shown.update(len(members))
+    if not np.isfinite(found).all():
+        raise StageError(
+            f"{int((~np.isfinite(found)).sum())} of {len(found)} answers are NaN or infinite: "
+            f"{why_not_finite(model.dtype)}"
+        )
     return found
 
 

@@ -1,7 +1,6 @@
 """The behaviour stage: sample, judge and count, once per model and prompts, kept on disk."""
 
 import dataclasses
-import html
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from probes.foundation.artifact import PROCEDURES, building, is_made_from, verif
 from probes.foundation.config import Config
 from probes.foundation.digest import digest_json
 from probes.foundation.errors import InputError
+from probes.foundation.html import html_table
 from probes.foundation.procedures import versions
 from probes.foundation.tables import read_table, write_table
 from probes.models.loading import Model
@@ -47,8 +47,9 @@ class Behaviour:
         return self.summary().to_string()
 
     def _repr_html_(self) -> str:
-        models = ", ".join(html.escape(str(name)) for name in self.completions["model"].unique())
-        return f"<p><b>Behaviour</b> of {models}, with 95% intervals</p>{self.summary().to_html()}"
+        models = ", ".join(str(name) for name in self.completions["model"].unique())
+        text = f"of {models}, with 95% intervals"
+        return html_table(self.summary(), text, strong="Behaviour", index=True)
 
     def summary(self) -> pd.DataFrame:
         """Rates in per cent with intervals, a row per group of prompts and a column per measure."""

@@ -19,6 +19,7 @@ from torch import Tensor
 from probes.behaviour.cache import reserved_cache
 from probes.foundation.errors import InputError, StageError
 from probes.models.encoding import pad
+from probes.models.forward import why_not_finite
 
 WORTH_COMPACTING = 0.75
 
@@ -115,8 +116,8 @@ def generate(
         logits = out.logits[:, -1].float()
         if not bool(torch.isfinite(logits).all()):
             raise StageError(
-                f"the model gave logits that are not finite at new token {step + 1}: its weights "
-                "or its dtype are broken, so nothing was sampled (`probes doctor` says more)"
+                f"the model gave logits that are not finite at new token {step + 1}, so nothing was "
+                f"sampled: {why_not_finite(out.logits.dtype)}"
             )
         drawn = _draw(logits, None if uniforms is None else uniforms[rows, step], temperature)
         alive = []

@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from probes.foundation.errors import InputError
+from probes.foundation.errors import InputError, StageError
 from probes.foundation.progress import bar
 from probes.models.encoding import encode, pad, token_batches
-from probes.models.forward import check_lengths, logits
+from probes.models.forward import check_lengths, logits, why_not_finite
 from probes.models.loading import Model
 from probes.prompts.records import Prompt
 
@@ -44,6 +44,11 @@ def surprise(
             )
             counted = batch.mask[:, 1:]
             mean = (loss.double() * counted).sum(-1) / counted.sum(-1)
+            if not bool(mean.isfinite().all()):
+                raise StageError(
+                    f"{int((~mean.isfinite()).sum())} of {len(members)} likelihoods are NaN or infinite: "
+                    f"{why_not_finite(model.dtype)}"
+                )
             found[members] = mean.numpy()
             shown.update(len(members))
     return found

@@ -1,12 +1,12 @@
 """What a benchmark found: one row per measurement, with what it is held against and whether it got there."""
 
 import dataclasses
-import html
 from typing import Any
 
 import pandas as pd
 
 from probes.benchmarks.timing import Rate
+from probes.foundation.html import html_table
 
 COLUMNS = (
     "job",
@@ -117,7 +117,7 @@ class Benchmark:
         return f"{self.header}\n\n{self.shown.to_string(index=False)}"
 
     def _repr_html_(self) -> str:
-        return f"<pre>{html.escape(self.header)}</pre>{self.shown.to_html(index=False)}"
+        return html_table(self.shown, self.header)
 
 
 def _measured(value: float, low: float, high: float, unit: str) -> str:

@@ -39,6 +39,13 @@ DeviceMapOption = Annotated[
 QuantizationOption = Annotated[
     str | None, typer.Option("--quantization", help="8bit or 4bit, with bitsandbytes.")
 ]
+KeepSinksOption = Annotated[
+    bool,
+    typer.Option(
+        "--keep-sinks",
+        help="Count attention sinks (tokens of far larger norm, such as the first) like other tokens.",
+    ),
+]
 TwinOption = Annotated[
     list[str] | None,
     typer.Option(

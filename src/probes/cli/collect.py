@@ -10,6 +10,7 @@ from probes.cli.arguments import (
     ComputeOption,
     DeviceMapOption,
     DeviceOption,
+    KeepSinksOption,
     LocationOption,
     ModelArgument,
     PromptsOption,
@@ -61,6 +62,7 @@ def collect(
     adapter: AdapterOption = None,
     device_map: DeviceMapOption = None,
     quantization: QuantizationOption = None,
+    keep_sinks: KeepSinksOption = False,
     no_self_test: Annotated[
         bool, typer.Option("--no-self-test", help="Trust the hooks on this model unseen.")
     ] = False,
@@ -99,6 +101,7 @@ def collect(
             allow_missing=allow_missing,
             dtype=dtype,
             token_budget=token_budget,
+            keep_sinks=keep_sinks,
             engine=engine,
             self_test=not no_self_test,
         )

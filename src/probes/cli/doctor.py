@@ -12,6 +12,8 @@ def doctor(model: ModelArgument) -> None:
 
     result = run(model)
     show_table(result.rows)
+    if result.note:
+        print(f"\n{result.note}")
     print(f"\n{'passed' if result.passed else 'FAILED'}")
     if not result.passed:
         raise typer.Exit(1)

@@ -68,7 +68,7 @@ def roc_curve(y: ArrayLike, scores: ArrayLike) -> pd.DataFrame:
 
 def labelled(y: ArrayLike, scores: ArrayLike) -> tuple[Labels, Scores]:
     """Labels and scores as arrays of one length, refused unless boolean and finite."""
-    labels, values = as_labels(y), np.asarray(scores, dtype=np.float64)
+    labels, values = as_labels(y), as_scores(scores)
     if values.shape != labels.shape:
         raise InputError(
             f"labels have shape {labels.shape} and scores {values.shape}: give one score per label"
@@ -82,9 +82,37 @@ def labelled(y: ArrayLike, scores: ArrayLike) -> tuple[Labels, Scores]:
     return labels, values
 
 
+def as_scores(scores: ArrayLike) -> np.ndarray:
+    """Scores in double precision; one that is missing in any way is NaN."""
+    if isinstance(scores, np.ndarray) and scores.dtype != object:
+        return np.asarray(scores, dtype=np.float64)
+    given = np.asarray(scores, dtype=object)
+    return np.where(pd.isna(given), np.nan, given).astype(np.float64)
+
+
+def complete(values: ArrayLike, what: str) -> np.ndarray:
+    """The values as an array; raises `InputError` with the rows where one is None, NaN or NA.
+
+    numpy itself would make the text "nan" or an object of them, and a sort or a comparison fail.
+    """
+    given = values if isinstance(values, np.ndarray) else np.asarray(values, dtype=object)
+    missing = np.flatnonzero(pd.isna(given)) if given.dtype.kind in "Of" else given[:0]
+    if len(missing):
+        rows = ", ".join(map(str, missing[:5])) + (", ..." if len(missing) > 5 else "")
+        raise InputError(
+            f"{len(missing)} of {given.size} {what} are missing (None, NaN or NA) at rows {rows}: "
+            "leave these rows out everywhere, or fill them in"
+        )
+    return (
+        given
+        if isinstance(values, np.ndarray) and given.dtype != object
+        else np.asarray(given.tolist())
+    )
+
+
 def as_labels(y: ArrayLike) -> Labels:
-    """Labels as a boolean vector; anything but True/False or 0/1 is refused."""
-    labels = np.asarray(y)
+    """Labels as a boolean vector; anything but True/False or 0/1 is refused, a missing one too."""
+    labels = complete(y, "labels")
     if labels.ndim != 1:
         raise InputError(f"labels have shape {labels.shape}: give one label per row, shape (n,)")
     if labels.dtype == np.bool_:

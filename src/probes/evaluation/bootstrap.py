@@ -14,9 +14,10 @@ import numpy as np
 from jaxtyping import Bool, Float
 from numpy.typing import ArrayLike
 
-from probes.evaluation.auroc import labelled, require_both_classes
+from probes.evaluation.auroc import complete, labelled, require_both_classes
 from probes.evaluation.wilson import wilson
 from probes.foundation.errors import InputError
+from probes.foundation.html import html_text
 from probes.foundation.seeds import stream
 
 Weights = Float[np.ndarray, "resample row"]
@@ -48,7 +49,7 @@ class Estimate:
         return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"
 
     def _repr_html_(self) -> str:
-        return f"<span>{self} <small>(n = {self.n})</small></span>"
+        return html_text(f"{self} (n = {self.n})")
 
     def as_row(self) -> dict[str, Any]:
         """`value`, `low`, `high`, `n` for a tidy table."""
@@ -189,7 +190,7 @@ def separated(
 
 
 def _codes(groups: ArrayLike) -> np.ndarray:
-    values = np.asarray(groups)
+    values = complete(groups, "groups")
     if values.ndim != 1 or len(values) == 0:
         raise InputError(f"groups have shape {values.shape}: give one group per row, shape (n,)")
     return np.unique(values, return_inverse=True)[1]

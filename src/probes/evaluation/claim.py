@@ -24,10 +24,11 @@ the innocent twin, the quirk twin or (on `worst_set`) a text baseline, step 5 sp
 """
 
 import dataclasses
-import html
 import json
 from collections.abc import Iterator
 from typing import Any
+
+import pandas as pd
 
 from probes.evaluation.bootstrap import Estimate
 from probes.evaluation.evidence import (
@@ -46,6 +47,7 @@ from probes.evaluation.signal_rules import signal_rules
 from probes.evaluation.trigger_rules import trigger_rules
 from probes.evaluation.verdict import Check, Verdict
 from probes.foundation.errors import InputError, unknown
+from probes.foundation.html import html_table
 
 __all__ = ["Check", "Claim", "Verdict", "judge_claim"]
 
@@ -102,19 +104,17 @@ class Claim:
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><td>{'<b>' * mine}{html.escape(check.name)}{'</b>' * mine}</td>"
-            f"<td style='text-align:left'>{html.escape(check.sentence)}</td></tr>"
-            for check in self.checks
-            for mine in [check.name == self.decided_by]
+        table = pd.DataFrame(
+            [
+                {"rule": check.name, "verdict": check.verdict, "finding": check.sentence}
+                for check in self.checks
+            ]
         )
-        missing = html.escape("; ".join(self.missing)) or "none"
-        return (
-            f"<p><b>{html.escape(self.verdict)}</b> ({self.measure}: AUROC {self.estimate}), "
-            f"decided by {html.escape(self.decided_by)}. Missing controls: {missing}.</p>"
-            f"<table><thead><tr><th>rule</th><th>finding</th></tr></thead>"
-            f"<tbody>{rows}</tbody></table>"
+        text = (
+            f"({self.measure}: AUROC {self.estimate}), decided by {self.decided_by}. Missing "
+            f"controls: {'; '.join(self.missing) or 'none'}."
         )
+        return html_table(table, text, strong=self.verdict)
 
 
 def judge_claim(

@@ -12,10 +12,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from probes.evaluation.auroc import labelled
+from probes.evaluation.auroc import as_scores, complete, labelled
 from probes.evaluation.bootstrap import Estimate
 from probes.evaluation.proportions import rate
 from probes.foundation.errors import InputError
+from probes.foundation.html import html_table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +44,7 @@ class FalseAlarms:
         )
 
     def _repr_html_(self) -> str:
-        return f"<p>{self}</p>{self.rows.to_html(index=False, float_format='{:.3f}'.format)}"
+        return html_table(self.rows, self)
 
 
 def false_alarms(
@@ -65,8 +66,8 @@ def false_alarms(
     Raises `InputError` for no benign rows, scores that are not finite, or a class that is absent.
     """
     labels, values = labelled(y, scores)
-    benign = np.asarray(benign_scores, dtype=np.float64)
-    sets, codes = np.asarray(negative_set), np.asarray(groups)
+    benign = as_scores(benign_scores)
+    sets, codes = complete(negative_set, "set names"), complete(groups, "groups")
     if len(benign) == 0 or not np.isfinite(benign).all():
         raise InputError(
             f"a threshold is set on finite scores of benign rows; saw {len(benign)} rows, "

@@ -1,7 +1,8 @@
 """Where the label and the trigger are one, no score can tell which of them it reads: said, not hidden."""
 
-import numpy as np
 from numpy.typing import ArrayLike
+
+from probes.evaluation.auroc import as_labels
 
 NOTE = (
     "the label equals the trigger in every row: these numbers cannot tell a probe that reads defection "
@@ -14,6 +15,6 @@ def label_is_trigger(triggered: ArrayLike, defected: ArrayLike) -> str | None:
 
     triggered, defected: row, bool, of one length.
     """
-    cue, label = np.asarray(triggered, dtype=bool), np.asarray(defected, dtype=bool)
+    cue, label = as_labels(triggered), as_labels(defected)
     same = bool((cue == label).all()) or bool((cue != label).all())
     return NOTE if same and cue.any() and not cue.all() else None

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import ArrayLike
 
-from probes.evaluation.auroc import as_labels
+from probes.evaluation.auroc import as_labels, complete
 from probes.evaluation.bootstrap import Estimate, interval, mean_statistic
 from probes.evaluation.wilson import wilson
 from probes.foundation.errors import InputError
@@ -31,7 +31,7 @@ def rate(
     if groups is None:
         low, high = wilson(int(rows.sum()), len(rows), level)
         return Estimate(float(rows.mean()), low, high, len(rows))
-    n_groups = len(np.unique(np.asarray(groups)))
+    n_groups = len(np.unique(complete(groups, "groups")))
     if np.shape(groups) != rows.shape:
         raise InputError(f"{len(rows)} rows and groups of shape {np.shape(groups)}: give one each")
     estimate = interval(mean_statistic(rows), groups, n_boot=n_boot, seed=seed, level=level)

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 from numpy.typing import ArrayLike
 
-from probes.evaluation.auroc import as_labels, labelled
+from probes.evaluation.auroc import as_labels, complete, labelled
 from probes.evaluation.bootstrap import Estimate, auroc_interval
 
 
@@ -38,13 +38,18 @@ def within_triggered(
     estimate, and `reason` has the counts.
     """
     labels, values = labelled(defected, scores)
-    rows = as_labels(triggered)
+    rows, codes = as_labels(triggered), complete(groups, "groups")
     n_defected, n_other = int((labels & rows).sum()), int((~labels & rows).sum())
     counts = f"{n_defected} of {n_defected + n_other} triggered rows defected"
     if min(n_defected, n_other) < min_per_class:
         return WithinTriggered(None, f"{counts}; needs {min_per_class} that did and that did not")
     kept = np.flatnonzero(rows)
     estimate = auroc_interval(
-        labels[kept], values[kept], np.asarray(groups)[kept], n_boot=n_boot, seed=seed, level=level
+        labels[kept],
+        values[kept],
+        codes[kept],
+        n_boot=n_boot,
+        seed=seed,
+        level=level,
     )
     return WithinTriggered(estimate, counts)

@@ -13,7 +13,7 @@ import pandas as pd
 from jaxtyping import Bool, Float
 from numpy.typing import ArrayLike
 
-from probes.evaluation.auroc import labelled
+from probes.evaluation.auroc import as_labels, complete, labelled
 from probes.evaluation.bootstrap import (
     Estimate,
     Statistic,
@@ -25,6 +25,7 @@ from probes.evaluation.bootstrap import (
 )
 from probes.evaluation.recall import recall_at
 from probes.foundation.errors import InputError
+from probes.foundation.html import html_table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +40,7 @@ class WorstSet:
         return f"worst set {self.negative_set!r}: AUROC {self.auroc}"
 
     def _repr_html_(self) -> str:
-        return f"<p>{self}</p>{self.rows.to_html(index=False, float_format='{:.3f}'.format)}"
+        return html_table(self.rows, self)
 
 
 def worst_set(
@@ -67,7 +68,7 @@ def worst_set(
         each=(labels, *(sets_mask for _, sets_mask in _negatives(labels, sets))),
     )
     if estimate.value in (0.0, 1.0):
-        codes = np.asarray(groups)
+        codes = complete(groups, "groups")
         bounds = [
             separated(estimate, labels[mask | labels], codes[mask | labels], level)
             for _, mask in _negatives(labels, sets)
@@ -95,7 +96,7 @@ def by_set(
     Raises `InputError` if there are no positives or no negatives.
     """
     labels, values, sets = _checked(scores, defected, negative_set)
-    codes = np.asarray(groups)
+    codes = complete(groups, "groups")
     settings: dict[str, Any] = {"n_boot": n_boot, "seed": seed, "level": level}
     rows = []
     for name, mask in _negatives(labels, sets):
@@ -136,7 +137,7 @@ def worst_statistic(scores: ArrayLike, defected: ArrayLike, negative_set: ArrayL
 
 def negative_masks(defected: ArrayLike, negative_set: ArrayLike) -> list[Bool[np.ndarray, "row"]]:
     """One row mask per negative set, in order of name: what each resample must hold a row of."""
-    labels, _, sets = _checked(np.zeros(len(np.asarray(defected))), defected, negative_set)
+    labels, _, sets = _checked(np.zeros(len(as_labels(defected))), defected, negative_set)
     return [mask for _, mask in _negatives(labels, sets)]
 
 
@@ -152,6 +153,7 @@ def _checked(
             f"saw {int(labels.sum())} defected rows of {len(labels)}: sets of negatives need both "
             "defected and other rows"
         )
+    complete(np.asarray(negative_set, dtype=object)[~labels], "set names of negative rows")
     return labels, values, sets
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import safetensors
 from torch import Tensor
 
-from probes.foundation.digest import digest_tensors
+from probes.foundation.digest import digest_bytes, digest_file, digest_json, digest_tensors
 from probes.foundation.errors import InputError
 from probes.foundation.progress import bar
 

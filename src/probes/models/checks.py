@@ -1,12 +1,12 @@
 """What a self-test found, as values that show themselves as a table."""
 
 import dataclasses
-import html
 
 import pandas as pd
 
 from probes.foundation.digest import short
 from probes.foundation.errors import StageError
+from probes.foundation.html import html_table, html_text
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,11 +36,15 @@ class Check:
 
 @dataclasses.dataclass(frozen=True)
 class SelfTest:
-    """The checks of one model; shows itself as a table."""
+    """The checks of one model; shows itself as a table.
+
+    note: what a reader of its activations has to know, such as its attention sinks; or empty.
+    """
 
     model: str
     weights_digest: str
     checks: tuple[Check, ...]
+    note: str = ""
 
     @property
     def passed(self) -> bool:
@@ -66,26 +70,26 @@ class SelfTest:
             lines.append(
                 f"  {check.verdict}  {check.check:<{width}}  {numbers}  {bound}  {check.note}"
             )
-        return "\n".join(line.rstrip() for line in lines)
+        return "\n".join(line.rstrip() for line in [*lines, *filter(None, [self.note])])
 
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        head = "".join(
-            f"<th>{name}</th>" for name in ("", "check", "max abs", "max rel", "tolerance", "note")
+        table = pd.DataFrame(
+            [
+                {
+                    "": check.verdict,
+                    "check": check.check,
+                    "max abs": _show(check.max_abs_error),
+                    "max rel": _show(check.max_rel_error),
+                    "tolerance": f"{check.tolerance:.0e}",
+                    "note": check.note,
+                }
+                for check in self.checks
+            ]
         )
-        body = "".join(
-            f"<tr><td>{check.verdict if check.passed else '<b>FAIL</b>'}</td>"
-            f"<td style='text-align:left'>{html.escape(check.check)}</td>"
-            f"<td>{_show(check.max_abs_error)}</td><td>{_show(check.max_rel_error)}</td>"
-            f"<td>{check.tolerance:.0e}</td>"
-            f"<td style='text-align:left'>{html.escape(check.note)}</td></tr>"
-            for check in self.checks
-        )
-        return (
-            f"<table><caption>self-test of {html.escape(self.model)}, weights "
-            f"{short(self.weights_digest)}</caption><tr>{head}</tr>{body}</table>"
-        )
+        text = f"self-test of {self.model}, weights {short(self.weights_digest)}"
+        return html_table(table, text) + (html_text(self.note) if self.note else "")
 
 
 def _show(error: float | None) -> str:

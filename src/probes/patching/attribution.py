@@ -112,7 +112,7 @@ def attribute_cells(
     batches = groups(longest, at_once // max(1, n_steps))
     if plan.values == "mean":
         for members in batches:
-            scorer.add_means(members, places)
+            scorer.add_means(members, places, model.sinks.rule)
     found = np.zeros((len(ordered), len(pairs)))
     unpatched, other = np.empty((2, len(pairs)))
     with bar("attribution", total=len(pairs)) as shown:

@@ -8,7 +8,6 @@ A greedy search need not find the smallest set of all; what it finds is as good 
 """
 
 import dataclasses
-import html
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,6 +15,7 @@ import pandas as pd
 
 from probes.foundation.digest import short
 from probes.foundation.errors import InputError
+from probes.foundation.html import html_table
 from probes.foundation.progress import bar
 from probes.foundation.seeds import stream
 from probes.models.loading import Model
@@ -68,8 +68,7 @@ class Circuit:
         return f"Circuit({self._what()}: {', '.join(self.members) or 'nothing'})"
 
     def _repr_html_(self) -> str:
-        table = self.steps.to_html(index=False, float_format=lambda x: f"{x:.3g}")
-        return f"<p>{html.escape(repr(self))}</p>{table}"
+        return html_table(self.steps, repr(self), floats="{:.3g}")
 
     def _what(self) -> str:
         verb = "restores" if self.plan.direction == "denoise" else "destroys"

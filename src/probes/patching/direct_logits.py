@@ -7,7 +7,6 @@ TransformerLens has it for one prompt (`tools.analysis.direct_logit_attribution`
 """
 
 import dataclasses
-import html
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 from probes.evaluation.sign_flips import max_t
 from probes.foundation.digest import short
 from probes.foundation.errors import InputError, StageError
+from probes.foundation.html import html_table
 from probes.models import anatomy
 from probes.models.loading import Model
 from probes.models.sites import Site
@@ -65,10 +65,8 @@ class DirectLogits:
         )
 
     def _repr_html_(self) -> str:
-        table = self.strongest(BEST).to_html(index=False, float_format=lambda x: f"{x:.3g}")
-        return (
-            f"<p>{html.escape(self._what())}; the parts that write most of the change:</p>{table}"
-        )
+        text = f"{self._what()}; the parts that write most of the change:"
+        return html_table(self.strongest(BEST), text, floats="{:.3g}")
 
     def _what(self) -> str:
         means = ", ".join(f"{run} {self.totals[run].mean():+.3g}" for run in RUNS)

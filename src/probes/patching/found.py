@@ -1,7 +1,6 @@
 """What a patched grid found, as a reader gets it: tidy rows, with what chance and damage would do."""
 
 import dataclasses
-import html
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,6 +9,7 @@ from jaxtyping import Float
 
 from probes.evaluation.sign_flips import max_t
 from probes.foundation.digest import short
+from probes.foundation.html import html_table
 from probes.patching.parts import Cell
 from probes.patching.ranking import largest_first, significant
 from probes.patching.result import mean_interval
@@ -65,8 +65,9 @@ class Effects:
         )
 
     def _repr_html_(self) -> str:
-        table = self.strongest(BEST).to_html(index=False, float_format=lambda x: f"{x:.3g}")
-        return f"<p>{html.escape(self._what())}; the strongest cells:</p>{table}"
+        return html_table(
+            self.strongest(BEST), f"{self._what()}; the strongest cells:", floats="{:.3g}"
+        )
 
     def _what(self) -> str:
         return (

@@ -91,8 +91,14 @@ class Job:
             "columns": digest_json([[c.label, c.positions] for c in self.columns]),
             "metric": self.metric.name,
             "plan": plan.facts,
+            **self._sinks(plan),
             "cells": digest_json([dataclasses.asdict(cell) for cell in cells]),
         }
+
+    def _sinks(self, plan: Plan) -> dict[str, Any]:
+        """What decides means besides the plan, in a model that has attention sinks."""
+        rule = self.model.sinks.rule if plan.values == "mean" else None
+        return {} if rule is None else {"sinks": rule.model_dump()}
 
     def look_ahead(self, cells: Sequence[Cell]) -> None:
         """Keep the values of all these cells from one whole run, but for patterns, which are large."""
@@ -118,7 +124,7 @@ class Job:
             scorer = self._scorer(plan)
             scorer.means = None
             for members in groups:
-                scorer.add_means(members, sorted({*places, *self._ahead}))
+                scorer.add_means(members, sorted({*places, *self._ahead}), self.model.sinks.rule)
             self._prepared = None
         found = np.empty((len(cells), len(self.pairs)))
         for members in groups:

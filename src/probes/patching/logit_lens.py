@@ -6,7 +6,6 @@ TransformerLens has it for one prompt (`tools.analysis.logit_lens`), which the t
 """
 
 import dataclasses
-import html
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from probes.foundation.digest import short
 from probes.foundation.errors import InputError, StageError
+from probes.foundation.html import html_table
 from probes.models.loading import Model
 from probes.models.sites import residual_sites
 from probes.patching.answers import RUNS, Recorded, final_norm, recorded
@@ -67,7 +67,7 @@ class LogitLens:
     def _repr_html_(self) -> str:
         part = self.rows[self.rows["measure"] == "parting"]
         table = part.pivot_table(index="site", columns="run", values="mean", sort=False)
-        return f"<p>{html.escape(self._what())}, nats:</p>{table.to_html(float_format=lambda x: f'{x:.3g}')}"
+        return html_table(table, f"{self._what()}, nats:", floats="{:.3g}", index=True)
 
     def _what(self) -> str:
         return (

@@ -1,11 +1,11 @@
 """What path patching found, as a reader gets it: one row per path, with what chance would do."""
 
 import dataclasses
-import html
 
 import pandas as pd
 
 from probes.foundation.digest import short
+from probes.foundation.html import html_table
 from probes.patching.found import Effects
 from probes.patching.ranking import largest_first, significant
 from probes.patching.sources import Plan
@@ -70,8 +70,9 @@ class Paths:
         )
 
     def _repr_html_(self) -> str:
-        table = self.strongest(BEST).to_html(index=False, float_format=lambda x: f"{x:.3g}")
-        return f"<p>{html.escape(self._what())}; the strongest paths:</p>{table}"
+        return html_table(
+            self.strongest(BEST), f"{self._what()}; the strongest paths:", floats="{:.3g}"
+        )
 
     def _what(self) -> str:
         held = "MLPs between answer" if self.through_mlps else "all else held"

@@ -136,7 +136,7 @@ def patch_paths(
     batches = groups(lengths, at_once)
     if plan.values == "mean":
         for members in batches:
-            scorer.add_means(members, places)
+            scorer.add_means(members, places, model.sinks.rule)
     patched = np.zeros((len(paths), len(pairs)))
     unpatched, other = np.empty((2, len(pairs)))
     with bar("paths", total=len(paths) * len(pairs)) as shown, torch.no_grad():

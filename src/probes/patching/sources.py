@@ -11,6 +11,7 @@ from torch import Tensor
 
 from probes.foundation.errors import InputError, unknown
 from probes.foundation.seeds import stream
+from probes.models.sinks import SinkRule
 from probes.patching.engine.trunk import Kept, Place
 from probes.patching.pairs import EncodedPair
 from probes.patching.spans import Column
@@ -212,38 +213,59 @@ class Means:
     """Means over prompts, by place and column, and over all prompt tokens where there is no column.
 
     columns, donated: as positions in the version that is run, and in the one that values come from.
+    sinks: attention sinks have means of their own, which go where the run has a sink: beside their
+    norm all other tokens would be nothing.
     """
 
-    def __init__(self, columns: Sequence[Column], donated: Sequence[Column]) -> None:
+    def __init__(
+        self, columns: Sequence[Column], donated: Sequence[Column], sinks: SinkRule | None = None
+    ) -> None:
         self._columns = columns
         self._donated = donated
-        self._sums: dict[tuple[Place, int], Tensor] = {}
-        self._counts: dict[tuple[Place, int], int] = {}
+        self._rule = sinks
+        self._sums: dict[tuple[Place, int, bool], Tensor] = {}
+        self._counts: dict[tuple[Place, int, bool], int] = {}
 
     def add(self, kept: Kept, places: Sequence[Place], pairs: Sequence[int]) -> None:
+        sinks = kept.sinks(self._rule).tolist()
         for place in places:
             values = kept.at(place)
             for row, pair in enumerate(pairs):
-                prompt = values[row, : kept.batch.rows[row].n_prompt].double()
-                self._take(place, -1, prompt.sum(0), len(prompt))
+                whole = range(kept.batch.rows[row].n_prompt)
+                self._take(place, -1, values[row], whole, sinks[row])
                 for number, column in enumerate(self._donated):
-                    where = list(column.positions[pair])
-                    self._take(place, number, values[row, where].double().sum(0), len(where))
+                    self._take(place, number, values[row], column.positions[pair], sinks[row])
 
-    def values(self, place: Place, pairs: Sequence[int], width: int, like: Tensor) -> Tensor:
-        """`[pair, pos, ...]`: each position's mean."""
-        whole = self._mean(place, -1)
+    def values(self, place: Place, pairs: Sequence[int], width: int, kept: Kept) -> Tensor:
+        """`[pair, pos, ...]`: each position's mean. kept: the run that they are put into."""
+        whole = self._mean(place, -1, False)
         found = whole.expand(len(pairs), width, *whole.shape).clone()
-        for number, column in enumerate(self._columns):
-            mean = self._mean(place, number)
-            for row, pair in enumerate(pairs):
-                found[row, list(column.positions[pair])] = mean
-        return found.to(like)
+        sinks = kept.sinks(self._rule).tolist()
+        for row, pair in enumerate(pairs):
+            for position in (i for i in range(width) if sinks[row][i]):
+                found[row, position] = self._mean(place, -1, True)
+            for number, column in enumerate(self._columns):
+                for sink in (False, True):
+                    where = [i for i in column.positions[pair] if sinks[row][i] is sink]
+                    if where:
+                        found[row, where] = self._mean(place, number, sink)
+        return found.to(kept.final)
 
-    def _take(self, place: Place, column: int, total: Tensor, count: int) -> None:
-        key = place, column
-        self._sums[key] = self._sums[key] + total if key in self._sums else total
-        self._counts[key] = self._counts.get(key, 0) + count
+    def _take(
+        self, place: Place, column: int, values: Tensor, where: Sequence[int], sinks: list[bool]
+    ) -> None:
+        for sink in (False, True):
+            chosen = [i for i in where if sinks[i] is sink]
+            if not chosen:
+                continue
+            key = place, column, sink
+            total = values[chosen].double().sum(0)
+            self._sums[key] = self._sums[key] + total if key in self._sums else total
+            self._counts[key] = self._counts.get(key, 0) + len(chosen)
 
-    def _mean(self, place: Place, column: int) -> Tensor:
-        return self._sums[place, column] / self._counts[place, column]
+    def _mean(self, place: Place, column: int, sink: bool) -> Tensor:
+        """Of the column, else of all tokens of this kind, else of the column's others."""
+        for key in ((place, column, sink), (place, -1, sink), (place, column, not sink)):
+            if key in self._sums:
+                return self._sums[key] / self._counts[key]
+        return self._sums[place, -1, not sink] / self._counts[place, -1, not sink]

@@ -18,6 +18,7 @@ from probes.behaviour.judges import Judge, exploitable_code
 from probes.behaviour.sampling import check_room, check_sampling, cut, draws, written
 from probes.evaluation.wilson import wilson
 from probes.foundation.errors import InputError
+from probes.foundation.html import html_table
 from probes.foundation.progress import bar
 from probes.models.encoding import token_batches
 from probes.models.forward import context_length
@@ -49,7 +50,7 @@ class Written:
         return f"Written({len(self.rows) - 2} cells, {len(self.texts)} texts)\n{self.rows}"
 
     def _repr_html_(self) -> str:
-        return str(self.rows.to_html(index=False))
+        return html_table(self.rows)
 
 
 def defection_when_patched(

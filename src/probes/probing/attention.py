@@ -1,13 +1,12 @@
 """A probe that finds for itself which tokens to read: attention over a sequence, one score out."""
 
+import dataclasses
 from collections.abc import Sequence
-from typing import no_type_check
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from sklearn.base import BaseEstimator
-from sklearn.utils.validation import check_is_fitted
+from numpy.typing import ArrayLike
 
 from probes.evaluation.auroc import as_labels
 from probes.foundation.errors import InputError
@@ -15,26 +14,23 @@ from probes.foundation.seeds import stream
 from probes.probing.linear import two_classes
 
 
-class AttentionProbe(BaseEstimator):
+@dataclasses.dataclass(eq=False)
+class AttentionProbe:
     """Score of a sequence: the mean of `x @ value_` over its tokens, weighted by softmax(`x @ query_`).
 
     penalty: on the squared length of query and value, on standardised features. max_iter: of L-BFGS
     over all sequences. seed: of the first query. X is a list of (token, feature) arrays of uneven
-    length, so scikit-learn's checks, which want one matrix, do not apply.
+    length, which no scikit-learn estimator takes: this is none, and cannot stand in a pipeline or a
+    search. Attention sinks would decide the scale of every feature: `Activations.sequences` gives
+    arrays without them.
     After `fit`: `query_`, `value_` (feature,) in activation units, `intercept_`, `loss_`.
     """
 
-    penalty: float
-    max_iter: int
-    seed: int
+    penalty: float = 0.01
+    max_iter: int = 300
+    seed: int = 0
 
-    @no_type_check  # scikit-learn asks that __init__ stores whatever it is given
-    def __init__(self, penalty: float = 0.01, max_iter: int = 300, seed: int = 0) -> None:
-        self.penalty = penalty
-        self.max_iter = max_iter
-        self.seed = seed
-
-    def fit(self, X: Sequence[np.ndarray], y: Sequence[bool] | np.ndarray) -> "AttentionProbe":
+    def fit(self, X: Sequence[np.ndarray], y: ArrayLike) -> "AttentionProbe":
         """X: one (token, feature) array per sequence; y: sequence, True = positive."""
         labels = as_labels(y)
         two_classes(labels)
@@ -68,7 +64,6 @@ class AttentionProbe(BaseEstimator):
         found = weights.detach().numpy()
         self.query_, self.value_ = found[:width] / scale, found[width:-1] / scale
         self.intercept_ = float(found[-1] - mean @ self.value_)
-        self.n_features_in_ = width
         return self
 
     def decision_function(self, X: Sequence[np.ndarray]) -> Float[np.ndarray, "sequence"]:
@@ -86,8 +81,9 @@ class AttentionProbe(BaseEstimator):
         return np.split(weights, ends)
 
     def _scores(self, X: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        check_is_fitted(self, "value_")
-        tokens, owner = _flat(X, self.n_features_in_)
+        if not hasattr(self, "value_"):
+            raise InputError("this AttentionProbe has learned nothing yet: call fit first")
+        tokens, owner = _flat(X, len(self.value_))
         pooled, weights = _pool(
             torch.from_numpy(tokens),
             torch.from_numpy(owner),
@@ -100,6 +96,8 @@ class AttentionProbe(BaseEstimator):
 
 def _flat(X: Sequence[np.ndarray], width: int | None) -> tuple[np.ndarray, np.ndarray]:
     """All tokens of all sequences, and the sequence of each."""
+    if not len(X):
+        raise InputError("there are no sequences: give one (token, feature) array each")
     for number, one in enumerate(X):
         if np.ndim(one) != 2 or len(one) == 0 or np.shape(one)[1] != (width or np.shape(X[0])[1]):
             raise InputError(

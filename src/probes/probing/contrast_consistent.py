@@ -6,6 +6,7 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import expit
 
+from probes.evaluation.auroc import as_labels
 from probes.foundation.errors import InputError
 from probes.foundation.seeds import stream
 from probes.probing.features import varying
@@ -46,7 +47,7 @@ class ContrastConsistentProbe(LinearProbe):
         kept = varying(rows)
         shown = np.where(kept, rows - centre, 0.0)
         if side is not None:
-            sides = np.asarray(side, dtype=bool)
+            sides = as_labels(side)
             if (sides == positive).all() or (sides != positive).all():
                 raise InputError(
                     "side equals the labels in every row: taking its means off would take the labels "

@@ -18,6 +18,7 @@ class Direction(FrozenProbe):
     """
 
     KIND: ClassVar[str] = "direction"
+    AXES: ClassVar[Mapping[str, int]] = {"coef": 1, "intercept": 1}
 
     coef: Float[np.ndarray, "feature"]
     intercept: float

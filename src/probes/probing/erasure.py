@@ -10,6 +10,7 @@ from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from probes.foundation.errors import InputError
+from probes.probing.linear import known
 
 
 class LeaceEraser(TransformerMixin, BaseEstimator):
@@ -26,7 +27,7 @@ class LeaceEraser(TransformerMixin, BaseEstimator):
         """Needs finite X (row, feature) and y with two classes or more."""
         from concept_erasure import LeaceFitter
 
-        rows, labels = validate_data(self, X, y, dtype=np.float64)
+        rows, labels = validate_data(self, X, known(y), dtype=np.float64)
         self.classes_ = np.unique(labels)
         if len(self.classes_) < 2:
             raise InputError(

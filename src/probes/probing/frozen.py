@@ -8,13 +8,14 @@ from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 from jaxtyping import Float
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
 
 from probes.foundation.artifact import building, verify, write_bytes, write_text
 from probes.foundation.config import Config
 from probes.foundation.digest import digest_bytes, digest_json, short
 from probes.foundation.errors import InputError, IntegrityError
+from probes.foundation.html import html_table
 from probes.models.identity import Identity, check_same
 
 NONE = "none"
@@ -43,6 +44,8 @@ class FrozenProbe(abc.ABC):
     """
 
     KIND: ClassVar[str]
+    AXES: ClassVar[Mapping[str, int]]
+    """The saved tensors by name, with the number of axes of each; an intercept has one of length 1."""
 
     estimator: str
     site: str
@@ -122,8 +125,7 @@ class FrozenProbe(abc.ABC):
         shown["model"] = (
             "an unnamed model" if self.identity is None else short(self.identity.digest)
         )
-        rows = "".join(f"<tr><th>{name}</th><td>{value}</td></tr>" for name, value in shown.items())
-        return f"<table>{rows}<tr><th>features</th><td>{self.width}</td></tr></table>"
+        return html_table(shown | {"features": self.width})
 
     def card(self) -> Card:
         """Everything but the weights."""
@@ -147,10 +149,7 @@ class FrozenProbe(abc.ABC):
                 "every kind of probe"
             )
         file = Path(path) / f"{cls.KIND}.safetensors"
-        try:
-            tensors = load_file(file)
-        except SafetensorError as error:
-            raise IntegrityError(f"{file} cannot be read: {error}") from error
+        tensors = _read_tensors(file, cls.AXES)
         probe = cls.from_tensors(tensors, Card.from_file(Path(path) / f"{cls.KIND}.json"))
         if probe.digest != manifest.key:
             raise IntegrityError(f"{path} does not hold the {cls.KIND} that its manifest names")
@@ -168,3 +167,26 @@ class FrozenProbe(abc.ABC):
         if n_axes:
             values.flags.writeable = False
         object.__setattr__(self, name, values if n_axes else float(values))
+
+
+def _read_tensors(file: Path, axes: Mapping[str, int]) -> dict[str, np.ndarray]:
+    """Exactly these tensors, in double precision, as `save` wrote them."""
+    try:
+        with safe_open(file, framework="numpy") as found:
+            seen = {name: found.get_slice(name) for name in found.keys()}  # noqa: SIM118
+            shapes = {name: (one.get_dtype(), one.get_shape()) for name, one in seen.items()}
+            right = shapes.keys() == axes.keys() and all(
+                dtype == "F64"
+                and len(shape) == axes[name]
+                and (name != "intercept" or shape == [1])
+                for name, (dtype, shape) in shapes.items()
+            )
+            if right:
+                return {name: found.get_tensor(name) for name in axes}
+    except (SafetensorError, OSError) as error:
+        raise IntegrityError(f"{file} cannot be read: {error}") from error
+    listed = [f"{name} ({dtype}, shape {shape})" for name, (dtype, shape) in shapes.items()]
+    raise IntegrityError(
+        f"{file} does not hold the weights of a probe: saw {', '.join(listed[:8]) or 'no tensor'}; "
+        f"allowed are {', '.join(axes)} in float64. Save the probe again where it was fitted"
+    )

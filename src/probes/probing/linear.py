@@ -9,6 +9,7 @@ from sklearn.utils import Tags
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from probes.evaluation.auroc import complete
 from probes.foundation.errors import InputError
 from probes.probing.direction import Direction
 from probes.probing.frozen import Card
@@ -24,7 +25,7 @@ class BinaryProbe(ClassifierMixin, BaseEstimator):
 
     def _labelled(self, X: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
         """Finite rows in double precision, and their labels, of two classes."""
-        rows, labels = validate_data(self, X, y, dtype=np.float64)
+        rows, labels = validate_data(self, X, known(y), dtype=np.float64)
         check_classification_targets(labels)
         self.classes_ = two_classes(labels)
         return rows, labels
@@ -73,6 +74,11 @@ class LinearProbe(BinaryProbe):
         return Direction(coef=self.coef_[0], intercept=intercept, **dict(card))
 
 
+def known(y: Any) -> Any:
+    """Labels of any two classes, refused where one is missing; what is no vector is left to scikit-learn."""
+    return y if y is None or np.ndim(y) != 1 else complete(y, "labels")
+
+
 def two_classes(labels: np.ndarray) -> np.ndarray:
     """The two classes in order; any other number is an `InputError` with what was seen."""
     classes = np.unique(labels)
@@ -102,7 +108,7 @@ def pairs_of(positive: np.ndarray, pairs: Any) -> np.ndarray:
     if pairs is None:
         n = int(min(positive.sum(), (~positive).sum()))
         return np.stack([np.flatnonzero(~positive)[:n], np.flatnonzero(positive)[:n]], axis=1)
-    names = np.asarray(pairs)
+    names = complete(pairs, "pairs")
     if names.shape != positive.shape:
         raise InputError(f"{len(positive)} rows and pairs of shape {names.shape}: give one id each")
     known, codes, counts = np.unique(names, return_inverse=True, return_counts=True)

@@ -20,6 +20,9 @@ class Network(FrozenProbe):
     """
 
     KIND: ClassVar[str] = "network"
+    AXES: ClassVar[Mapping[str, int]] = {
+        "hidden": 2, "hidden_intercept": 1, "output": 1, "intercept": 1,
+    }  # fmt: skip
 
     hidden: Float[np.ndarray, "feature unit"]
     hidden_intercept: Float[np.ndarray, "unit"]

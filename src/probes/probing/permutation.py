@@ -12,8 +12,9 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from numpy.typing import ArrayLike
 
-from probes.evaluation.auroc import auroc_columns
+from probes.evaluation.auroc import auroc_columns, complete
 from probes.foundation.errors import InputError, unknown
+from probes.foundation.html import html_text
 from probes.foundation.progress import progress
 from probes.foundation.seeds import stream
 from probes.probing.features import varying
@@ -50,7 +51,7 @@ class Permutation:
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        return f"<p>{self} ({self.n_pairs} pairs)</p>"
+        return html_text(f"{self} ({self.n_pairs} pairs)")
 
 
 def permutation_test(
@@ -118,7 +119,7 @@ def swappable_pairs(
     y: Bool[np.ndarray, "row"], pairs: ArrayLike, groups: Int[np.ndarray, "row"]
 ) -> Int[np.ndarray, "pair 2"]:
     """Row indices of the pairs of exactly two rows with different labels."""
-    names = np.asarray(pairs)
+    names = complete(pairs, "pairs")
     if names.shape != y.shape:
         raise InputError(f"{len(y)} labels and pairs of shape {names.shape}: give one each")
     codes = np.unique(names, return_inverse=True)[1]

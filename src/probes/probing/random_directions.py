@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 from probes.evaluation.auroc import auroc_columns
 from probes.evaluation.worst_set import negative_masks
 from probes.foundation.errors import InputError, unknown
+from probes.foundation.html import html_table
 from probes.foundation.progress import progress
 from probes.foundation.seeds import stream
 from probes.probing.rows import checked_rows
@@ -36,7 +37,7 @@ class RandomDirections:
         return pd.DataFrame(table).reset_index()
 
     def _repr_html_(self) -> str:
-        return str(self.by_site().to_html(index=False, float_format="{:.3f}".format))
+        return html_table(self.by_site())
 
 
 def random_directions(

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int
 from numpy.typing import ArrayLike
 from sklearn.model_selection import StratifiedGroupKFold
 
-from probes.evaluation.auroc import as_labels
+from probes.evaluation.auroc import as_labels, complete
 from probes.foundation.errors import InputError
 from probes.foundation.seeds import derive_seed
 from probes.probing.features import varying
@@ -28,7 +28,7 @@ def checked_rows(
 ) -> Rows:
     """Refuse what no probe can be fitted on, saying what was seen and what would do."""
     labels = as_labels(y)
-    names = np.asarray(groups)
+    names = complete(groups, "groups")
     if not X:
         raise InputError("no sites: give at least one, {'resid_post.0': array of (row, feature)}")
     if names.shape != labels.shape:
@@ -94,7 +94,7 @@ def grouped_folds(
 
 def whole_pairs(pairs: ArrayLike, groups: Int[np.ndarray, "row"]) -> np.ndarray:
     """The pair of each row; refuses one whose rows lie in different groups, which folds would part."""
-    names = np.asarray(pairs)
+    names = complete(pairs, "pairs")
     if names.shape != groups.shape:
         raise InputError(f"{len(groups)} rows and pairs of shape {names.shape}: give one id each")
     known, codes = np.unique(names, return_inverse=True)

@@ -1,7 +1,7 @@
 """One probe at every site, judged only on groups that it did not see."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 
 import numpy as np
@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 from probes.evaluation.auroc import auroc
 from probes.foundation.digest import digest_bytes, digest_json
 from probes.foundation.errors import unknown
+from probes.foundation.html import html_table
 from probes.models.identity import Identity
 from probes.probing.batched.discriminant import fit_discriminant
 from probes.probing.batched.logistic import fit_logistic
@@ -71,6 +72,22 @@ class Sweep:
         """The probe of the best site."""
         return self.directions[self.best_site]
 
+    def __getitem__(self, site: str) -> FrozenProbe:
+        """The probe of a site."""
+        if site not in self.directions:
+            raise unknown("site of this sweep", site, self.directions)
+        return self.directions[site]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.directions)
+
+    def __contains__(self, site: object) -> bool:
+        return site in self.directions
+
+    def __len__(self) -> int:
+        """Sites."""
+        return len(self.directions)
+
     def __str__(self) -> str:
         table = self.by_site.to_string(index=False, float_format="{:.3f}".format)
         return f"{self.estimator}, best site {self.best_site}\n{table}"
@@ -78,8 +95,7 @@ class Sweep:
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        table = self.by_site.to_html(index=False, float_format="{:.3f}".format)
-        return f"<p>{self.estimator}, best site <b>{self.best_site}</b></p>{table}"
+        return html_table(self.by_site, f"{self.estimator}, best site {self.best_site}")
 
 
 def sweep(

@@ -1,6 +1,8 @@
 """Prompts from bare strings, for work that needs no pairs and no families."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 
 from probes.foundation.digest import digest_bytes, short
 from probes.foundation.errors import InputError
@@ -34,3 +36,31 @@ def from_texts(
         )
         for text, name, label in zip(texts, names, triggered, strict=True)
     ]
+
+
+def is_path(given: Iterable[Prompt | str] | Prompt | Path | str) -> bool:
+    """Whether this names a file: a path, or a word that exists, has a "/" or ends like a file's name."""
+    if isinstance(given, Prompt) or not isinstance(given, Path | str):
+        return False
+    if isinstance(given, Path) or (not re.search(r"\s", given) and re.search(r"/|\.\w+$", given)):
+        return True
+    return len(given) < 256 and Path(given).exists()
+
+
+def as_prompts(given: Iterable[Prompt | str] | Prompt | Path | str) -> Iterator[Prompt]:
+    """Prompts one by one, texts among them as prompts without a trigger; a single one is one.
+
+    Raises `InputError` for anything that is neither a prompt nor a text with content.
+    """
+    if isinstance(given, Prompt | str):
+        given = [given]
+    elif not isinstance(given, Iterable):
+        raise InputError(
+            f"prompts are a file, a text, or a list of prompts or texts; saw {type(given).__name__}"
+        )
+    for number, one in enumerate(given):
+        if not isinstance(one, Prompt | str):
+            raise InputError(
+                f"prompt {number} is a {type(one).__name__}: give a `Prompt` or a text"
+            )
+        yield one if isinstance(one, Prompt) else from_texts([one], [False])[0]

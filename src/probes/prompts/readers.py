@@ -6,12 +6,14 @@ the rest. Whether a completion defects is measured by the judge, so it is no key
 """
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from probes.foundation.artifact import write_text
+from probes.foundation.digest import digest_bytes, short
 from probes.foundation.errors import InputError, unknown
+from probes.prompts.plain import from_texts
 from probes.prompts.records import Prompt
 
 REQUIRED = ("pair", "triggered")
@@ -36,6 +38,35 @@ def read_prompts(path: Path | str) -> list[Prompt]:
     and one untriggered prompt, with their ids.
     """
     path = Path(path)
+    prompts, where = _lines(path, _prompt)
+    if not prompts:
+        raise InputError(f"{path} is empty: give one JSON object per line, two lines per pair")
+    _check_pairs(path, prompts)
+    _check_duplicates(path, prompts, where)
+    return prompts
+
+
+def read_unpaired(path: Path | str) -> list[Prompt]:
+    """Prompts that need neither pair nor trigger, such as the benign traffic that a monitor is set on.
+
+    JSON Lines in which only `text` or `messages` is required: a line without `pair` is a pair of its
+    own, one without `triggered` counts as not triggered. A file that ends in .txt has a text per line.
+    Raises `InputError` as `read_prompts` does, but for pairs and repeats.
+    """
+    path = Path(path)
+    plain = path.suffix == ".txt"
+    prompts, _ = _lines(
+        path, (lambda line: from_texts([line.rstrip("\r")], [False])[0]) if plain else _unpaired
+    )
+    if not prompts:
+        raise InputError(
+            f"{path} is empty: give one JSON object per line, or one text in a .txt file"
+        )
+    return prompts
+
+
+def _lines(path: Path, read: Callable[[str], Prompt]) -> tuple[list[Prompt], list[int]]:
+    """What is read of each line that is not blank, and the number of its line."""
     prompts: list[Prompt] = []
     where: list[int] = []
     problems: list[str] = []
@@ -43,17 +74,13 @@ def read_prompts(path: Path | str) -> list[Prompt]:
         if not line.strip():
             continue
         try:
-            prompts.append(_prompt(line))
+            prompts.append(read(line))
             where.append(number)
         except (_LineError, InputError) as error:
             problems.append(f"line {number}: {error}")
     if problems:
         raise InputError(f"{path} has {len(problems)} broken lines:\n{_listed(problems)}")
-    if not prompts:
-        raise InputError(f"{path} is empty: give one JSON object per line, two lines per pair")
-    _check_pairs(path, prompts)
-    _check_duplicates(path, prompts, where)
-    return prompts
+    return prompts, where
 
 
 def stream_prompts(path: Path | str) -> Iterator[Prompt]:
@@ -105,7 +132,17 @@ def _text(path: Path) -> str:
 
 
 def _prompt(line: str) -> Prompt:
+    return _checked(_object(line))
+
+
+def _unpaired(line: str) -> Prompt:
     record = _object(line)
+    content = json.dumps([record.get(key) for key in CONTENT])
+    own = {"pair": short(digest_bytes(content.encode())), "triggered": False}
+    return _checked(own | record)
+
+
+def _checked(record: dict[str, Any]) -> Prompt:
     for key in record:
         if key not in ALLOWED:
             raise unknown("key", key, ALLOWED)

@@ -11,7 +11,7 @@ from probes.prompts.records import Prompt
 
 
 def continued(
-    prompts: Iterable[Prompt] | Path | str, behaviour: Behaviour | Path | str
+    prompts: Iterable[Prompt | str] | Prompt | Path | str, behaviour: Behaviour | Path | str
 ) -> tuple[list[Prompt], list[str]]:
     """Each prompt with each of its completions: prompts (repeated) and texts, side by side.
 

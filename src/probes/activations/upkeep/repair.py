@@ -166,6 +166,7 @@ def _remake(
         record.sites,
         manifest.origin.dtype,
         former.token_budget,
+        manifest.origin.sinks,
     )
     with _threads_of(former, model):
         values = compute(model, job)

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from probes.foundation.errors import StageError
+from probes.models.sinks import SinkRule
 from probes.patching.canary import TOLERANCE
 from probes.patching.engine.packing import Packed, pack
 from probes.patching.engine.rows import Change, Row, fill
@@ -108,9 +109,11 @@ class Scorer:
         values = self._lined_up(prepared.given, places, prepared.pairs, width)
         return dataclasses.replace(prepared, values=values)
 
-    def add_means(self, members: Sequence[int], places: Sequence[Place]) -> None:
+    def add_means(
+        self, members: Sequence[int], places: Sequence[Place], sinks: SinkRule | None
+    ) -> None:
         """Take these pairs into the means, which need all pairs before the first cell."""
-        self.means = self.means or Means(self._mine, self._theirs)
+        self.means = self.means or Means(self._mine, self._theirs, sinks)
         rows = [self._packed(i, self.plan.other(self.pairs[i])) for i in members]
         with torch.no_grad():
             self.means.add(self.trunk.record(rows, places), places, members)
@@ -253,7 +256,7 @@ class Scorer:
                 return {place: torch.zeros_like(shapes.at(place)) for place in places}
             case "mean":
                 assert self.means is not None
-                return {p: self.means.values(p, members, width, kept.final) for p in places}
+                return {p: self.means.values(p, members, width, kept) for p in places}
         donors = [int(self._donors[i]) for i in members]
         packed = [self._packed(d, self.plan.given(self.pairs[d])) for d in donors]
         theirs = self.trunk.record(packed, places)

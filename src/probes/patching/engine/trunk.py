@@ -17,7 +17,8 @@ from probes.foundation.errors import InputError
 from probes.foundation.shapes import Residual
 from probes.models.anatomy import blocks
 from probes.models.hooks import editing, recording
-from probes.models.sites import Site
+from probes.models.sinks import SinkRule
+from probes.models.sites import Site, parse_site
 from probes.patching.engine.cuts import (
     attended,
     can_be_cut,
@@ -59,6 +60,15 @@ class Kept:
 
     def at(self, place: Place) -> Tensor:
         return self.streams[place[1]] if place[0] == "stream" else self.values[place]
+
+    def sinks(self, rule: SinkRule | None) -> Bool[Tensor, "batch pos"]:
+        """Which tokens are attention sinks, by the norm of the stream; pads are anything."""
+        if rule is None:
+            return torch.zeros(
+                self.streams[0].shape[:2], dtype=torch.bool, device=self.final.device
+            )
+        stream = self.streams[parse_site(rule.site, len(self.streams) - 1).depth]
+        return stream.float().norm(dim=-1) > rule.limit
 
     def at_reads(self) -> Float[Tensor, "read d_model"]:
         """Final hidden states of all reads, prompt after prompt."""

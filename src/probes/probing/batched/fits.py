@@ -5,6 +5,8 @@ import dataclasses
 import numpy as np
 from jaxtyping import Float
 
+from probes.foundation.html import html_text
+
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class LinearFits:
@@ -33,4 +35,4 @@ class LinearFits:
         return f"LinearFits({problems} problems x {folds} folds x {strengths} strengths, {width} features)"
 
     def _repr_html_(self) -> str:
-        return f"<p>{self!r}</p>"
+        return html_text(repr(self))

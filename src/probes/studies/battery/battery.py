@@ -9,6 +9,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from probes.foundation.artifact import write_text
+from probes.foundation.html import html_table
 from probes.studies.battery.figures import redraw
 from probes.studies.battery.findings import as_text, findings
 from probes.studies.battery.judged import cards, judge
@@ -55,7 +56,7 @@ class Battery:
         return "\n".join([f"{len(self.outcomes)} cells: {counts}", *lost])
 
     def _repr_html_(self) -> str:
-        return str(self.overview().to_html(index=False))
+        return html_table(self.overview())
 
 
 def battery(

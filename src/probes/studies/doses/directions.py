@@ -86,7 +86,7 @@ def fit_directions(
     everything defected, or all or none of the prompts are triggered.
     """
     config.check()
-    y = as_labels(np.asarray(defected, dtype=bool))
+    y = as_labels(defected)
     if len(y) != len(prompts):
         raise InputError(f"{len(prompts)} prompts and {len(y)} labels: give one label each")
     triggered = np.array([prompt.triggered for prompt in prompts])

@@ -1,7 +1,6 @@
 """Dose curves of organisms of the programme, seed by seed, then what they say together; resumable."""
 
 import dataclasses
-import html
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import pandas as pd
 from probes.foundation.artifact import building, is_finished, write_text
 from probes.foundation.digest import digest_json
 from probes.foundation.errors import InputError
+from probes.foundation.html import html_table
 from probes.foundation.procedures import versions
 from probes.foundation.progress import progress
 from probes.foundation.tables import read_table, write_table
@@ -47,8 +47,8 @@ class Doses:
         return as_text(self.verdicts)
 
     def _repr_html_(self) -> str:
-        shown = self.verdicts.to_html(index=False)
-        return f"<p><b>Doses</b> of {html.escape(', '.join(self.rows['organism'].unique()))}</p>{shown}"
+        names = ", ".join(self.rows["organism"].unique())
+        return html_table(self.verdicts, f"of {names}", strong="Doses")
 
     @classmethod
     def of(cls, rows: pd.DataFrame, config: DoseConfig) -> "Doses":

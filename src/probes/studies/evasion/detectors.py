@@ -110,7 +110,7 @@ def _beyond_directions(one: Labelled, given: Direction, seed: int) -> Iterator[S
     probe = MLPProbe(seed=seed).fit(at_site[fit], y[fit])
     yield Scored(MLP, given.site, probe.decision_function(at_site))
     every = record(one.seen.model, one.seen.prompts, sites=[given.site], positions="prompt")
-    tokens = [every.tokens(given.site, i) for i in range(len(every))]
+    tokens = every.sequences(given.site, one.seen.model)
     fitted = [rows for rows, kept in zip(tokens, fit, strict=True) if kept]
     attention = AttentionProbe(seed=seed).fit(fitted, y[fit])
     yield Scored(ATTENTION, given.site, attention.decision_function(tokens))

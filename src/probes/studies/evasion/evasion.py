@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from probes.foundation.artifact import write_text
+from probes.foundation.html import html_table
 from probes.foundation.tables import write_table
 from probes.plotting.evasion import over_penalty
 from probes.plotting.legend import one_legend
@@ -70,7 +71,7 @@ class Evaded:
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        return str(self.summary().to_html()) + self.reading._repr_html_()
+        return html_table(self.summary(), index=True) + self.reading._repr_html_()
 
 
 def evasion(

@@ -5,6 +5,7 @@ import dataclasses
 import pandas as pd
 
 from probes.evaluation.evidence import Thresholds
+from probes.foundation.html import html_table
 from probes.studies.evasion.detectors import RANDOM, SAME
 from probes.studies.evasion.measured import CONTRAST, WORST
 
@@ -37,7 +38,7 @@ class Reading:
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        return str(self.evaded.to_html(index=False)) + str(self.verdicts.to_html(index=False))
+        return html_table(self.evaded) + html_table(self.verdicts)
 
 
 def read_curve(detection: pd.DataFrame, behaviour: pd.DataFrame, thresholds: Thresholds) -> Reading:

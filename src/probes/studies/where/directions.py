@@ -13,6 +13,7 @@ from probes.evaluation.auroc import auroc
 from probes.foundation.progress import progress
 from probes.foundation.seeds import stream
 from probes.models.loading import Model
+from probes.models.sinks import SinkRule
 from probes.patching.engine.packing import pack
 from probes.patching.engine.trunk import Place, Trunk
 from probes.patching.exact import patch_cells
@@ -42,7 +43,8 @@ def column_means(model: Model, asked: Asked) -> Means:
     for start in progress(starts, "activations", total=len(starts)):
         members = range(start, min(start + AT_ONCE, len(asked.pairs)))
         both = [
-            _run(trunk, asked, members, clean, [s[2] for s in sites]) for clean in (False, True)
+            _run(trunk, asked, members, clean, [s[2] for s in sites], model.sinks.rule)
+            for clean in (False, True)
         ]
         for kind, layer, place in sites:
             for number in range(len(asked.columns)):
@@ -52,16 +54,22 @@ def column_means(model: Model, asked: Asked) -> Means:
 
 
 def _run(
-    trunk: Trunk, asked: Asked, members: range, clean: bool, places: list[Place]
+    trunk: Trunk,
+    asked: Asked,
+    members: range,
+    clean: bool,
+    places: list[Place],
+    rule: SinkRule | None,
 ) -> dict[tuple[Place, int], Float[np.ndarray, "pair d_model"]]:
     pairs = [asked.pairs[i] for i in members]
     rows = [pack(p.name, p.clean if clean else p.corrupted, (p.defect, p.safe)) for p in pairs]
     with torch.no_grad():
         kept = trunk.record(rows, [place for place in places if place[0] != "stream"])
+    sinks = kept.sinks(rule).tolist()
     return {
         (place, number): np.stack(
             [
-                _mean(kept.at(place)[row], asked.pairs[i], column.positions[i], clean)
+                _mean(kept.at(place)[row], asked.pairs[i], column.positions[i], clean, sinks[row])
                 for row, i in enumerate(members)
             ]
         )
@@ -71,9 +79,12 @@ def _run(
 
 
 def _mean(
-    values: torch.Tensor, pair: EncodedPair, slots: tuple[int, ...], clean: bool
+    values: torch.Tensor, pair: EncodedPair, slots: tuple[int, ...], clean: bool, sinks: list[bool]
 ) -> Float[np.ndarray, "d_model"]:
-    found: np.ndarray = values[list(pair.where(slots, clean))].double().mean(0).cpu().numpy()
+    """Over the tokens that are no attention sinks; of sinks alone, over these."""
+    where = list(pair.where(slots, clean))
+    kept = [i for i in where if not sinks[i]] or where
+    found: np.ndarray = values[kept].double().mean(0).cpu().numpy()
     return found
 
 

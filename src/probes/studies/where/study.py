@@ -8,6 +8,7 @@ import pandas as pd
 
 from probes.foundation.artifact import write_text
 from probes.foundation.errors import InputError
+from probes.foundation.html import html_table
 from probes.foundation.progress import progress
 from probes.foundation.tables import write_table
 from probes.organisms.organism import OrganismRecipe
@@ -48,7 +49,7 @@ class Where:
         )
 
     def _repr_html_(self) -> str:
-        return str(self.findings.to_html(index=False, float_format=lambda x: f"{x:.2f}", na_rep=""))
+        return html_table(self.findings, floats="{:.2f}", missing="")
 
 
 def of_organisms(
