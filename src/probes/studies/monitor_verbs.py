@@ -1,7 +1,10 @@
 """Generic probes and monitors as verbs: from checkpoints and files to tables and saved directions."""
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+
+import pandas as pd
 
 from probes.behaviour import evaluate as behaviours
 from probes.behaviour.evaluate import Behaviour
@@ -31,7 +34,8 @@ def generic(
 ) -> GenericProbes:
     """Fit generic defection probes on this model and try them on prompts that it has completed.
 
-    behaviour: what `evaluate` found for these prompts. out: a folder for `generic.csv` and the best
+    behaviour: what `evaluate` found for these prompts; those of which no completion could be judged are
+    left out, with a line that says how many. out: a folder for `generic.csv` and the best
     direction of each contrast set, as `directions/SET`.
     """
     loaded = model if isinstance(model, Model) else load(model)
@@ -41,10 +45,14 @@ def generic(
     absent = sum(prompt.id not in share.index for prompt in rows)
     if absent:
         raise InputError(
-            f"{absent} of {len(rows)} prompts have no judged completion: evaluate the model on these"
+            f"{absent} of {len(rows)} prompts have no completion: evaluate the model on these"
         )
-    defected = [bool(share[prompt.id]) for prompt in rows]
-    found = generic_probes(loaded, rows, defected, sets=sets, n_random=n_random, seed=seed)
+    known = [prompt for prompt in rows if not pd.isna(share[prompt.id])]
+    defected = [bool(share[prompt.id]) for prompt in known]
+    found = generic_probes(loaded, known, defected, sets=sets, n_random=n_random, seed=seed)
+    if len(known) < len(rows):
+        left = f"{len(rows) - len(known)} of {len(rows)} prompts are left out: no completion of theirs could be judged."
+        found = dataclasses.replace(found, note=f"{left} {found.note or ''}".strip())
     if out is not None:
         write_table(Path(out) / GENERIC_TABLE, found.rows, seed=seed, note=found.note)
         best = found.best().set_index("probe")["site"]
