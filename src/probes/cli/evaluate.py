@@ -24,3 +24,5 @@ def evaluate(
         model, prompts, out, temperature=temperature, max_new_tokens=max_new_tokens, n=n, seed=seed
     )
     show_table(result.summary())
+    for note in result.notes():
+        print(note)
