@@ -57,7 +57,12 @@ def test_texts_that_could_not_be_judged_are_not_counted_as_harmless(llama: Model
     assert found.rows["n"].tolist() == [1, 1] and found.rows["defected"].tolist() == [1, 1]
     assert found.texts["defected"].isna().sum() == 4
     none = defection_when_patched(
-        llama, pairs, encoded, [], max_new_tokens=2, judge=lambda *_: some(*_)._replace(defected=None)
+        llama,
+        pairs,
+        encoded,
+        [],
+        max_new_tokens=2,
+        judge=lambda *_: some(*_)._replace(defected=None),
     )
     assert none.rows["n"].tolist() == [0, 0] and none.rows["defected"].isna().all()
 

