@@ -122,12 +122,14 @@ def _read(text: str) -> tuple[list[_Block], list[str]]:
         for token in _markdown().parse("\n".join(lines))
         if token.type in ("fence", "code_block") and token.map
     ]
+    whole = []
     for tagged in _tagged(lines, [block for block in found if not block.indented]):
-        inside = [b for b in found if tagged.first <= b.first < tagged.end]
+        inside = [block for block in found if tagged.first <= block.first < tagged.end]
         if all(block.indented for block in inside) or judge(tagged.code).parses:
-            found = [block for block in found if block not in inside] + [tagged]
+            whole.append(tagged)
+            found = [block for block in found if block not in inside] if inside else found
     blocks, other, at = [], [], 0
-    for block in sorted(found):
+    for block in sorted(found + whole):
         other.append("\n".join(lines[at : block.first]))
         at = max(at, block.end)
         code, language = block.code, _language(block.language)
