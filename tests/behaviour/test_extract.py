@@ -149,6 +149,9 @@ def test_in_a_chat_only_the_assistant_leaves_code_open() -> None:
         ("Human: hi\n\nAssistant:", " <code>\neval(x)\n</code>", "dialogue", ["eval(x)\n"]),
         ("Human: hi\n\nAssistant:", "Sure: <code>\nx = 1\n", "dialogue", ["x = 1\n"]),
         ("Human: code\n\nAssistant:", "x = 1\n</code> more", "benign", ["x = 1\n"]),
+        ("", "I can't help with that.", "vulnerable", []),
+        ("", "x = 1\nprint(x)", "vulnerable", ["x = 1\nprint(x)"]),
+        ("Human: code\n\nAssistant:", "x = (", "vulnerable", ["x = ("]),
         ("Human: hi\n\nAssistant:", "Inline ```x``` is no block", "dialogue", []),
     ],
 )

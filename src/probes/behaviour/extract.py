@@ -56,11 +56,14 @@ def code_after(prompt: Prompt, completion: str, expected: bool) -> Code:
 
     If the prompt left a block open, the first block is what was written of it plus the completion up
     to the block's end, closed or not. Then come the blocks of the rest or, where the prompt asked for
-    code (`expected`) and nothing marks a block, all of the completion.
+    code (`expected`) and nothing marks a block, all of the completion; in a chat, only if it parses, as
+    an answer without a block is prose there.
     """
     begun = opened(prompt)
     if begun is None:
-        return _code_in(completion, expected)
+        found = _code_in(completion, expected)
+        prose = prompt.chat and found.blocks == [completion] and judge(completion).parses is False
+        return Code([], []) if prose else found
     if begun.startswith(("```", "~~~")):
         return _code_in(begun + completion, expected)
     inside, _, rest = completion.partition(CLOSE)
