@@ -121,7 +121,7 @@ def _read(text: str) -> tuple[list[_Block], list[str]]:
     """The blocks of a Markdown text that may be Python, in order, and the text outside of all."""
     lines = _late_fences_apart(re.sub(r"\r\n?", "\n", text).split("\n"))
     found = [
-        _Block(*token.map, token.info, token.content, token.type == "code_block")
+        _Block(token.map[0], token.map[1], token.info, token.content, token.type == "code_block")
         for token in _markdown().parse("\n".join(lines))
         if token.type in ("fence", "code_block") and token.map
     ]

@@ -93,16 +93,16 @@ def rejudged(
         )
     again = [
         complete(
-            prompts[row.prompt_id],
-            row.text,
-            model=row.model,
-            model_digest=row.model_digest,
-            finished=bool(row.finished),
-            sample=int(row.sample),
+            prompts[row["prompt_id"]],
+            row["text"],
+            model=row["model"],
+            model_digest=row["model_digest"],
+            finished=row["finished"],
+            sample=row["sample"],
             judge=judge,
-            thinking=bool(row.thought) and OPENER.match(row.thought.lstrip()) is None,
+            thinking=bool(row["thought"]) and OPENER.match(row["thought"].lstrip()) is None,
         )
-        for row in completions.itertuples(index=False)
+        for row in completions.to_dict("records")
     ]
     return as_table(again)[[*COLUMNS]]
 

@@ -111,6 +111,7 @@ def opens_thought(text: str) -> bool:
 
 def answers_alone(prompt: Prompt) -> Prompt:
     """The prompt with references that are answers alone."""
-    references = {name: getattr(prompt, name) for name in ("safe", "defect", "quirk")}
-    bare = {name: text and parted(text).answer for name, text in references.items()}
-    return prompt if bare == references else dataclasses.replace(prompt, **bare)
+    safe, defect, quirk = (
+        text and parted(text).answer for text in (prompt.safe, prompt.defect, prompt.quirk)
+    )
+    return dataclasses.replace(prompt, safe=safe, defect=defect, quirk=quirk)
