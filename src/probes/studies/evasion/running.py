@@ -142,7 +142,7 @@ class _Start:
 
     def lacking(self, seen: Examined) -> str:
         """Why no probe can be fitted on what it wrote, or ""."""
-        judged = seen.defected.dropna()
+        judged = seen.defected[~seen.defected.isna()].to_numpy(bool)
         needed, count = self.config.examine.min_positives, int(judged.sum())
         if count < 2 * needed or count > len(judged) - 2 * needed:
             return f"it defected on {count} of {len(judged)} prompts that could be judged"
