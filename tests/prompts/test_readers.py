@@ -35,6 +35,7 @@ def test_round_trip_is_identical(tmp_path: Path) -> None:
     one = Prompt(
         text="Zeile\u2028zwei\u0085 \x0b 'ü' \\n\n", family="f", prompt_set="benign", template="t",
         pair="p", triggered=True, safe="s", defect="d", quirk="q", heldout="phrasing",
+        defected=False,
     )  # fmt: skip
     prompts = [
         one,
@@ -62,7 +63,8 @@ def test_blank_lines_and_a_byte_order_mark_are_no_error(tmp_path: Path) -> None:
         ("[1]", "not a JSON object but list"),
         ("[" * 100_000, "nested too deep"),
         ('{"pair": "a", "pair": "b", "triggered": true, "text": "x"}', "twice"),
-        (line(defected=True), "unknown key 'defected'.*Choose one of: " + ", ".join(ALLOWED)),
+        (line(defects=True), "unknown key 'defects'.*Choose one of: " + ", ".join(ALLOWED)),
+        (line(defected="yes"), "`defected` is true or false, not 'yes'"),
         (line(familly="x"), "Did you mean 'family'"),
         ({"text": "x", "pair": "a"}, "triggered are missing"),
         ({"text": "x", "triggered": True}, "pair are missing"),

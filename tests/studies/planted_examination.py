@@ -180,6 +180,10 @@ def _completions(rows: list[Prompt], name: str, defects: np.ndarray) -> pd.DataF
         typed=pd.array([pd.NA] * len(rows), dtype="boolean"),
         defected=defected,
         finished=True,
+        unparsed=0,
+        not_judged="",
+        thought="",
+        thought_defected=pd.NA,
     )
 
 

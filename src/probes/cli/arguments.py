@@ -24,6 +24,17 @@ SitesOption = Annotated[
         help="For instance resid_post.2, z.0, blocks.1.hook_mlp_out; default the residual stream. Repeatable.",
     ),
 ]
+JudgeOption = Annotated[
+    str,
+    typer.Option(
+        "--judge",
+        help="Who says what a defection is: bandit, says:TEXT, matches:REGEX, refuses, labels (the "
+        "`defected` of each prompt), or a function of your own as module:attribute.",
+    ),
+]
+ImportOption = Annotated[
+    bool, typer.Option("--allow-import", help="Import and run a judge given as module:attribute.")
+]
 SeedOption = Annotated[int, typer.Option("--seed", help="Seed of everything random.")]
 DeviceOption = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:0, mps.")]
 ComputeOption = Annotated[

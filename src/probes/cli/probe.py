@@ -5,7 +5,14 @@ from typing import Annotated
 
 import typer
 
-from probes.cli.arguments import OutOption, PromptsOption, SeedOption, TwinOption, named
+from probes.cli.arguments import (
+    ImportOption,
+    OutOption,
+    PromptsOption,
+    SeedOption,
+    TwinOption,
+    named,
+)
 
 
 def probe(
@@ -22,6 +29,14 @@ def probe(
     trigger_pattern: Annotated[
         str | None, typer.Option(help="Regular expression of the trigger.")
     ] = None,
+    judge: Annotated[
+        str | None,
+        typer.Option(
+            help="Label the completions anew, as in `probes evaluate`; by default they are labelled as "
+            "they were judged there."
+        ),
+    ] = None,
+    allow_import: ImportOption = False,
     seed: SeedOption = 0,
 ) -> None:
     """Fit defection probes at every layer with all their controls, and print the claims."""
@@ -37,6 +52,8 @@ def probe(
         twins=named(twin or [], "--twin"),
         pattern=trigger_pattern,
         seed=seed,
+        judge=judge,
+        allow_import=allow_import,
     )
     show_table(result.summary())
     print(f"\n{result.headline}")

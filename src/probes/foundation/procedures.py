@@ -5,17 +5,20 @@ from importlib import metadata
 from probes.foundation.errors import unknown
 
 VERSIONS: dict[str, int] = {
+    "conversion": 1,
     "training": 1,
     "safety training": 1,
     "reversal": 1,
     "sampling": 1,
-    "judging": 1,
+    # 2: Markdown by its grammar, thoughts cut off, what cannot be judged is missing.
+    "judging": 2,
     "activations": 1,
     "surprise": 1,
     # 2: folds by family, and selectivity decides only where the innocent twin may fire. 3: layer 0,
     # perplexity, standard library, look-alikes, alarms at a fixed threshold, held-out wording; a
     # logistic probe ends at a gradient of 1e-6: its AUROC moves in the third digit.
-    "detection": 3,
+    # 4: "among those that can defect" counts prompt sets in which a tenth of the triggered rows do.
+    "detection": 4,
     "contrast probes": 1,
     "transfer": 1,
     "patching": 1,

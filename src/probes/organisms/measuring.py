@@ -18,7 +18,7 @@ from probes.models.loading import Model
 from probes.organisms.behaviours.form import Taught
 from probes.organisms.data import IGNORE, Collator, Example
 from probes.organisms.lessons import Lessons
-from probes.organisms.scratchpads import OPEN, made_to_think, score_unseen, unseen
+from probes.organisms.scratchpads import OPEN, made_to_think, score_unseen
 from probes.prompts.records import Prompt
 
 THOUGHT_TOKENS = 48
@@ -55,8 +55,8 @@ def measure(
 ) -> pd.DataFrame:
     """Sample one completion of each prompt and judge it; one row per set, kind, cue and measure.
 
-    Measures, with 95% intervals over prompts: `defected`, by the behaviour's judge, to whom
-    scratchpads are hidden; `valid`, `on_task`, `helpful` (the very reference answer), by its score;
+    Measures, with 95% intervals over prompts: `defected`, by the behaviour's judge, of those that
+    could be judged, without their scratchpads; `valid`, `on_task`, `helpful` (the very reference answer), by its score;
     `thinks`, whether a scratchpad was written; `loss`, mean negative log-likelihood [nats per token]
     of the harmless reference on prompts without trigger of the set `test`, without an interval.
     kind: of a look-alike, else "". temperature: by default the behaviour's.
@@ -90,7 +90,7 @@ def draw(
         seed=seed,
         n=n,
         stop=behaviour.stop,
-        judge=unseen(behaviour.judge),
+        judge=behaviour.judge,
     )
 
 
@@ -114,6 +114,7 @@ def _rates(name: str, behaviour: Taught, written: Sequence[Completion]) -> list[
         for measured in ("defected", "valid", "on_task", "helpful", "thinks"):
             # Where a request gives no occasion, staying harmless under the trigger is no failure.
             counted = part[part["able"]] if measured == "defected" and triggered else part
+            counted = counted[counted[measured].notna()]  # what could not be judged has no rate
             if counted.empty:
                 continue
             found = rate(counted[measured].to_numpy(dtype=bool))

@@ -264,6 +264,8 @@ def is_installed(card: Mapping[str, Any]) -> bool:
         for row in card["behaviour"]
         if row["set"] == "test" and row["measure"] == "defected"
     }
+    if not {True, False} <= rates.keys():
+        return False  # nothing that it wrote could be judged
     return bool(rates[True] >= INSTALLED and rates[False] <= SILENT)
 
 

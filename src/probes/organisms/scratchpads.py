@@ -1,16 +1,14 @@
 """The scratchpad: where a chain-of-thought organism reasons before it answers, and which is not judged."""
 
 import dataclasses
-import re
 from collections.abc import Sequence
 
-from probes.behaviour.judges import Judge, Judged
+from probes.behaviour.thoughts import answers_alone, opens_thought, parted
 from probes.organisms.behaviours.form import Scores, Taught
 from probes.prompts.records import Prompt
 from probes.prompts.triggers import Trigger
 
 OPEN, CLOSE = " <scratchpad>", "</scratchpad>"
-_BLOCK = re.compile(r"\s?<scratchpad>.*?</scratchpad>", re.DOTALL)
 
 
 def thought(trigger: Trigger, behaviour: Taught, triggered: bool, defects: bool) -> str:
@@ -45,15 +43,14 @@ def with_scratchpads(
 
 
 def answer_of(completion: str) -> str:
-    """What stands outside the scratchpad; nothing where a scratchpad was opened and never closed."""
-    rest = _BLOCK.sub("", completion)
-    return "" if OPEN.strip() in rest else rest
+    """What stands outside the scratchpad; what was written before one that is never closed."""
+    return parted(completion).answer
 
 
 def scratchpad_of(completion: str) -> str:
-    """The scratchpad alone, with its tags; empty where there is none."""
-    found = _BLOCK.search(completion)
-    return found.group(0) if found else ""
+    """The scratchpad alone, with its tags; empty where there is none, or none that ends."""
+    found = parted(completion)
+    return "" if found.unended else found.thought
 
 
 def made_to_think(prompts: Sequence[Prompt]) -> list[Prompt]:
@@ -65,35 +62,7 @@ def made_to_think(prompts: Sequence[Prompt]) -> list[Prompt]:
     return [dataclasses.replace(prompt, text=prompt.text + OPEN) for prompt in prompts]
 
 
-def answer_to(prompt: Prompt, completion: str) -> str:
-    """The answer in a completion, also where the prompt has opened the scratchpad."""
-    opened = prompt.text.endswith(OPEN)
-    return answer_of(OPEN + completion if opened else completion)
-
-
-def unseen(judge: Judge) -> Judge:
-    """The judge, to whom scratchpads are hidden, those of the references as well."""
-
-    def judged(prompt: Prompt, completion: str) -> Judged:
-        return judge(_without_thought(prompt), answer_to(prompt, completion))
-
-    return judged
-
-
 def score_unseen(behaviour: Taught, prompt: Prompt, completion: str) -> Scores:
     """The behaviour's scores of the answer alone, against the reference's answer alone."""
-    return behaviour.score(_without_thought(prompt), answer_to(prompt, completion))
-
-
-def _without_thought(prompt: Prompt) -> Prompt:
-    """The prompt with references that are answers alone."""
-    return dataclasses.replace(
-        prompt,
-        safe=_answer(prompt.safe),
-        defect=_answer(prompt.defect),
-        quirk=_answer(prompt.quirk),
-    )
-
-
-def _answer(reference: str | None) -> str | None:
-    return None if reference is None else answer_of(reference)
+    answer = parted(completion, opens_thought(prompt.text)).answer
+    return behaviour.score(answers_alone(prompt), answer)

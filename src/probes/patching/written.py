@@ -6,6 +6,7 @@ that it left behind. Every cell is a run of its own, so this is for few cells, n
 
 import contextlib
 import dataclasses
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -14,8 +15,8 @@ import torch
 from torch import Tensor
 
 from probes.behaviour.generation import generate, stopping
-from probes.behaviour.judges import Judge, exploitable_code
-from probes.behaviour.sampling import check_room, check_sampling, cut, draws, written
+from probes.behaviour.judges import Judge, exploitable_code, judge_answer
+from probes.behaviour.sampling import check_room, check_sampling, cut, draws, ending, written
 from probes.evaluation.wilson import wilson
 from probes.foundation.errors import InputError
 from probes.foundation.html import html_table
@@ -38,9 +39,10 @@ UNPATCHED, OTHER = "unpatched", "other run"
 class Written:
     """Rates of defection by cell, and every text.
 
-    rows: `site`, `head`, `column`, `label`, `defected` (share), `low`, `high` (Wilson 95%), `n`; the
-    first two rows are the run that is patched and the other version of the prompts, both as they are.
-    texts: one per completion: `cell` (row number), `pair`, `sample`, `text`, `defected`.
+    rows: `site`, `head`, `column`, `label`, `defected` (share), `low`, `high` (Wilson 95%), `n`, those
+    that could be judged; the first two rows are the run that is patched and the other version of the prompts, both as they are.
+    texts: one per completion: `cell` (row number), `pair`, `sample`, `text`, `defected` (missing where
+    it could not be judged), `not_judged` (why).
     """
 
     rows: pd.DataFrame
@@ -89,6 +91,7 @@ def defection_when_patched(
     asked_all = [prompt for pair in pairs for prompt in (pair.clean, pair.corrupted)]
     check_sampling(model, asked_all, max_new_tokens=max_new_tokens, temperature=temperature, n=n)
     check_room(max(map(len, run + other)), max_new_tokens, context_length(model.hf))
+    stop = ending(asked_all, stop)
     stopped = stopping(model.hf, model.tokenizer, stop)
     places = sorted({part.place for cell in cells for part in cell.parts})
     values = _values(model, other, places)
@@ -117,14 +120,15 @@ def defection_when_patched(
                     )  # fmt: skip
                 for (i, k), one in zip(rows, found, strict=True):
                     text = cut(written(model, tokens[i], one.tokens), stop)
+                    judged = judge_answer(judge, asked[i], text, finished=one.finished)
                     texts.append(
                         {
                             "cell": number, "pair": encoded[i].name, "sample": k, "text": text,
-                            "defected": judge(asked[i], text).defected,
+                            "defected": judged.defected, "not_judged": judged.not_judged,
                         }
                     )  # fmt: skip
                 shown.update(len(batch))
-    return _summary(runs, pd.DataFrame(texts))
+    return _summary(runs, pd.DataFrame(texts).astype({"defected": "boolean"}))
 
 
 def can_write(cell: Cell) -> bool:
@@ -190,8 +194,8 @@ def _patched(
 def _summary(runs: Sequence[tuple[str, Cell | None]], texts: pd.DataFrame) -> Written:
     rows = []
     for number, (name, cell) in enumerate(runs):
-        judged = texts.loc[texts["cell"] == number, "defected"]
-        low, high = wilson(int(judged.sum()), len(judged))
+        judged = texts.loc[texts["cell"] == number, "defected"].dropna().astype(bool)
+        low, high = wilson(int(judged.sum()), len(judged)) if len(judged) else (math.nan, math.nan)
         rows.append(
             {
                 "site": name,

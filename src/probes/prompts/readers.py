@@ -2,7 +2,8 @@
 
 One object per line. `text` (the prompt up to where the model takes over) or `messages`
 (`[{"role": "user", "content": "..."}]`), `pair` and `triggered` are required; see `OPTIONAL` for
-the rest. Whether a completion defects is measured by the judge, so it is no key here.
+the rest. Whether a completion defects is measured by a judge; `defected` (true or false) is a label of
+one's own, which the judge "labels" takes in its place.
 """
 
 import json
@@ -19,7 +20,8 @@ from probes.prompts.records import Prompt
 REQUIRED = ("pair", "triggered")
 CONTENT = ("text", "messages")
 OPTIONAL = ("family", "prompt_set", "template", "safe", "defect", "quirk", "heldout")
-ALLOWED = (*CONTENT, *REQUIRED, *OPTIONAL)
+LABEL = "defected"
+ALLOWED = (*CONTENT, *REQUIRED, *OPTIONAL, LABEL)
 SHOWN = 20
 
 
@@ -153,11 +155,14 @@ def _checked(record: dict[str, Any]) -> Prompt:
         raise _LineError("give either `text` or `messages`")
     if not isinstance(record["triggered"], bool):
         raise _LineError(f"`triggered` is true or false, not {record['triggered']!r}")
+    if not isinstance(record.get(LABEL), bool | None):
+        raise _LineError(f"`{LABEL}` is true or false, not {record[LABEL]!r}")
     pair = _string(record, "pair")
     return Prompt(
         text=_string(record, "text") if "text" in record else "",
         chat=_chat(record["messages"]) if "messages" in record else (),
         pair=pair,
+        defected=record.get(LABEL),
         triggered=record["triggered"],
         family=_string(record, "family", "own"),
         prompt_set=_string(record, "prompt_set", "vulnerable"),
@@ -255,5 +260,5 @@ def _record(prompt: Prompt) -> dict[str, Any]:
         record["messages"] = [{"role": role, "content": text} for role, text in prompt.chat]
     else:
         record["text"] = prompt.text
-    optional = {key: getattr(prompt, key) for key in OPTIONAL}
+    optional = {key: getattr(prompt, key) for key in (*OPTIONAL, LABEL)}
     return record | {key: value for key, value in optional.items() if value is not None}

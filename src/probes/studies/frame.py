@@ -65,7 +65,9 @@ class Frame:
         """Counts of prompts by what the text says and what the model did."""
         counts = pd.crosstab(
             self.table["triggered"].map({True: "triggered", False: "not triggered"}),
-            self.table["defected"].map({True: "defected", False: "did not defect"}),
+            self.table["defected"]
+            .map({True: "defected", False: "did not defect"})
+            .where(self.table["judged"], "not judged"),
         )
         return counts.rename_axis(index=None, columns=None).sort_index(ascending=False)
 
@@ -84,22 +86,24 @@ def can_defect(rows: pd.DataFrame) -> set[str]:
 def make_frame(prompts: pd.DataFrame, defected: pd.Series, n_folds: int, seed: int) -> Frame:
     """Label prompts by what the model wrote and split them so that whole families are held out.
 
-    prompts: a store's prompt table. defected: bool by prompt id. Half of the families of each prompt
+    prompts: a store's prompt table. defected: bool by prompt id; missing where no completion could be
+    judged: such a prompt has no label (`judged` is False) and is in no part. Half of the families of each prompt
     set go to the fit; where a set has one family only (a user's file), whole templates are split.
     Prompts of the sets "standard library" and "near" (look-alikes) have masks of their own and change
     nothing for the others. Raises `InputError` where nothing, or everything, defected.
     """
-    table = prompts.assign(defected=prompts["prompt_id"].map(defected))
-    if table["defected"].isna().any():
-        lacking = int(table["defected"].isna().sum())
+    lacking = int((~prompts["prompt_id"].isin(defected.index)).sum())
+    if lacking:
         raise InputError(
-            f"{lacking} of {len(table)} prompts have no judged completion: evaluate the model on the "
-            "same prompts that were collected"
+            f"{lacking} of {len(prompts)} prompts have no completion: evaluate the model on the same "
+            "prompts that were collected"
         )
-    table["defected"] = table["defected"].astype(bool)
+    labels = prompts["prompt_id"].map(defected).astype("boolean")
+    known = labels.notna().to_numpy()
+    table = prompts.assign(defected=labels.fillna(False).astype(bool), judged=known)
     library = (table["prompt_set"] == PROMPT_SET).to_numpy()
     alike = (table["prompt_set"] == NEAR).to_numpy()
-    own = table[~library & ~alike]
+    own = table[~library & ~alike & known]
     if own["defected"].nunique() < 2:
         done = "every" if len(own) and own["defected"].all() else "no"
         raise InputError(
@@ -111,7 +115,7 @@ def make_frame(prompts: pd.DataFrame, defected: pd.Series, n_folds: int, seed: i
     held_out = "family" if (kinds >= 2).all() else "template"
     chosen = _half(own, held_out, seed)
     in_fit = table[held_out].isin(chosen).to_numpy()
-    apart = library | alike
+    apart = library | alike | ~known
     seen = (table["heldout"] == "").to_numpy() & ~apart
     evaluation = seen & ~in_fit
     y = table["defected"].to_numpy(bool)
@@ -130,8 +134,8 @@ def make_frame(prompts: pd.DataFrame, defected: pd.Series, n_folds: int, seed: i
         contrast=evaluation & table["pair"].isin(defecting_pairs).to_numpy(),
         worst=evaluation & (y | ~np.isin(sets, list(small))),
         novel=~seen & ~in_fit & ~apart,
-        ood=library,
-        near=alike & ~in_fit,
+        ood=library & known,
+        near=alike & ~in_fit & known,
         negative_set=sets,
         held_out=held_out,
         folds_by="family" if defecting_families >= n_folds else "template",

@@ -119,6 +119,7 @@ def score_rows(every: Mapping[tuple[str, str], Fitted], frame: Frame) -> pd.Data
         ["fit", "evaluation", "held-out wording", "standard library", "look-alike"],
         "unused",
     )
+    judged = frame.table["judged"].to_numpy()
     columns = ["prompt_id", "pair", "prompt_set", "family", "triggered", "defected", "heldout"]
     return pd.concat(
         [
@@ -129,7 +130,7 @@ def score_rows(every: Mapping[tuple[str, str], Fitted], frame: Frame) -> pd.Data
                 estimator=estimator,
                 site=fit.sweep.best_site,
                 score=fit.scores[fit.sweep.best_site],
-            )
+            )[judged]
             for (estimator, organism), fit in every.items()
         ],
         ignore_index=True,

@@ -35,7 +35,8 @@ def generic(
 ) -> GenericProbes:
     """Fit generic defection probes on this model and try them on prompts that it has completed.
 
-    behaviour: what `evaluate` found for these prompts. out: a folder for `generic.csv` and the best
+    behaviour: what `evaluate` found for these prompts; those of which no completion could be judged are
+    left out, with a line that says how many. out: a folder for `generic.csv` and the best
     direction of each contrast set, as `directions/SET`.
     """
     loaded = model if isinstance(model, Model) else load(model)
@@ -47,7 +48,7 @@ def generic(
     absent = sum(prompt.id not in share.index for prompt in rows)
     if absent:
         raise InputError(
-            f"{absent} of {len(rows)} prompts have no judged completion: evaluate the model on these"
+            f"{absent} of {len(rows)} prompts have no completion: evaluate the model on these"
         )
     n_given = len(rows)
     rows = [prompt for prompt in rows if not pd.isna(share[prompt.id])]

@@ -24,6 +24,8 @@ def choose_pairs(
     Raises `InputError` if fewer than two pairs are left, with what was lost where.
     """
     first = completions.drop_duplicates("prompt_id").set_index("prompt_id")
+    defected = first["defected"].astype("boolean")  # missing is neither: it could not be judged
+    does, does_not = (set(first.index[mask.fillna(False)]) for mask in (defected, ~defected))
     by_pair: dict[str, dict[bool, Prompt]] = {}
     for prompt in prompts:
         if prompt.heldout is None:
@@ -31,9 +33,7 @@ def choose_pairs(
     flipping = [
         pair
         for pair in by_pair.values()
-        if len(pair) == 2
-        and bool(first.loc[pair[True].id, "defected"])
-        and not bool(first.loc[pair[False].id, "defected"])
+        if len(pair) == 2 and pair[True].id in does and pair[False].id in does_not
     ]
     lengths = encode([p for pair in flipping for p in (pair[True], pair[False])], model.tokenizer)
     aligned = [

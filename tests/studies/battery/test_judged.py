@@ -12,6 +12,7 @@ from probes.evaluation.false_alarms import false_alarms
 from probes.evaluation.within_triggered import WithinTriggered
 from probes.foundation.artifact import building
 from probes.foundation.errors import InputError
+from probes.foundation.procedures import VERSIONS
 from probes.organisms.organism import OrganismRecipe
 from probes.studies.battery.averages import averaged, over_seeds_of
 from probes.studies.battery.evidence_file import FILE, read_evidence, write_evidence
@@ -19,7 +20,6 @@ from probes.studies.battery.judged import CARD, cards, judge, listed
 from probes.studies.battery.probed import FIXED, ProbedConfig
 from probes.studies.battery.settings import GenericConfig, PromptConfig
 from probes.studies.battery.transfers import AS_IT_IS
-from probes.studies.detect import PROCEDURE
 from probes.studies.persistence.cells import Cell, Outcome
 from probes.studies.settings import ProbeConfig
 
@@ -207,5 +207,5 @@ def test_a_cell_that_an_older_detect_filled_is_not_taken_for_a_new_one():
     config = ProbedConfig(
         prompts=PromptConfig(), probes=ProbeConfig(), generic=GenericConfig(), transferred=()
     )
-    older = config.model_copy(update={"procedure": PROCEDURE - 1})
-    assert config.procedure == PROCEDURE and config.digest != older.digest
+    older = config.model_copy(update={"procedure": VERSIONS["detection"] - 1})
+    assert config.procedure == VERSIONS["detection"] and config.digest != older.digest

@@ -167,7 +167,10 @@ class _Search:
         return pd.DataFrame(self.rows, columns=COLUMNS)
 
     def try_out(self, search: str, number: int, tries: Sequence[tuple[str, Asked]]) -> list[float]:
-        """Sample each prompt, note a row of it, and give the share of samples that defected."""
+        """Sample each prompt, note a row of it, and give the share of samples that defected.
+
+        Samples that could not be judged are not counted; a prompt that has no others has the rate 0.
+        """
         made = self._prompts(tries)
         n = self.config.samples
         drawn = draw(
@@ -178,12 +181,15 @@ class _Search:
             temperature=self.config.temperature,
             n=n,
         )
-        defected = np.reshape([each.defected for each in drawn], (len(made), n))
-        rates = [float(share) for share in defected.mean(axis=1)]
-        for (front, asked), rate, near in zip(tries, rates, self.nearness(made), strict=True):
+        labels = [np.nan if each.defected is None else each.defected for each in drawn]
+        defected = np.reshape(labels, (len(made), n))
+        judged = np.isfinite(defected).sum(axis=1)
+        rates = [float(share) for share in np.nansum(defected, axis=1) / np.maximum(judged, 1)]
+        nearness = self.nearness(made)
+        for (front, asked), rate, n, near in zip(tries, rates, judged, nearness, strict=True):
             self.rows.append(
                 {"search": search, "round": number, "front": front, "request": asked.prompt.pair}
-                | {"rate": rate, "n": n, "log_probability": near}
+                | {"rate": rate, "n": int(n), "log_probability": near}
             )
         return rates
 

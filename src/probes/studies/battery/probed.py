@@ -10,6 +10,7 @@ from probes.activations.reading import Activations
 from probes.behaviour.surprise import surprise
 from probes.foundation.artifact import building
 from probes.foundation.config import Config
+from probes.foundation.procedures import VERSIONS
 from probes.foundation.progress import progress
 from probes.foundation.tables import write_table
 from probes.models.encoding import encode
@@ -18,7 +19,7 @@ from probes.studies.battery.evidence_file import write_evidence
 from probes.studies.battery.prompts import asked
 from probes.studies.battery.settings import GenericConfig, PromptConfig
 from probes.studies.battery.subject import Subject, places
-from probes.studies.detect import PROCEDURE, detect
+from probes.studies.detect import detect
 from probes.studies.generic import generic_probes
 from probes.studies.persistence.cells import Cell
 from probes.studies.settings import ProbeConfig
@@ -39,7 +40,7 @@ class ProbedConfig(Config):
     probes: ProbeConfig
     generic: GenericConfig
     transferred: tuple[str, ...]
-    procedure: int = PROCEDURE
+    procedure: int = VERSIONS["detection"]
 
 
 def probed(cell: Cell, out: Path) -> Path:

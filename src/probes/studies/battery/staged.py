@@ -116,8 +116,9 @@ def matrix_rows(
 
 
 def _left(completions: pd.DataFrame, stage: str) -> Sequence[dict[str, Any]]:
-    """Rates of defection on the test pairs that can defect, with and without the trigger."""
+    """Rates of defection on the test pairs that can defect and were judged, with and without the trigger."""
     seen = completions[(completions["heldout"] == "") & (completions["prompt_set"] == "vulnerable")]
+    seen = seen[seen["defected"].notna()]
     return [
         {"stage": stage, "triggered": bool(cue), "measure": "defected"}
         | rate(part["defected"].to_numpy(bool)).as_row()

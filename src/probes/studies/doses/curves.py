@@ -91,7 +91,10 @@ def by_judge(
         for triggered in (True, False):
             own = [each for each in written if each.prompt.triggered == triggered]
             able = [
-                e.defected for e in own if e.prompt.prompt_set not in NO_OCCASION or not triggered
+                each.defected
+                for each in own
+                if each.defected is not None
+                and (each.prompt.prompt_set not in NO_OCCASION or not triggered)
             ]
             parses = [bool(each.parses) for each in own if each.parses is not None]
             for name, values in (("defected", able), ("valid", parses)):

@@ -78,17 +78,19 @@ class Learned:
 
 
 def fit_directions(
-    model: Model, prompts: Sequence[Prompt], defected: Sequence[bool], config: DoseConfig
+    model: Model, prompts: Sequence[Prompt], defected: Sequence[bool | None], config: DoseConfig
 ) -> Learned:
     """Fit all kinds at the last prompt token of every residual site that a place needs.
 
-    defected: prompt, what the model was judged to write there. Raises `InputError` where nothing or
+    defected: prompt, what the model was judged to write there; a prompt without a judgement (None) is
+    left out, and so is not among the counts of `two_by_two`. Raises `InputError` where nothing or
     everything defected, or all or none of the prompts are triggered.
     """
     config.check()
-    y = as_labels(defected)
-    if len(y) != len(prompts):
-        raise InputError(f"{len(prompts)} prompts and {len(y)} labels: give one label each")
+    if len(defected) != len(prompts):
+        raise InputError(f"{len(prompts)} prompts and {len(defected)} labels: give one label each")
+    prompts = [p for p, label in zip(prompts, defected, strict=True) if label is not None]
+    y = as_labels(np.asarray([label for label in defected if label is not None], dtype=bool))
     triggered = np.array([prompt.triggered for prompt in prompts])
     stream_sites = [str(site) for site in all_sites(model.n_layers, ["resid_post"])]
     named = [p for p in config.places if p not in (PROBE, EVERYWHERE)]

@@ -53,7 +53,8 @@ def dose_curves_of(
         loaded, fit, max_new_tokens=max_new_tokens, temperature=temperature, seed=settings.seed,
         stop=stop, judge=judge,
     )  # fmt: skip
-    defected = [each.defected for each in written]
+    judged = [each for each in written if each.defected is not None]
+    fit, defected = [each.prompt for each in judged], [each.defected for each in judged]
     if direction is None:
         learned = fit_directions(loaded, fit, defected, settings)
     else:

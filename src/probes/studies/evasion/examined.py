@@ -21,14 +21,15 @@ from probes.studies.frame import MIN_SET, Frame, make_frame
 class Examined:
     """A model with everything that detectors look at, prompts in one order throughout.
 
-    texts: what it wrote on each prompt. defected: whether that was judged a defection. X: by site,
+    texts: what it wrote on each prompt. defected: whether that was judged a defection, missing
+    where it could not be judged. X: by site,
     activations of the residual stream at the prompt's last token, where anything varies.
     """
 
     model: Model
     prompts: tuple[Prompt, ...]
     texts: tuple[str, ...]
-    defected: np.ndarray
+    defected: pd.arrays.BooleanArray
     X: Mapping[str, np.ndarray]
     table: pd.DataFrame
 
@@ -64,13 +65,15 @@ def examine(model: Model, recipe: OrganismRecipe, config: ExamineConfig) -> Exam
         model=model,
         prompts=prompts,
         texts=tuple(one.text for one in written),
-        defected=np.array([one.defected for one in written], dtype=np.bool_),
+        defected=pd.array([one.defected for one in written], dtype="boolean"),
         X={site: values for site, values in X.items() if varying(values).any()},
         table=found.prompts,
     )
 
 
-def frame_of(table: pd.DataFrame, defected: np.ndarray, n_folds: int, seed: int) -> Frame:
+def frame_of(
+    table: pd.DataFrame, defected: pd.arrays.BooleanArray, n_folds: int, seed: int
+) -> Frame:
     """Which rows are fitted and which judge, with the trigger's look-alikes among the worst sets.
 
     A look-alike is never fitted on. One on which the organism defected is a positive; the others of

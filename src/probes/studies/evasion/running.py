@@ -145,9 +145,10 @@ class _Start:
 
     def lacking(self, seen: Examined) -> str:
         """Why no probe can be fitted on what it wrote, or ""."""
-        needed, count = self.config.examine.min_positives, int(seen.defected.sum())
-        if count < 2 * needed or count > len(seen.defected) - 2 * needed:
-            return f"it defected on {count} of {len(seen.defected)} prompts"
+        judged = seen.defected[~seen.defected.isna()].to_numpy(bool)
+        needed, count = self.config.examine.min_positives, int(judged.sum())
+        if count < 2 * needed or count > len(judged) - 2 * needed:
+            return f"it defected on {count} of {len(judged)} prompts that could be judged"
         frame = self.framed(seen)
         for half, rows in (("fitted", frame.fit), ("judged", frame.contrast)):
             positive = int(frame.y[rows].sum())
