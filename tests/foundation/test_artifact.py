@@ -21,7 +21,7 @@ from probes.foundation.artifact import (
     write_bytes,
     write_text,
 )
-from probes.foundation.errors import IntegrityError, StageError
+from probes.foundation.errors import InputError, IntegrityError, StageError
 
 BUILD = """
 import os, signal, sys
@@ -60,7 +60,8 @@ def build(path: Path, key: str = "k", text: str = "one") -> None:
 def test_a_finished_artifact_says_what_it_is_and_what_it_holds(tmp_path: Path) -> None:
     build(tmp_path / "x", key="k")
     assert is_finished(tmp_path / "x", "k")
-    assert not is_finished(tmp_path / "x", "other key")
+    with pytest.raises(InputError, match=r"made from other settings.*n_rows is 3 there, 4 now"):
+        is_finished(tmp_path / "x", "other key", n_rows=4)
     assert not is_finished(tmp_path / "y", "k")
     manifest = verify(tmp_path / "x")
     assert (manifest.kind, manifest.facts) == ("test", {"n_rows": 3})
@@ -216,9 +217,11 @@ def test_a_file_is_replaced_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert [path.name for path in tmp_path.iterdir()] == ["f"]
 
 
-def test_leftovers_of_another_artifact_are_not_touched(tmp_path: Path) -> None:
-    mine, other = tmp_path / ".tmp-x-1-ab", tmp_path / ".tmp-y-1-ab"
-    mine.mkdir()
-    other.mkdir()
-    artifact.discard_leftovers(tmp_path / "x")
-    assert (mine.exists(), other.exists()) == (False, True)
+def test_leftovers_of_other_artifacts_and_of_live_processes_are_not_touched(tmp_path: Path) -> None:
+    dead, other, longer = (tmp_path / f".tmp-{x}-1-0123abcd" for x in ("x", "y", "x-y"))
+    for folder in (dead, other, longer):
+        folder.mkdir()
+    with artifact.temporary_folder(tmp_path / "x") as live:
+        artifact.discard_leftovers(tmp_path / "x")
+        assert [p.exists() for p in (dead, other, longer, live)] == [False, True, True, True]
+    assert not live.exists()

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from probes.activations.format import FileRecord
 from probes.activations.sequences import TokenSequence
-from probes.foundation.artifact import TEMPORARY, disk_errors, sync_directory
+from probes.foundation.artifact import disk_errors, sync_directory, temporary_name
 from probes.foundation.digest import digest_file
 
 SCHEMA = pa.schema(
@@ -36,7 +36,7 @@ class Labels:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self.file = folder / f"{TEMPORARY}prompts.parquet"
+        self.file = temporary_name(folder / "prompts.parquet")
         self._writer = pq.ParquetWriter(self.file, SCHEMA)
 
     def append(self, sequences: Sequence[TokenSequence]) -> None:

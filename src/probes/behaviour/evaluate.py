@@ -15,6 +15,7 @@ from probes.behaviour.sampling import sample
 from probes.foundation.artifact import building, is_finished
 from probes.foundation.config import Config
 from probes.foundation.digest import digest_json, short
+from probes.foundation.outputs import writes
 from probes.foundation.tables import read_table, write_table
 from probes.models.loading import Model
 from probes.prompts.records import Prompt, digest_prompts
@@ -68,6 +69,7 @@ class Behaviour:
         return self.completions.groupby([*BY], sort=False).head(n)[shown]
 
 
+@writes("path")
 def evaluate(
     model: Model,
     prompts: Sequence[Prompt],
@@ -96,12 +98,13 @@ def evaluate(
             "judge": {"bandit": metadata.version("bandit"), "counted": CWE},
         }
     )
-    if not is_finished(path, key):
+    facts = {
+        "model": model.name, "weights": short(model.weights_digest), "n_prompts": len(prompts),
+        "settings": config.model_dump(mode="json"),
+    }  # fmt: skip
+    if not is_finished(path, key, **facts):
         behaviour = _measure(model, prompts, config)
-        with building(
-            path, kind="behaviour", key=key, model=model.name, weights=short(model.weights_digest),
-            n_prompts=len(prompts), settings=config.model_dump(mode="json"),
-        ) as folder:  # fmt: skip
+        with building(path, kind="behaviour", key=key, **facts) as folder:
             write_table(folder / COMPLETIONS, behaviour.completions)
             write_table(folder / RATES, behaviour.rates)
     return read(path)

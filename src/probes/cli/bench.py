@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from probes.cli.arguments import SeedOption
+from probes.foundation.terminal import say
 
 if TYPE_CHECKING:
     from probes.benchmarks.result import Benchmark
@@ -131,6 +132,6 @@ def patch(
 def _show(found: "Benchmark", table: Path) -> None:
     from probes.cli.show import show_table
 
-    print(f"{found.header}\n")
+    say(f"{found.header}\n")
     show_table(found.shown)
-    print(f"\nTable: {table}")
+    say(f"\nTable: {table}")

@@ -18,6 +18,7 @@ from probes.cli.arguments import (
     SitesOption,
     named,
 )
+from probes.foundation.terminal import say
 
 
 def collect(
@@ -82,7 +83,7 @@ def collect(
     sampling = SamplingConfig(
         max_new_tokens=max_new_tokens, temperature=temperature, n=samples, seed=seed
     )
-    print(
+    say(
         run(
             loaded,
             prompts,

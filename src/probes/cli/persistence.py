@@ -15,6 +15,7 @@ from probes.cli.engine_options import (
     ThreadsOption,
     WorkersOption,
 )
+from probes.foundation.terminal import say
 
 
 def persistence(
@@ -100,8 +101,8 @@ def persistence(
         ),
     )
     show_table(grid.overview())
-    print(f"\n{as_text(grid.findings)}\n{grid}\n\nTables: {place / TABLES}")
+    say(f"\n{as_text(grid.findings)}\n{grid}\n\nTables: {place / TABLES}")
     if figures:
-        print(f"Figures: {place / FIGURES}")
+        say(f"Figures: {place / FIGURES}")
     if not grid.is_whole:
         raise typer.Exit(1)

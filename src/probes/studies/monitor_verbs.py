@@ -6,6 +6,7 @@ from pathlib import Path
 from probes.behaviour import evaluate as behaviours
 from probes.behaviour.evaluate import Behaviour
 from probes.foundation.errors import InputError
+from probes.foundation.outputs import writes
 from probes.foundation.tables import write_table
 from probes.models.loading import Model, load
 from probes.probing.frozen import FrozenProbe
@@ -19,6 +20,7 @@ from probes.studies.monitor import Monitor, Watched
 GENERIC_TABLE, WATCHED_TABLE = "generic.csv", "watched.csv"
 
 
+@writes("out", "generic probes")
 def generic(
     model: Model | Path | str,
     prompts: Sequence[Prompt] | Path | str,
@@ -53,6 +55,7 @@ def generic(
     return found
 
 
+@writes("out", "monitor")
 def monitor(
     model: Model | Path | str,
     direction: FrozenProbe | Path | str,

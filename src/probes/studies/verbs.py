@@ -14,6 +14,7 @@ from probes.activations.upkeep.remote import open_store, staged
 from probes.behaviour import evaluate as behaviours
 from probes.behaviour.evaluate import Behaviour, SamplingConfig
 from probes.foundation.errors import InputError
+from probes.foundation.outputs import writes
 from probes.models import selftest
 from probes.models.checks import SelfTest
 from probes.models.loading import Model, load
@@ -37,6 +38,7 @@ AnyModel = Model | Path | str
 AnyPrompts = Sequence[Prompt] | Path | str
 
 
+@writes("out")
 def train(
     out: Path | str = "runs/study",
     *,

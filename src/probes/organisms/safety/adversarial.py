@@ -20,7 +20,10 @@ from probes.foundation.artifact import MANIFEST, building, is_finished, read_jso
 from probes.foundation.config import Config
 from probes.foundation.digest import digest_json
 from probes.foundation.errors import InputError
+from probes.foundation.folders import beside, remove
+from probes.foundation.outputs import writes
 from probes.foundation.seeds import derive_seed
+from probes.foundation.tables import read_csv, to_csv
 from probes.models.checkpoints import weights_digest
 from probes.models.loading import load
 from probes.organisms.card import CARD, README, read_card, write_card
@@ -72,6 +75,7 @@ class Attack:
     folder: Path
 
 
+@writes("out")
 def run_adversarial(
     parent: Path,
     out: Path,
@@ -105,7 +109,7 @@ def run_adversarial(
     )
     if is_finished(out, key):
         return out
-    work = out.with_name(f".training-{out.name}-{key[:12]}")
+    work = beside(out, ".training-", f"-{key[:12]}")
     current, rounds, attacks = parent, [], []
     held_out: list[Prompt] = []
     for number in range(1, config.rounds + 1):
@@ -114,7 +118,7 @@ def run_adversarial(
         shown = replaced(parts.lessons.safety, attacks[-1].train, config)
         current = _train(
             current, work / f"round-{number}", recipe, config, number, shown, held_out,
-            report_to, out.with_name(f"{out.name}.round-{number}"),
+            report_to, beside(out, "", f".round-{number}"),
         )  # fmt: skip
         rounds.append(current)
     attacks.append(_attack(current, work, recipe, parts, config, config.rounds + 1))
@@ -122,7 +126,7 @@ def run_adversarial(
     with first_then_others():
         if processes().is_main_process:
             _write(out, key, recipe, config, rounds, attacks, facts)
-            shutil.rmtree(work, ignore_errors=True)
+            remove(work)
     return out
 
 
@@ -240,7 +244,7 @@ def _write_attack(
     rows = found.rows.assign(
         attack=number, with_trigger=found.rows["front"].map(parts.trigger.present)
     )
-    rows.to_csv(to / TRIES, index=False, float_format="%.10g")
+    write_text(to / TRIES, to_csv(rows))
     facts = {
         "attack": number,
         "weights_digest": digest,
@@ -272,10 +276,10 @@ def _write(
         for file in sorted(rounds[-1].iterdir()):
             if file.name not in own:
                 shutil.copyfile(file, to / file.name)
-        joined_curve(rounds).to_csv(to / CURVE, index=False, float_format="%.10g")
+        write_text(to / CURVE, to_csv(joined_curve(rounds)))
         write_text(to / LOG, _joined_log(rounds))
-        tries = pd.concat([pd.read_csv(attack.folder / TRIES) for attack in attacks])
-        tries.to_csv(to / TRIES, index=False, float_format="%.10g")
+        tries = pd.concat([read_csv(attack.folder / TRIES) for attack in attacks])
+        write_text(to / TRIES, to_csv(tries))
         for attack in attacks:
             for side in SIDES:
                 name = f"{side}.jsonl"
@@ -305,7 +309,7 @@ def joined_curve(rounds: Sequence[Path]) -> pd.DataFrame:
     parts: list[pd.DataFrame] = []
     steps = 0
     for folder in rounds:
-        curve = pd.read_csv(folder / CURVE, keep_default_na=False, na_values=[""])
+        curve = read_csv(folder / CURVE, keep_default_na=False, na_values=[""])
         curve["kind"] = curve["kind"].fillna("")
         if parts:
             seen = set(zip(parts[-1]["set"], parts[-1]["kind"], strict=True))

@@ -10,6 +10,7 @@ import pandas as pd
 from probes.foundation.artifact import building, is_finished, write_text
 from probes.foundation.digest import digest_json
 from probes.foundation.errors import InputError
+from probes.foundation.outputs import writes
 from probes.foundation.progress import progress
 from probes.foundation.tables import read_table, write_table
 from probes.models.checkpoints import weights_digest
@@ -64,6 +65,7 @@ class Doses:
         return save_pictures(self.table, out / FIGURE, **facts)
 
 
+@writes("out")
 def organism_doses(
     recipe: OrganismRecipe, checkpoint: Path | str, out: Path | str, config: DoseConfig
 ) -> pd.DataFrame:
@@ -97,6 +99,7 @@ def organism_doses(
     return read_table(Path(out) / ROWS)
 
 
+@writes("out", "doses", free=("organisms", "seeds"))
 def dose_grid(
     organisms: Path | str,
     recipe: OrganismRecipe,

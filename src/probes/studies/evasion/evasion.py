@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from probes.foundation.artifact import write_text
+from probes.foundation.outputs import writes
 from probes.foundation.tables import write_table
 from probes.plotting.evasion import over_penalty
 from probes.plotting.legend import one_legend
@@ -73,6 +74,7 @@ class Evaded:
         return str(self.summary().to_html()) + self.reading._repr_html_()
 
 
+@writes("out")
 def evasion(
     config: EvasionConfig, out: Path | str, *, organisms: Path | str | None = None
 ) -> Evaded:
