@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from probes.cli.arguments import OUT_HELP, out_folder
 from probes.cli.engine_options import (
     ConfigOption,
     CpusOption,
@@ -21,7 +22,9 @@ from probes.foundation.terminal import say
 def battery(
     out: Annotated[
         Path | None,
-        typer.Option("--out", help="Folder; continued if unfinished. Default runs/claims."),
+        typer.Option(
+            "--out", parser=out_folder, metavar="FOLDER", help=f"{OUT_HELP} Default runs/claims."
+        ),
     ] = None,
     preset: PresetOption = "default",
     config: ConfigOption = None,

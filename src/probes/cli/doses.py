@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from probes.cli.arguments import OUT_HELP, out_folder
 from probes.cli.dose_options import PlacesOption, TokensOption
 from probes.foundation.terminal import say
 
@@ -14,9 +15,9 @@ def doses(
     organisms: Annotated[
         Path, typer.Option("--organisms", help="Folder in which `probes organism` left them.")
     ] = Path("runs/organisms"),
-    out: Annotated[Path, typer.Option("--out", help="Folder to write to; continued.")] = Path(
-        "runs/doses"
-    ),
+    out: Annotated[
+        Path, typer.Option("--out", parser=out_folder, metavar="FOLDER", help=OUT_HELP)
+    ] = Path("runs/doses"),
     size: Annotated[str | None, typer.Option(help="Another rung of the ladder.")] = None,
     seeds: Annotated[int, typer.Option("--seeds", help="How many, from 0.")] = 3,
     config: Annotated[

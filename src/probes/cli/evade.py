@@ -5,13 +5,14 @@ from typing import Annotated
 
 import typer
 
+from probes.cli.arguments import OUT_HELP, out_folder
 from probes.foundation.terminal import say
 
 
 def evade(
     recipe: Annotated[Path, typer.Argument(help="A recipe of `probes organism`.")],
     out: Annotated[
-        Path, typer.Option("--out", help="Folder to write to; continued if unfinished.")
+        Path, typer.Option("--out", parser=out_folder, metavar="FOLDER", help=OUT_HELP)
     ] = Path("runs/evasion"),
     size: Annotated[str | None, typer.Option(help="Another rung of the ladder.")] = None,
     penalty: Annotated[

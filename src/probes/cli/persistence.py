@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from probes.cli.arguments import OUT_HELP, out_folder
 from probes.cli.engine_options import (
     ConfigOption,
     CpusOption,
@@ -22,7 +23,10 @@ def persistence(
     out: Annotated[
         Path | None,
         typer.Option(
-            "--out", help="Grid folder; continued if unfinished. Default runs/persistence."
+            "--out",
+            parser=out_folder,
+            metavar="FOLDER",
+            help=f"{OUT_HELP} Default runs/persistence.",
         ),
     ] = None,
     preset: PresetOption = "default",

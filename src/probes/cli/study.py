@@ -5,13 +5,13 @@ from typing import Annotated
 
 import typer
 
-from probes.cli.arguments import SeedOption, TwinOption, named
+from probes.cli.arguments import OUT_HELP, SeedOption, TwinOption, named, out_folder
 from probes.foundation.errors import InputError
 
 
 def study(
     out: Annotated[
-        Path | None, typer.Option("--out", help="Run folder; continued if unfinished.")
+        Path | None, typer.Option("--out", parser=out_folder, metavar="FOLDER", help=OUT_HELP)
     ] = None,
     preset: Annotated[str, typer.Option(help="default, or tiny for a first try.")] = "default",
     model: Annotated[

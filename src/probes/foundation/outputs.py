@@ -23,7 +23,7 @@ from probes.foundation.digest import digest_file, digest_json, short
 from probes.foundation.errors import InputError
 from probes.foundation.folders import check_tree, output_folder, plain_file
 from probes.foundation.progress import PATIENCE_S
-from probes.foundation.terminal import plain
+from probes.foundation.terminal import one_line, plain
 
 CONFIG = "config.json"
 SETTINGS = ".settings.json"
@@ -222,7 +222,5 @@ def _holder(descriptor: int) -> str:
             fields = line.split()
             if fields[1] == "FLOCK" and fields[5] == place:
                 command = Path(f"/proc/{fields[4]}/cmdline").read_bytes().replace(b"\0", b" ")
-                return (
-                    f"process {fields[4]} ({plain(command.decode(errors='replace')[:80].strip())})"
-                )
+                return f"process {fields[4]} ({one_line(command.decode(errors='replace'))[:80]})"
     return "another process"

@@ -1,5 +1,6 @@
 """Tidy tables on disk: one row per measurement, the same bytes for the same rows, provenance beside them."""
 
+import csv
 import io
 import json
 import re
@@ -26,7 +27,11 @@ def to_csv(table: pd.DataFrame, **options: Any) -> str:
     are, also as text. options: of `DataFrame.to_csv`.
     """
     given = {"index": False, "float_format": "%.10g", "lineterminator": "\n", **options}
-    return str(_each_text(table, _marked).to_csv(**given))
+    text = str(_each_text(table, _marked).to_csv(**given))
+    if "\r" not in text:
+        return text
+    # The writer leaves a lone return without quotes, and the reader ends the row there.
+    return str(_each_text(table, _marked).to_csv(quoting=csv.QUOTE_NONNUMERIC, **given))
 
 
 def read_csv(path: Path | str, **options: Any) -> pd.DataFrame:
