@@ -37,7 +37,11 @@ class Labels:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self.file = temporary_name(folder / "prompts.parquet")
-        self._writer = pq.ParquetWriter(self.file, SCHEMA)
+        try:
+            self._writer = pq.ParquetWriter(self.file, SCHEMA)
+        except OSError:
+            self.file.unlink(missing_ok=True)
+            raise
 
     def append(self, sequences: Sequence[TokenSequence]) -> None:
         if sequences:
@@ -58,8 +62,10 @@ class Labels:
 
     def close(self) -> None:
         """End without a table, if it was not finished."""
-        self._writer.close()
-        self.file.unlink(missing_ok=True)
+        try:
+            self._writer.close()
+        finally:
+            self.file.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -32,7 +32,10 @@ IDENTITIES = ("weights_digest", "digest", "key", "id", "name")
 POLL_S = 0.1
 NO_LOCKS = (errno.EBADF, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 """What a file system says that cannot lock a folder; NFS may be one."""
-HELD: contextvars.ContextVar[frozenset[str]] = contextvars.ContextVar("HELD", default=frozenset())
+HELD: contextvars.ContextVar[frozenset[tuple[int, str]]] = contextvars.ContextVar(
+    "HELD", default=frozenset()
+)
+"""Folders that this thread holds, with its process: a fork inherits the list and not the right."""
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -47,10 +50,11 @@ def claimed(path: Path | str) -> Iterator[Path]:
     Raises `InputError` where there can be no folder, and `IntegrityError` for one with links in it.
     """
     path = output_folder(path)
-    place = os.path.realpath(path)
+    place = os.getpid(), os.path.realpath(path)
     if place in HELD.get() or os.environ.get("RANK", "0") != "0":
         yield path
         return
+    made = [each for each in (path, *path.parents) if not each.exists()]
     with disk_errors(path):
         descriptor = _locked(path)
     token = HELD.set(HELD.get() | {place})
@@ -59,8 +63,9 @@ def claimed(path: Path | str) -> Iterator[Path]:
         yield path
     finally:
         HELD.reset(token)
-        with contextlib.suppress(OSError):
-            path.rmdir()  # where nothing came of it
+        with contextlib.suppress(OSError):  # where nothing came of it
+            for each in made:
+                each.rmdir()
         # Closing alone would leave the lock to any process that was forked meanwhile.
         with contextlib.suppress(OSError):
             fcntl.flock(descriptor, fcntl.LOCK_UN)
