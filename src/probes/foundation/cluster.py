@@ -16,6 +16,7 @@ LOOPBACK = "127.0.0.1"
 REACH_S = 5.0
 QUIET = logging.ERROR
 USAGE = "RAY_USAGE_STATS_ENABLED"
+CLUSTERS = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 
 
 @contextlib.contextmanager
@@ -38,7 +39,7 @@ def connected(address: str | None = None, n_cpus: int | None = None) -> Iterator
     chosen = address or os.environ.get("RAY_ADDRESS") or HERE
     try:
         if chosen == HERE:
-            with _no_usage_reports():
+            with _at_home():
                 ray.init(
                     HERE,
                     num_cpus=n_cpus,
@@ -78,12 +79,25 @@ def _reach(address: str) -> None:
 
 
 @contextlib.contextmanager
-def _no_usage_reports() -> Iterator[None]:
-    """Ray reports its use over the network unless the environment says otherwise as it starts."""
-    before = os.environ.get(USAGE)
+def _at_home() -> Iterator[None]:
+    """Let a Ray that starts here listen on the loopback alone, and report its use to nobody.
+
+    On Linux, Ray takes an address of 127.0.0.1 for one to be replaced by the machine's own, unless
+    clusters are switched off, as they are on other systems.
+    """
+    from ray._private import ray_constants
+
+    before = {name: os.environ.get(name) for name in (USAGE, CLUSTERS)}
+    clusters = ray_constants.ENABLE_RAY_CLUSTER
     os.environ.setdefault(USAGE, "0")
+    os.environ[CLUSTERS] = "0"
+    ray_constants.ENABLE_RAY_CLUSTER = False
     try:
         yield
     finally:
-        if before is None:
-            del os.environ[USAGE]
+        ray_constants.ENABLE_RAY_CLUSTER = clusters
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
