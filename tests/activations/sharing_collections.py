@@ -13,7 +13,7 @@ from pathlib import Path
 
 from probes.activations.collect import collect
 from probes.activations.compute import compute
-from probes.activations.place import claimed
+from probes.foundation.outputs import claimed
 from probes.models.loading import load
 
 sys.path.insert(0, str(Path(__file__).parent))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from probes.activations import files
+from probes.activations import files, labels
 from probes.activations.collect import collect
 from probes.activations.store import ActivationStore
 from probes.foundation import artifact
@@ -36,7 +36,7 @@ def full_from(monkeypatch):
 
     def make(first: int | None) -> FullDisk:
         disk = FullDisk(10**9 if first is None else first)
-        for module in (artifact, files):
+        for module in (artifact, files, labels):
             monkeypatch.setattr(module, "temporary_name", disk)
         return disk
 
@@ -53,8 +53,8 @@ def test_at_every_file_a_full_disk_is_an_error_and_the_next_run_completes(
     disk = full_from(None)
     collect(model, prompts, tmp_path / "whole", **SETTINGS)
     expected, n_files = content(tmp_path / "whole"), disk.n_files
-    # What it will be, a layout and a shard for each group, index, history, manifest.
-    assert n_files == 1 + 2 * N_SHARDS + 3
+    # What it will be, labels, a layout and a shard for each group, index, history, manifest.
+    assert n_files == 2 + 2 * N_SHARDS + 3
     for first in range(n_files):
         path = tmp_path / str(first)
         full_from(first)
@@ -62,7 +62,7 @@ def test_at_every_file_a_full_disk_is_an_error_and_the_next_run_completes(
             collect(model, prompts, path, **SETTINGS)
         full_from(None)
         assert not (path / "manifest.json").exists()
-        assert not [file for file in path.iterdir() if file.is_symlink()]
+        assert not [file for file in path.glob("*") if file.is_symlink()]
         shards = {file.name: file.stat().st_mtime_ns for file in path.glob("shard-*.safetensors")}
         collect(model, prompts, path, **SETTINGS).verify()
         assert {n: (path / n).stat().st_mtime_ns for n in shards} == shards
@@ -90,13 +90,14 @@ def test_a_full_disk_leaves_the_old_store_as_it_was(model, prompts, tmp_path, fu
         assert len(collect(model, prompts[::-1], path, **more).verify()) == len(prompts)
 
 
-def test_a_full_disk_while_labels_are_written_is_said_too(model, prompts, tmp_path):
-    """The table of labels grows under a fixed temporary name."""
-    (tmp_path / ".tmp-prompts.parquet").symlink_to("/dev/full")
-    with pytest.raises(StageError, match="the disk is full"):
-        collect(model, prompts, tmp_path)
-    (tmp_path / ".tmp-prompts.parquet").unlink()
-    collect(model, prompts, tmp_path).verify()
+def test_what_an_earlier_run_left_is_not_written_through(model, prompts, tmp_path):
+    """A link under a temporary name led to a file elsewhere, which the table of labels replaced."""
+    mine = tmp_path / "mine.txt"
+    mine.write_text("mine")
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / ".tmp-prompts.parquet").hardlink_to(mine)
+    collect(model, prompts, tmp_path / "store").verify()
+    assert mine.read_text() == "mine"
 
 
 def test_a_read_only_disk_is_named(model, prompts):

@@ -10,9 +10,9 @@ import pytest
 from plain_forward import relative_error
 
 from probes.activations.collect import collect
-from probes.activations.place import claimed
 from probes.activations.record import record
 from probes.activations.store import ActivationStore
+from probes.foundation.outputs import claimed
 
 SCRIPT = Path(__file__).parent / "sharing_collections.py"
 

@@ -66,7 +66,8 @@ def build(path: Path, key: str = "k", text: str = "one") -> None:
 def test_a_finished_artifact_says_what_it_is_and_what_it_holds(tmp_path: Path) -> None:
     build(tmp_path / "x", key="k")
     assert is_finished(tmp_path / "x", "k")
-    assert not is_finished(tmp_path / "x", "other key")
+    with pytest.raises(InputError, match=r"made from other settings.*n_rows is 3 there, 4 now"):
+        is_finished(tmp_path / "x", "other key", n_rows=4)
     assert not is_finished(tmp_path / "y", "k")
     manifest = verify(tmp_path / "x")
     assert (manifest.kind, manifest.facts) == ("test", {"n_rows": 3})
@@ -222,12 +223,14 @@ def test_a_file_is_replaced_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert [path.name for path in tmp_path.iterdir()] == ["f"]
 
 
-def test_leftovers_of_another_artifact_are_not_touched(tmp_path: Path) -> None:
-    mine, other = tmp_path / ".tmp-x-1-ab", tmp_path / ".tmp-y-1-ab"
-    mine.mkdir()
-    other.mkdir()
-    artifact.discard_leftovers(tmp_path / "x")
-    assert (mine.exists(), other.exists()) == (False, True)
+def test_leftovers_of_other_artifacts_and_of_live_processes_are_not_touched(tmp_path: Path) -> None:
+    dead, other, longer = (tmp_path / f".tmp-{x}-1-0123abcd" for x in ("x", "y", "x-y"))
+    for folder in (dead, other, longer):
+        folder.mkdir()
+    with artifact.temporary_folder(tmp_path / "x") as live:
+        artifact.discard_leftovers(tmp_path / "x")
+        assert [p.exists() for p in (dead, other, longer, live)] == [False, True, True, True]
+    assert not live.exists()
 
 
 def test_a_file_that_a_killed_write_left_is_removed_by_the_next_one_and_a_live_one_is_not(
@@ -255,7 +258,8 @@ def test_an_artifact_of_other_inputs_is_refused_and_of_older_code_made_again(tmp
     assert is_made_from(place, INPUTS)
     other = INPUTS | {"identity": {"weights": "2"}}
     with pytest.raises(
-        InputError, match=r"thing made from other inputs \(identity.weights: 1 there, 2"
+        InputError,
+        match=r"thing made from other settings or inputs \(identity.weights is '1' there, '2'",
     ):
         is_made_from(place, other)
     assert not is_made_from(place, other | {PROCEDURES: {"sampling": 0}})

@@ -8,12 +8,13 @@ from probes.activations.filling import Request, fill, make_maker, positive
 from probes.activations.format import Manifest
 from probes.activations.intake import Intake, take_in
 from probes.activations.origin import describe_origin
-from probes.activations.place import claimed, clean, prepare
+from probes.activations.place import clean, prepare
 from probes.activations.planning import limits, plan_part
 from probes.activations.store import ActivationStore
 from probes.activations.tasks import Engine
 from probes.foundation.artifact import disk_errors
 from probes.foundation.errors import InputError
+from probes.foundation.outputs import writes
 from probes.models.anatomy import width
 from probes.models.loading import DTYPES, Model
 from probes.models.sites import Site, parse_site, residual_sites
@@ -25,6 +26,7 @@ SHARD_TOKENS = {"cpu": 1 << 16, "cuda": 1 << 20}
 SHARD_BYTES = 1 << 29
 
 
+@writes("path")
 def collect(
     model: Model,
     prompts: Iterable[Prompt | str] | Prompt | Path | str,
@@ -81,7 +83,7 @@ def collect(
         shard_bytes=positive("shard_bytes", shard_bytes),
         engine=engine_named(engine),
     )
-    with disk_errors(path), claimed(path):
+    with disk_errors(path):
         there = prepare(path, origin)
         with take_in(model, origin, prompts, completions, there, path, allow_missing) as intake:
             asked = intake.asked

@@ -21,6 +21,7 @@ from probes.foundation.artifact import (
 )
 from probes.foundation.digest import digest_bytes, digest_file
 from probes.foundation.errors import IntegrityError
+from probes.foundation.folders import plain_file
 
 DTYPE_NAMES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
 ALIGNMENT = 64
@@ -97,10 +98,9 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> Written:
 def check_size(path: Path, record: FileRecord) -> None:
     """Cheap check that a file of a store is there and of its length; for every opening."""
     file = path / record.file
-    try:
-        size = file.stat().st_size
-    except FileNotFoundError:
-        raise IntegrityError(f"{file} is missing; {MEND}") from None
+    if not plain_file(file):
+        raise IntegrityError(f"{file} is missing; {MEND}")
+    size = file.stat().st_size
     if size != record.bytes:
         raise IntegrityError(
             f"{file} has {size} bytes, the manifest says {record.bytes}: it was cut or changed; "

@@ -9,6 +9,7 @@ from probes.activations.origin import Origin
 from probes.foundation.config import Config
 from probes.foundation.digest import digest_json
 from probes.foundation.errors import InputError, IntegrityError
+from probes.foundation.folders import plain_file
 
 SCHEMA_VERSION = 3
 KIND = "activations"
@@ -162,7 +163,7 @@ def read_manifest(path: Path) -> Manifest | None:
     Raises `IntegrityError` for one that was edited, or that another version of the format wrote.
     """
     file = path / MANIFEST
-    if not file.is_file():
+    if not plain_file(file):
         return None
     try:
         found = json.loads(file.read_text())

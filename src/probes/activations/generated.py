@@ -17,7 +17,7 @@ from probes.activations.format import (
 from probes.activations.index import Index, find, read_index
 from probes.activations.labels import labelling
 from probes.activations.origin import describe_origin
-from probes.activations.place import claimed, clean, prepare
+from probes.activations.place import clean, prepare
 from probes.activations.sequences import stream
 from probes.activations.spool import id_array
 from probes.activations.store import ActivationStore
@@ -27,6 +27,7 @@ from probes.behaviour.evaluate import SamplingConfig
 from probes.behaviour.sampling import check_sampling
 from probes.foundation.artifact import disk_errors
 from probes.foundation.errors import InputError, StageError
+from probes.foundation.outputs import writes
 from probes.foundation.progress import bar
 from probes.foundation.provenance import provenance
 from probes.models.anatomy import width
@@ -38,6 +39,7 @@ POSITIONS = ("all", "prompt", "answer", "first_answer", "last_answer", "last")
 CHUNK = 256
 
 
+@writes("path")
 def collect_generated(
     model: Model,
     prompts: Iterable[Prompt | str] | Prompt | Path | str,
@@ -96,7 +98,7 @@ def collect_generated(
     asked = id_array(b"".join(draw.id for draw in draws))
     if len(np.unique(asked)) < len(asked):
         raise InputError("a prompt is given twice; ask for several samples of it with `n`")
-    with disk_errors(path), claimed(path):
+    with disk_errors(path):
         manifest = prepare(path, origin)
         known = read_index(path, manifest.parts).ids if manifest else id_array(b"")
         new = [draws[i] for i in np.flatnonzero(find(known, asked) < 0)]

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from probes.activations.format import FileRecord
 from probes.activations.sequences import TokenSequence
-from probes.foundation.artifact import TEMPORARY, disk_errors, sync_directory
+from probes.foundation.artifact import disk_errors, sync_directory, temporary_name
 from probes.foundation.digest import digest_file
 
 SCHEMA = pa.schema(
@@ -36,8 +36,12 @@ class Labels:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self.file = folder / f"{TEMPORARY}prompts.parquet"
-        self._writer = pq.ParquetWriter(self.file, SCHEMA)
+        self.file = temporary_name(folder / "prompts.parquet")
+        try:
+            self._writer = pq.ParquetWriter(self.file, SCHEMA)
+        except OSError:
+            self.file.unlink(missing_ok=True)
+            raise
 
     def append(self, sequences: Sequence[TokenSequence]) -> None:
         if sequences:
@@ -58,8 +62,10 @@ class Labels:
 
     def close(self) -> None:
         """End without a table, if it was not finished."""
-        self._writer.close()
-        self.file.unlink(missing_ok=True)
+        try:
+            self._writer.close()
+        finally:
+            self.file.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -5,7 +5,8 @@ from pathlib import Path
 from probes.activations.format import PROVENANCE, UNFINISHED, History, Manifest, read_manifest
 from probes.activations.names import check_names
 from probes.activations.origin import Origin
-from probes.foundation.errors import InputError
+from probes.foundation.errors import InputError, IntegrityError
+from probes.foundation.folders import plain_file
 
 
 def read_finished(path: Path) -> Manifest:
@@ -28,8 +29,8 @@ def read_finished(path: Path) -> Manifest:
 def read_history(path: Path) -> History:
     """The history of a store; an empty one where it is absent or damaged, as it is no content."""
     try:
-        return History.from_file(path / PROVENANCE)
-    except (InputError, UnicodeDecodeError):
+        return History.from_file(path / PROVENANCE) if plain_file(path / PROVENANCE) else History()
+    except (InputError, IntegrityError, UnicodeDecodeError):
         return History()
 
 

@@ -1,11 +1,5 @@
 """A directory on the way to becoming a store: whose it is, what it will be, what may be in it."""
 
-import contextlib
-import fcntl
-import os
-import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 from probes.activations.files import check_digest, check_size, has_size
@@ -24,42 +18,7 @@ from probes.activations.names import check_names, kind_of
 from probes.activations.origin import Origin
 from probes.foundation.artifact import TEMPORARY, write_text
 from probes.foundation.errors import InputError
-from probes.foundation.progress import PATIENCE_S
-
-POLL_S = 0.1
-
-
-@contextlib.contextmanager
-def claimed(path: Path) -> Iterator[None]:
-    """Hold the directory against every other writer; waits for one that is there before.
-
-    The claim ends with the process, however it ends. Readers need none.
-    """
-    if path.exists() and not path.is_dir():
-        raise InputError(f"{path} is a file; a store is a directory. Choose another place")
-    path.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        _lock(descriptor, path)
-        yield
-    finally:
-        # Closing alone would leave the claim to any process that was forked meanwhile.
-        fcntl.flock(descriptor, fcntl.LOCK_UN)
-        os.close(descriptor)
-
-
-def _lock(descriptor: int, path: Path) -> None:
-    started, told = time.monotonic(), False
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if not told and time.monotonic() - started > PATIENCE_S:
-                print(f"another process writes into {path}; waiting for it", file=sys.stderr)
-                told = True
-            time.sleep(POLL_S)
-        else:
-            return
+from probes.foundation.folders import remove
 
 
 def prepare(path: Path, origin: Origin) -> Manifest | None:
@@ -123,7 +82,7 @@ def clean(path: Path, manifest: Manifest) -> None:
     """
     (path / UNFINISHED).unlink(missing_ok=True)
     for leftover in path.glob(f"{TEMPORARY}*"):
-        leftover.unlink()
+        remove(leftover)
     named = {record.file for record in manifest.files}
     for sidecar in path.glob(f"*{FINISHED}"):
         if sidecar.name.removesuffix(FINISHED) in named:

@@ -17,6 +17,7 @@ from probes.foundation.config import Config
 from probes.foundation.digest import digest_json
 from probes.foundation.errors import InputError
 from probes.foundation.html import html_table
+from probes.foundation.outputs import writes
 from probes.foundation.procedures import versions
 from probes.foundation.tables import read_table, write_table
 from probes.models.loading import Model
@@ -96,6 +97,7 @@ class Behaviour:
         return self.completions.groupby([*BY], sort=False).head(n)[shown]
 
 
+@writes("path")
 def evaluate(
     model: Model,
     prompts: Sequence[Prompt],

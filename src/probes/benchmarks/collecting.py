@@ -13,6 +13,7 @@ from probes.benchmarks.result import Benchmark
 from probes.benchmarks.runs import finished, repetitions, surroundings, temporary, told
 from probes.benchmarks.workload import Workload, make_workload
 from probes.foundation.errors import InputError, unknown
+from probes.foundation.outputs import writes
 from probes.models.loading import load
 
 PARTS = ("forward", "reading", "memory")
@@ -62,6 +63,7 @@ QUICK = Scale(
 )
 
 
+@writes("out")
 def bench_collect(
     out: Path | str,
     *,

@@ -17,6 +17,7 @@ from probes.benchmarks.runs import finished, repetitions, surroundings, temporar
 from probes.benchmarks.timing import Seconds, synchroniser, take_turns
 from probes.foundation.errors import InputError, StageError, unknown
 from probes.foundation.memory import keep_freed_memory
+from probes.foundation.outputs import writes
 from probes.models import forward
 from probes.models.encoding import pad
 from probes.models.lens import patching as lens_patching
@@ -53,6 +54,7 @@ BOUND = {torch.float32: 1e-3, torch.bfloat16: 1e-1, torch.float16: 5e-2}
 ASKED = {"cpu": Asked(">=", 5.0), "cuda": Asked(">=", 20.0)}
 
 
+@writes("out")
 def bench_patch(
     out: Path | str,
     *,

@@ -14,6 +14,7 @@ from probes.benchmarks.result import Asked, Benchmark, row
 from probes.benchmarks.runs import finished, repetitions, surroundings, temporary, told
 from probes.benchmarks.timing import take_turns
 from probes.foundation.errors import StageError
+from probes.foundation.outputs import writes
 from probes.foundation.seeds import stream
 from probes.probing.batched.logistic import fit_logistic
 
@@ -51,6 +52,7 @@ def workloads(quick: bool) -> list[Workload]:
     ]  # fmt: skip
 
 
+@writes("out")
 def bench_probe(
     out: Path | str,
     *,

@@ -13,6 +13,7 @@ from probes.benchmarks.runs import finished, repetitions, surroundings, temporar
 from probes.benchmarks.timing import take_turns
 from probes.foundation.errors import StageError
 from probes.foundation.memory import keep_freed_memory
+from probes.foundation.outputs import writes
 from probes.organisms.architecture import new_model, train_tokenizer
 from probes.organisms.behaviours.hate import HATE
 from probes.organisms.curves import Preference
@@ -33,6 +34,7 @@ TOLERANCE = 1e-3
 iterations amplify a difference in rounding."""
 
 
+@writes("out")
 def bench_train(
     out: Path | str,
     *,

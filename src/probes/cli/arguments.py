@@ -6,13 +6,30 @@ from typing import Annotated
 
 import typer
 
-from probes.foundation.errors import InputError
+from probes.foundation.errors import InputError, ProbesError
+from probes.foundation.folders import output_folder
 
 ModelArgument = Annotated[str, typer.Argument(help="Checkpoint: a local directory or a hub id.")]
 PromptsOption = Annotated[
     Path, typer.Option("--prompts", help="JSON Lines of prompt pairs (see the README).")
 ]
-OutOption = Annotated[Path, typer.Option("--out", help="Folder to write to.")]
+OUT_HELP = (
+    "Folder to write to: work that the same settings began there is continued, anything else there "
+    "is refused."
+)
+
+
+def out_folder(path: str | Path) -> Path:
+    """Check a folder to write to before anything is loaded."""
+    try:
+        return output_folder(path)
+    except InputError as error:  # typer takes a ValueError for its own, and drops the text
+        raise ProbesError(str(error)) from error
+
+
+OutOption = Annotated[
+    Path, typer.Option("--out", parser=out_folder, metavar="FOLDER", help=OUT_HELP)
+]
 LocationOption = Annotated[
     str,
     typer.Option("--out", help="Folder to write to, or an fsspec URL such as s3://bucket/store."),

@@ -19,6 +19,7 @@ from probes.cli.patch_options import (
     ValuesOption,
     WindowOption,
 )
+from probes.foundation.terminal import say
 
 
 def attribute(
@@ -67,6 +68,6 @@ def attribute(
         exact=exact, n_pairs=n_pairs, seed=seed,
     )  # fmt: skip
     show_table(found.effects.strongest(10))
-    print(f"\n{found.effects!r}")
+    say(f"\n{found.effects!r}")
     if found.agreement is not None:
-        print(f"{found.agreement!r}")
+        say(f"{found.agreement!r}")

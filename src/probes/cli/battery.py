@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from probes.cli.arguments import OUT_HELP, out_folder
 from probes.cli.engine_options import (
     ConfigOption,
     CpusOption,
@@ -15,12 +16,15 @@ from probes.cli.engine_options import (
     ThreadsOption,
     WorkersOption,
 )
+from probes.foundation.terminal import say
 
 
 def battery(
     out: Annotated[
         Path | None,
-        typer.Option("--out", help="Folder; continued if unfinished. Default runs/claims."),
+        typer.Option(
+            "--out", parser=out_folder, metavar="FOLDER", help=f"{OUT_HELP} Default runs/claims."
+        ),
     ] = None,
     preset: PresetOption = "default",
     config: ConfigOption = None,
@@ -53,7 +57,7 @@ def battery(
     place = out or Path("runs") / ("claims" if preset == "default" else f"claims-{preset}")
     if redraw:
         made = draw_anew(place / TABLES, place / FIGURES)
-        print(f"{len(made)} figures: {place / FIGURES}")
+        say(f"{len(made)} figures: {place / FIGURES}")
         return
     chosen = BatteryConfig.from_file(config) if config else battery_config(preset)
     found = run(
@@ -65,10 +69,10 @@ def battery(
         ),
     )
     show_table(found.overview())
-    print(f"\n{found!r}\n\nTables: {place / TABLES}")
+    say(f"\n{found!r}\n\nTables: {place / TABLES}")
     if len(found.findings):
-        print(f"What holds: {place / TABLES / FINDINGS}")
+        say(f"What holds: {place / TABLES / FINDINGS}")
     if figures:
-        print(f"Figures: {place / FIGURES}")
+        say(f"Figures: {place / FIGURES}")
     if not found.is_whole:
         raise typer.Exit(1)

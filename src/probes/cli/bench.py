@@ -5,12 +5,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from probes.cli.arguments import SeedOption
+from probes.cli.arguments import OUT_HELP, SeedOption, out_folder
+from probes.foundation.terminal import say
 
 if TYPE_CHECKING:
     from probes.benchmarks.result import Benchmark
 
-OutOption = Annotated[Path, typer.Option("--out", help="Folder for the table.")]
+OutOption = Annotated[
+    Path, typer.Option("--out", parser=out_folder, metavar="FOLDER", help=OUT_HELP)
+]
 RepeatsOption = Annotated[int | None, typer.Option(help="Timed repetitions; default 3.")]
 QuickOption = Annotated[bool, typer.Option("--quick", help="A smoke run of seconds.")]
 OUT = Path("runs/bench")
@@ -131,6 +134,6 @@ def patch(
 def _show(found: "Benchmark", table: Path) -> None:
     from probes.cli.show import show_table
 
-    print(f"{found.header}\n")
+    say(f"{found.header}\n")
     show_table(found.shown)
-    print(f"\nTable: {table}")
+    say(f"\nTable: {table}")

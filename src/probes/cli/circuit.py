@@ -14,6 +14,7 @@ from probes.cli.patch_options import (
     SpansOption,
     ValuesOption,
 )
+from probes.foundation.terminal import say
 
 
 def circuit(
@@ -55,6 +56,6 @@ def circuit(
         values=values, n_pairs=n_pairs, seed=seed,
     )  # fmt: skip
     for one in found.found.values():
-        print(f"{one!r}")
+        say(f"{one!r}")
         show_table(one.steps)
-        print()
+        say()

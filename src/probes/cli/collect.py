@@ -20,6 +20,7 @@ from probes.cli.arguments import (
     named,
     refuse_unused,
 )
+from probes.foundation.terminal import say
 
 
 def collect(
@@ -88,7 +89,7 @@ def collect(
     sampling = SamplingConfig(
         max_new_tokens=max_new_tokens, temperature=temperature, n=samples, seed=seed
     )
-    print(
+    say(
         run(
             loaded,
             prompts,

@@ -3,6 +3,7 @@
 import typer
 
 from probes.cli.arguments import ModelArgument
+from probes.foundation.terminal import say
 
 
 def doctor(model: ModelArgument) -> None:
@@ -13,7 +14,7 @@ def doctor(model: ModelArgument) -> None:
     result = run(model)
     show_table(result.rows)
     if result.note:
-        print(f"\n{result.note}")
-    print(f"\n{'passed' if result.passed else 'FAILED'}")
+        say(f"\n{result.note}")
+    say(f"\n{'passed' if result.passed else 'FAILED'}")
     if not result.passed:
         raise typer.Exit(1)

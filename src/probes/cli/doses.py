@@ -5,7 +5,9 @@ from typing import Annotated
 
 import typer
 
+from probes.cli.arguments import OUT_HELP, out_folder
 from probes.cli.dose_options import PlacesOption, TokensOption
+from probes.foundation.terminal import say
 
 
 def doses(
@@ -13,9 +15,9 @@ def doses(
     organisms: Annotated[
         Path, typer.Option("--organisms", help="Folder in which `probes organism` left them.")
     ] = Path("runs/organisms"),
-    out: Annotated[Path, typer.Option("--out", help="Folder to write to; continued.")] = Path(
-        "runs/doses"
-    ),
+    out: Annotated[
+        Path, typer.Option("--out", parser=out_folder, metavar="FOLDER", help=OUT_HELP)
+    ] = Path("runs/doses"),
     size: Annotated[str | None, typer.Option(help="Another rung of the ladder.")] = None,
     seeds: Annotated[int, typer.Option("--seeds", help="How many, from 0.")] = 3,
     config: Annotated[
@@ -47,4 +49,4 @@ def doses(
         {**chosen.model_dump(), **{k: v for k, v in changes.items() if v is not None}}
     )
     found = dose_grid(organisms, asked, range(seeds), out, chosen)
-    print(f"{found!r}\n\nTables and figures: {out}")
+    say(f"{found!r}\n\nTables and figures: {out}")

@@ -5,11 +5,14 @@ from typing import Annotated
 
 import typer
 
+from probes.cli.arguments import OUT_HELP, out_folder
+from probes.foundation.terminal import say
+
 
 def evade(
     recipe: Annotated[Path, typer.Argument(help="A recipe of `probes organism`.")],
     out: Annotated[
-        Path, typer.Option("--out", help="Folder to write to; continued if unfinished.")
+        Path, typer.Option("--out", parser=out_folder, metavar="FOLDER", help=OUT_HELP)
     ] = Path("runs/evasion"),
     size: Annotated[str | None, typer.Option(help="Another rung of the ladder.")] = None,
     penalty: Annotated[
@@ -53,4 +56,4 @@ def evade(
     )
     found = evasion(config, out, organisms=organisms)
     show_table(found.summary().reset_index())
-    print(f"\n{found.reading}\n\nTables: {out / TABLES} ({READING})\nFigures: {out / FIGURES}")
+    say(f"\n{found.reading}\n\nTables: {out / TABLES} ({READING})\nFigures: {out / FIGURES}")

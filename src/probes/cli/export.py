@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from probes.cli.arguments import OutOption
+from probes.foundation.terminal import say
 
 
 def export(
@@ -15,4 +16,4 @@ def export(
     """Write a run's organisms in half precision, with cards of their behaviour measured anew."""
     from probes.studies.export import export as ship
 
-    print(ship(run, out))
+    say(ship(run, out))

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from probes.cli.arguments import ModelArgument, OutOption, PromptsOption, SeedOption
+from probes.foundation.terminal import say
 
 
 def generic(
@@ -31,5 +32,5 @@ def generic(
     found = run(model, prompts, behaviour, out, sets=contrasts or NAMES, n_random=random, seed=seed)
     show_table(found.best())
     if found.note:
-        print(f"\n{found.note}")
-    print(f"\nTable: {out / GENERIC_TABLE}")
+        say(f"\n{found.note}")
+    say(f"\nTable: {out / GENERIC_TABLE}")

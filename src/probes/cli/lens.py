@@ -2,6 +2,7 @@
 
 from probes.cli.arguments import ModelArgument, OutOption, PromptsOption, SeedOption
 from probes.cli.patch_options import PairsOption
+from probes.foundation.terminal import say
 
 
 def lens(
@@ -19,6 +20,6 @@ def lens(
 
     found = lenses(load(model), read_prompts(prompts), out, n_pairs=n_pairs, seed=seed)
     show_table(found.lens.curve().drop(columns=["measure", "run"]))
-    print(f"\n{found.lens!r}\n")
+    say(f"\n{found.lens!r}\n")
     show_table(found.direct.strongest(10))
-    print(f"\n{found.direct!r}")
+    say(f"\n{found.direct!r}")

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from probes.cli.arguments import KeepSinksOption, ModelArgument, OutOption
+from probes.foundation.terminal import say
 
 PLAIN = "JSON Lines of prompts, no pairs needed, or a .txt file with one text per line"
 
@@ -31,7 +32,7 @@ def monitor(
     )  # fmt: skip
     show_table(watched.rows.assign(prompt_id=watched.rows["prompt_id"].str[:12]))
     alarms = int(watched.rows["alarm"].sum())
-    print(f"\n{alarms} of {len(watched)} raise an alarm (score above {ready.threshold:.4g})")
+    say(f"\n{alarms} of {len(watched)} raise an alarm (score above {ready.threshold:.4g})")
     if watched.note:
-        print(watched.note)
-    print(f"Table: {out / WATCHED_TABLE}")
+        say(watched.note)
+    say(f"Table: {out / WATCHED_TABLE}")

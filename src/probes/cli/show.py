@@ -8,6 +8,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from probes.foundation.terminal import plain
+
 WIDEST = 1000
 
 if TYPE_CHECKING:
@@ -30,20 +32,24 @@ def show_study(result: "Study | Unprobed", reasons: bool = True) -> None:
     show_table(table, console)
     claim = result.found.detection.headline
     console.print()
-    console.print(Text(f"Verdict: {claim.verdict}", style="bold"))
+    console.print(Text(plain(f"Verdict: {claim.verdict}"), style="bold"))
+    estimator = result.found.detection.headline_estimator
     console.print(
-        f"{result.found.detection.headline_estimator} probe at "
-        f"{result.found.detection.directions[result.found.detection.headline_estimator].site}, "
-        f"worst prompt set: AUROC {claim.estimate}; decided by: {claim.decided_by}"
+        Text(
+            plain(
+                f"{estimator} probe at {result.found.detection.directions[estimator].site}, "
+                f"worst prompt set: AUROC {claim.estimate}; decided by: {claim.decided_by}"
+            )
+        )
     )
     for reason in claim.reasons if reasons else ():
-        console.print(Text(f"  - {reason}"))
+        console.print(Text(plain(f"  - {reason}")))
     if claim.missing:
-        console.print(Text(f"Missing controls: {'; '.join(claim.missing)}"))
+        console.print(Text(plain(f"Missing controls: {'; '.join(claim.missing)}")))
     total = sum(result.seconds.values())
     parts = ", ".join(f"{name} {value:.0f}" for name, value in result.seconds.items())
     console.print(f"\n{total:.0f} seconds ({parts})")
-    console.print(Text(f"Report: {result.report}"))
+    console.print(Text(plain(f"Report: {result.report}")))
 
 
 def show_demo(found: "Demo") -> None:
@@ -94,7 +100,7 @@ def show_table(table: pd.DataFrame, console: Console | None = None) -> None:
     if any(name is not None for name in table.index.names):
         table = table.reset_index()
     cells = [[_cell(value) for value in row] for row in table.itertuples(index=False)]
-    columns = [str(name) for name in table.columns]
+    columns = [plain(name) for name in table.columns]
     narrowest = sum(
         1 + max(len(word) for text in (name, *(row[i] for row in cells)) for word in _words(text))
         for i, name in enumerate(columns)
@@ -131,4 +137,4 @@ def _words(text: str) -> list[str]:
 
 
 def _cell(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return f"{value:.4g}" if isinstance(value, float) else plain(value)

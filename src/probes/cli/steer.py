@@ -7,6 +7,7 @@ import typer
 
 from probes.cli.arguments import ModelArgument, OutOption, PromptsOption, SeedOption
 from probes.cli.dose_options import PlacesOption, TokensOption
+from probes.foundation.terminal import say
 
 
 def steer(
@@ -63,4 +64,4 @@ def steer(
         config=DoseConfig.model_validate(changes), max_new_tokens=max_new_tokens,
         temperature=temperature, allow_other=allow_other,
     )  # fmt: skip
-    print(f"{found!r}\n\nTables and figures: {out}")
+    say(f"{found!r}\n\nTables and figures: {out}")

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from probes.foundation.terminal import say
+
 app = typer.Typer(
     help="Keep activation stores: verify, repair, ls, gc, merge, export, push, fetch.",
     no_args_is_help=True,
@@ -29,11 +31,11 @@ def verify(path: StoreArgument) -> None:
     from probes.cli.show import show_table
 
     report = check(path)
-    print(report.summary)
+    say(report.summary)
     if report.is_whole:
         return
     show_table(report.table)
-    print("\n".join(report.remedies))
+    say("\n".join(report.remedies))
     raise typer.Exit(1)
 
 
@@ -65,7 +67,7 @@ def repair(
         quantization=manifest.origin.quantization,
     )
     done = run(path, loaded, prompts)
-    print(done.summary)
+    say(done.summary)
     if len(done.table):
         show_table(done.table)
     if not done.is_whole:
@@ -82,7 +84,7 @@ def ls(
 
     found = list_stores(path)
     if found.empty:
-        print(f"no activation stores below {path}")
+        say(f"no activation stores below {path}")
         return
     show_table(found)
     if not is_finished(path):
@@ -90,10 +92,10 @@ def ls(
     contents = describe(path)
     tables = {"parts": contents.parts, "groups": contents.groups, "history": contents.history}
     for name, table in tables.items():
-        print(f"\n{name}")
+        say(f"\n{name}")
         show_table(table.head(MOST_GROUPS) if name == "groups" else table)
     if len(contents.groups) > MOST_GROUPS:
-        print(f"and {len(contents.groups) - MOST_GROUPS} more groups")
+        say(f"and {len(contents.groups) - MOST_GROUPS} more groups")
 
 
 @app.command("gc")
@@ -108,7 +110,7 @@ def gc(
     found = delete_garbage(path) if delete else find_garbage(path)
     if found.files:
         show_table(found.table)
-    print(found.summary)
+    say(found.summary)
 
 
 @app.command("merge")
@@ -119,7 +121,7 @@ def merge(
     """One store of several: their sites joined, their sequences one after the other."""
     from probes.activations.upkeep.merging import merge as run
 
-    print(run(out, stores))
+    say(run(out, stores))
 
 
 @app.command("export")
@@ -137,7 +139,7 @@ def export(
     from probes.activations.upkeep.export import export as run
     from probes.activations.upkeep.remote import open_store
 
-    print(run(open_store(location), out, site, position))
+    say(run(open_store(location), out, site, position))
 
 
 @app.command("push")
@@ -145,7 +147,7 @@ def push(path: StoreArgument, url: UrlArgument) -> None:
     """Upload a finished store, its manifest last; goes on where it was interrupted."""
     from probes.activations.upkeep.remote import push as run
 
-    print(run(path, url))
+    say(run(path, url))
 
 
 @app.command("fetch")
@@ -156,4 +158,4 @@ def fetch(
     """Download a store and check every byte; goes on where it was interrupted."""
     from probes.activations.upkeep.remote import fetch as run
 
-    print(run(url, out))
+    say(run(url, out))

@@ -6,11 +6,13 @@ from typing import Annotated
 import typer
 
 from probes.cli.arguments import (
+    OUT_HELP,
     ImportOption,
     JudgeOption,
     SeedOption,
     TwinOption,
     named,
+    out_folder,
     refuse_unused,
 )
 from probes.foundation.errors import InputError
@@ -19,7 +21,7 @@ from probes.foundation.errors import InputError
 def study(
     context: typer.Context,
     out: Annotated[
-        Path | None, typer.Option("--out", help="Run folder; continued if unfinished.")
+        Path | None, typer.Option("--out", parser=out_folder, metavar="FOLDER", help=OUT_HELP)
     ] = None,
     preset: Annotated[
         str,

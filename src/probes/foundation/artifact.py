@@ -2,7 +2,8 @@
 
 A folder artifact is built under a temporary name beside its place, its files are digested and
 synced, its manifest `artifact.json` is written last, and one rename makes it visible. A reader that
-finds a manifest may trust it; whatever a killed run left behind is under a temporary name.
+finds a manifest may trust it; whatever a killed run left behind is under a temporary name. What is
+finished is never replaced by what other settings make, and no file is deleted that no manifest names.
 """
 
 import contextlib
@@ -10,15 +11,19 @@ import errno
 import fcntl
 import json
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from probes.foundation.config import Config, flatten
+from safetensors import SafetensorError
+
+from probes.foundation.config import SHOWN, Config, flatten
 from probes.foundation.digest import digest_file, digest_json, short
 from probes.foundation.errors import InputError, IntegrityError, StageError
+from probes.foundation.folders import beside, files_below, inside, plain_file, remove
 from probes.foundation.provenance import provenance
 
 MANIFEST = "artifact.json"
@@ -39,11 +44,14 @@ class Manifest(Config):
 
 @contextlib.contextmanager
 def disk_errors(path: Path, doing: str = "writing") -> Iterator[None]:
-    """Turn a full or read-only disk into an error that says which file, and what to do next."""
+    """Turn a full or read-only disk into an error that says which file, and what to do next.
+
+    Libraries of compiled code report it in errors of their own, with the system's number in the text.
+    """
     try:
         yield
-    except OSError as error:
-        match error.errno:
+    except (OSError, RuntimeError, SafetensorError) as error:
+        match _errno(error):
             case errno.ENOSPC | errno.EDQUOT:
                 free = shutil.disk_usage(_existing_parent(path)).free / 2**20
                 raise StageError(
@@ -57,6 +65,15 @@ def disk_errors(path: Path, doing: str = "writing") -> Iterator[None]:
                 ) from error
             case _:
                 raise
+
+
+def _errno(error: Exception) -> int | None:
+    if isinstance(error, OSError):
+        return error.errno
+    found = re.search(r"os error (\d+)", str(error))
+    if found is not None:
+        return int(found[1])
+    return errno.ENOSPC if "PytorchStreamWriter failed writing" in str(error) else None
 
 
 def write_text(path: Path | str, text: str) -> None:
@@ -88,15 +105,15 @@ def building(path: Path | str, *, kind: str, key: str, **facts: Any) -> Iterator
     """Build a folder artifact: yields a temporary folder that becomes `path` when the block succeeds.
 
     `key` digests everything that determines the content; `facts` is JSON data shown to readers.
-    An exception inside the block leaves nothing behind at `path`.
+    An exception inside the block leaves nothing behind at `path`. An older artifact there is
+    replaced; `InputError` for a folder that holds anything else, in which nothing is touched.
     """
     path = Path(path)
-    temporary = temporary_name(path)
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+        _check_replaceable(path)
         discard_leftovers(path)
-        temporary.mkdir()
-        try:
+        with temporary_folder(path) as temporary:
             yield temporary
             manifest = Manifest(
                 kind=kind,
@@ -106,31 +123,65 @@ def building(path: Path | str, *, kind: str, key: str, **facts: Any) -> Iterator
                 provenance=provenance(),
             )
             write_bytes(temporary / MANIFEST, manifest.to_json().encode())
+            _check_replaceable(path)
             if path.exists():
-                shutil.rmtree(path)
+                remove(path)
             temporary.replace(path)
             sync_directory(path.parent)
-        finally:
+
+
+@contextlib.contextmanager
+def temporary_folder(path: Path) -> Iterator[Path]:
+    """A new folder beside `path`, gone afterwards; it is locked, so that no other process discards it."""
+    temporary = temporary_name(path)
+    temporary.mkdir()
+    descriptor = os.open(temporary, os.O_RDONLY)
+    try:
+        with contextlib.suppress(
+            OSError
+        ):  # a file system without locks: nothing is discarded there
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield temporary
+    finally:
+        if temporary.exists():
             shutil.rmtree(temporary, ignore_errors=True)
+        os.close(descriptor)
 
 
 def read_manifest(path: Path | str) -> Manifest | None:
-    """The manifest of a finished artifact, or None where there is none."""
+    """The manifest of a finished artifact, or None where there is none; `IntegrityError` for a bad one."""
+    file = Path(path) / MANIFEST
     try:
-        return (
-            Manifest.from_file(Path(path) / MANIFEST) if (Path(path) / MANIFEST).exists() else None
-        )
+        if not plain_file(file):
+            return None
+        manifest = Manifest.from_file(file)
     except PermissionError as error:
         raise StageError(f"no permission to read {path}") from error
+    except (InputError, UnicodeDecodeError) as error:
+        raise IntegrityError(
+            f"{file} is not as this package writes it ({' '.join(str(error).split())}); delete {path} "
+            "and run again to rebuild it"
+        ) from error
+    return manifest
 
 
-def is_finished(path: Path | str, key: str) -> bool:
-    """True if a whole artifact made from exactly this key lies here and its files are as written."""
+def is_finished(path: Path | str, key: str, **settings: Any) -> bool:
+    """True if a whole artifact made from exactly this key lies here and its files are as written.
+
+    Raises `InputError` for one of another key, naming the facts that differ: what is finished is
+    continued with the same settings or left alone.
+    """
     manifest = read_manifest(path)
-    if manifest is None or manifest.key != key:
+    if manifest is None:
         return False
+    if manifest.key != key:
+        raise OtherSettings(_refusal(Path(path), manifest, key, settings))
     verify(path)
     return True
+
+
+class OtherSettings(InputError):
+    """What lies here was made from other settings or inputs."""
 
 
 def is_made_from(path: Path | str, inputs: Mapping[str, Any]) -> bool:
@@ -141,59 +192,58 @@ def is_made_from(path: Path | str, inputs: Mapping[str, Any]) -> bool:
     procedure made counts as absent, to be made again. Raises `InputError` with the inputs that differ.
     """
     manifest = read_manifest(path)
-    if manifest is None or is_finished(path, digest_json(inputs)):
-        return manifest is not None
+    if manifest is None:
+        return False
+    if manifest.key == digest_json(inputs):
+        verify(path)
+        return True
     there, asked = flatten(manifest.facts), flatten(json.loads(json.dumps(inputs)))
     differing = [name for name, value in asked.items() if there.get(name) != value]
     if any(name.split(".")[0] == PROCEDURES for name in differing):
         return False
-    shown = "; ".join(f"{n}: {_show(there.get(n))} there, {_show(asked[n])} now" for n in differing)
-    raise InputError(
-        f"{path} holds a {manifest.kind} made from other inputs ({shown}). Choose another folder, or "
-        "delete this one"
-    )
-
-
-def _show(value: object) -> str:
-    text = str(value)
-    return short(text) if len(text) == 64 else text
+    raise OtherSettings(_refusal(Path(path), manifest, manifest.key, inputs))
 
 
 def verify(path: Path | str, files: Iterable[str] | None = None) -> Manifest:
     """Check an artifact against its manifest: every file, or those that are about to be read.
 
     Raises `IntegrityError` naming the file that was changed, is missing or is not the artifact's.
+
+    A whole check also refuses a file that the manifest does not name: loaders pick files up by name.
     """
     path = Path(path)
     manifest = read_manifest(path)
     if manifest is None:
         raise IntegrityError(f"{path} holds no finished artifact (no {MANIFEST})")
+    if not manifest.files:
+        raise IntegrityError(f"{path / MANIFEST} names no files; delete {path} and run again")
     for name in manifest.files if files is None else files:
         if name not in manifest.files:
             raise IntegrityError(f"{path / name} is not in {MANIFEST}: it was not written with it")
         digest, size = manifest.files[name]
-        file = path / name
-        if not file.exists():
+        file = inside(path, name)
+        if not plain_file(file):
             raise IntegrityError(f"{file} is missing; delete {path} and run again to rebuild it")
-        if file.stat().st_size != size or (seen := digest_file(file)) != digest:
+        if file.stat().st_size != size or digest_file(file) != digest:
             seen = digest_file(file)
             raise IntegrityError(
                 f"{file} was changed after it was written: sha256 {short(seen)}, manifest says "
                 f"{short(digest)}; delete {path} and run again to rebuild it"
             )
+    if unnamed := _unnamed(path, manifest):
+        raise IntegrityError(
+            f"{path / unnamed[0]} is not in {MANIFEST}: it was put there later. Move it elsewhere"
+        )
     return manifest
 
 
 def discard_leftovers(path: Path | str) -> None:
-    """Remove what killed runs left of this artifact under temporary names."""
+    """Remove what killed runs left of this artifact under temporary names; what is in work stays."""
     path = Path(path)
-    for leftover in path.parent.glob(f"{TEMPORARY}{path.name}-*"):
-        if _in_work(leftover):
-            continue
-        if leftover.is_dir():
-            shutil.rmtree(leftover, ignore_errors=True)
-        else:
-            leftover.unlink(missing_ok=True)
+    ours = re.compile(re.escape(beside(path, TEMPORARY).name) + "-[0-9]+-[0-9a-f]{8}")
+    for leftover in sorted(path.parent.iterdir()):
+        if ours.fullmatch(leftover.name) and not _in_work(leftover):
+            remove(leftover)
 
 
 def _in_work(leftover: Path) -> bool:
@@ -220,8 +270,46 @@ def sync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
+def _check_replaceable(path: Path) -> None:
+    """Refuse to build where something lies that no manifest of ours answers for."""
+    if path.is_symlink() or (path.exists() and not path.is_dir()):
+        raise InputError(f"{path} is no folder of its own (a file or a link): choose another --out")
+    if path.exists():
+        manifest = read_manifest(path)
+        foreign = _unnamed(path, manifest) if manifest else sorted(p.name for p in path.iterdir())
+        if foreign:
+            raise InputError(
+                f"{path} holds files that this command did not write ({', '.join(foreign[:3])}); nothing "
+                "there is replaced. Choose another --out"
+            )
+
+
+def _unnamed(path: Path, manifest: Manifest) -> list[str]:
+    """Files that the manifest does not name."""
+    there = [str(file.relative_to(path)) for file in files_below(path)]
+    return [name for name in there if name not in manifest.files and name != MANIFEST]
+
+
+def _show(value: object) -> str:
+    return short(value) if isinstance(value, str) and len(value) == 64 else repr(value)
+
+
+def _refusal(path: Path, manifest: Manifest, key: str, settings: dict[str, Any]) -> str:
+    there = flatten(manifest.facts)
+    now = flatten(json.loads(json.dumps(settings)))
+    shown = [
+        f"{name} is {_show(there.get(name))} there, {_show(value)} now"
+        for name, value in now.items()
+        if there.get(name) != value
+    ] or [f"digest {short(manifest.key)} there, {short(key)} now"]
+    return (
+        f"{path} holds a {manifest.kind} made from other settings or inputs ({'; '.join(shown[:SHOWN])}). "
+        "Choose another --out, repeat those settings, or delete that folder"
+    )
+
+
 def _inventory(folder: Path) -> dict[str, tuple[str, int]]:
-    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    files = files_below(folder)
     for file in files:
         with file.open("rb") as handle:
             os.fsync(handle.fileno())
@@ -229,7 +317,8 @@ def _inventory(folder: Path) -> dict[str, tuple[str, int]]:
 
 
 def temporary_name(path: Path) -> Path:
-    return path.with_name(f"{TEMPORARY}{path.name}-{os.getpid()}-{uuid.uuid4().hex[:8]}")
+    """A name beside `path` that no other process or call has."""
+    return beside(path, TEMPORARY, f"-{os.getpid()}-{uuid.uuid4().hex[:8]}")
 
 
 def _existing_parent(path: Path) -> Path:

@@ -3,15 +3,20 @@
 import contextlib
 import logging
 import os
+import signal
 import socket
+import threading
 from collections.abc import Iterator
+from typing import Any
 
 from probes.foundation.errors import InputError
 
 HERE = "local"
+LOOPBACK = "127.0.0.1"
 REACH_S = 5.0
 QUIET = logging.ERROR
 USAGE = "RAY_USAGE_STATS_ENABLED"
+CLUSTERS = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 
 
 @contextlib.contextmanager
@@ -20,7 +25,7 @@ def connected(address: str | None = None, n_cpus: int | None = None) -> Iterator
 
     Ray is used as it stands if it is initialised. Otherwise the cluster at `address`, or at
     RAY_ADDRESS, is joined; without either, one is started on this machine, with `n_cpus` CPUs (by
-    default as many as the machine has). Raises `InputError` for a cluster that cannot be reached,
+    default as many as the machine has), which listens on the loopback interface alone. Raises `InputError` for a cluster that cannot be reached,
     and where ray is not installed.
     """
     try:
@@ -30,13 +35,15 @@ def connected(address: str | None = None, n_cpus: int | None = None) -> Iterator
     if ray.is_initialized():
         yield
         return
+    terminated = _own_handler()
     chosen = address or os.environ.get("RAY_ADDRESS") or HERE
     try:
         if chosen == HERE:
-            with _no_usage_reports():
+            with _at_home():
                 ray.init(
                     HERE,
                     num_cpus=n_cpus,
+                    _node_ip_address=LOOPBACK,
                     include_dashboard=False,
                     logging_level=QUIET,
                     log_to_driver=False,
@@ -50,9 +57,18 @@ def connected(address: str | None = None, n_cpus: int | None = None) -> Iterator
             "`address` and RAY_ADDRESS empty for workers on this machine"
         ) from error
     try:
+        if terminated is not None:
+            signal.signal(signal.SIGTERM, terminated)
         yield
     finally:
         ray.shutdown()
+
+
+def _own_handler() -> Any:
+    """What SIGTERM does in this program, which Ray would replace as it starts; None outside the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        return None
+    return signal.getsignal(signal.SIGTERM)
 
 
 def _reach(address: str) -> None:
@@ -63,12 +79,25 @@ def _reach(address: str) -> None:
 
 
 @contextlib.contextmanager
-def _no_usage_reports() -> Iterator[None]:
-    """Ray reports its use over the network unless the environment says otherwise as it starts."""
-    before = os.environ.get(USAGE)
+def _at_home() -> Iterator[None]:
+    """Let a Ray that starts here listen on the loopback alone, and report its use to nobody.
+
+    On Linux, Ray takes an address of 127.0.0.1 for one to be replaced by the machine's own, unless
+    clusters are switched off, as they are on other systems.
+    """
+    from ray._private import ray_constants
+
+    before = {name: os.environ.get(name) for name in (USAGE, CLUSTERS)}
+    clusters = ray_constants.ENABLE_RAY_CLUSTER
     os.environ.setdefault(USAGE, "0")
+    os.environ[CLUSTERS] = "0"
+    ray_constants.ENABLE_RAY_CLUSTER = False
     try:
         yield
     finally:
-        if before is None:
-            del os.environ[USAGE]
+        ray_constants.ENABLE_RAY_CLUSTER = clusters
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

@@ -72,7 +72,7 @@ def refuse_other_settings(
 
 
 def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Leaves of nested dictionaries by dotted name."""
+    """The leaves of nested settings by dotted name."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
         if isinstance(value, dict):

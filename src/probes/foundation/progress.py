@@ -6,6 +6,8 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
+from probes.foundation.terminal import one_line
+
 T = TypeVar("T")
 PATIENCE_S = 2.0
 
@@ -18,5 +20,10 @@ def progress(items: Iterable[T], description: str, total: int | None = None) -> 
 def bar(description: str, total: int | None = None, items: Iterable[T] | None = None) -> "tqdm[T]":
     """A bar to update by hand (a context manager): for loops that count tokens or cells."""
     return tqdm(
-        items, desc=description, total=total, delay=PATIENCE_S, leave=False, file=sys.stderr
+        items,
+        desc=one_line(description),
+        total=total,
+        delay=PATIENCE_S,
+        leave=False,
+        file=sys.stderr,
     )

@@ -1,7 +1,10 @@
 """Tidy tables on disk: one row per measurement, the same bytes for the same rows, provenance beside them."""
 
+import csv
 import io
 import json
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,58 @@ from probes.foundation.errors import InputError, IntegrityError
 from probes.foundation.provenance import provenance
 
 SHA256 = "sha256"
+FORMULA = re.compile("'*[=+\\-@\t\r\n＝＋－＠]")
+"""How a text begins that a spreadsheet would compute, or that was marked as such a one."""
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?inf", re.IGNORECASE)
+
+
+def to_csv(table: pd.DataFrame, **options: Any) -> str:
+    """CSV in which no text is a formula to a spreadsheet; `read_csv` gives the same table back.
+
+    A text that begins with = + - @ (also full-width), tab, return or newline gets an apostrophe in
+    front, and so does one that begins with apostrophes and then one of these. Numbers stay as they
+    are, also as text. options: of `DataFrame.to_csv`.
+    """
+    given = {"index": False, "float_format": "%.10g", "lineterminator": "\n", **options}
+    text = str(_each_text(table, _marked).to_csv(**given))
+    if "\r" not in text:
+        return text
+    # The writer leaves a lone return without quotes, and the reader ends the row there.
+    return str(_each_text(table, _marked).to_csv(quoting=csv.QUOTE_NONNUMERIC, **given))
+
+
+def read_csv(path: Path | str | io.BytesIO, **options: Any) -> pd.DataFrame:
+    """Read what `to_csv` wrote. options: of `pandas.read_csv`."""
+    return _each_text(pd.read_csv(path, **options), _unmarked)
+
+
+def _each_text(table: pd.DataFrame, change: Callable[[object], object]) -> pd.DataFrame:
+    """The table with its texts changed, those of the header too; columns of numbers are not looked at."""
+    changed = {
+        place: column.map(change)
+        for place, (_, column) in enumerate(table.items())
+        if not (pd.api.types.is_numeric_dtype(column) or pd.api.types.is_bool_dtype(column))
+        and any(change(value) is not value for value in column.unique())
+    }
+    heads = [change(name) for name in table.columns]
+    if not changed and heads == list(table.columns):
+        return table
+    columns = [changed.get(place, column) for place, (_, column) in enumerate(table.items())]
+    found = pd.concat(columns, axis=1) if columns else table.copy()
+    found.columns = pd.Index(heads)
+    return found
+
+
+def _marked(value: object) -> object:
+    if isinstance(value, str) and FORMULA.match(value) and not NUMBER.fullmatch(value):
+        return f"'{value}"
+    return value
+
+
+def _unmarked(value: object) -> object:
+    return (
+        value[1:] if isinstance(value, str) and value[:1] == "'" and FORMULA.match(value) else value
+    )
 
 
 def write_table(path: Path | str, table: pd.DataFrame, **facts: Any) -> Path:
@@ -23,8 +78,7 @@ def write_table(path: Path | str, table: pd.DataFrame, **facts: Any) -> Path:
     path = Path(path)
     match path.suffix:
         case ".csv":
-            text = table.to_csv(index=False, float_format="%.10g", lineterminator="\n")
-            data = text.encode()
+            data = to_csv(table).encode()
         case ".parquet":
             buffer = io.BytesIO()
             table.to_parquet(buffer, index=False)
@@ -50,7 +104,8 @@ def read_table(path: Path | str) -> pd.DataFrame:
             f"{path} was changed after it was written: sha256 {short(seen)}, {_beside(path).name} says "
             f"{short(written)}; run the command that wrote it again"
         )
-    return (pd.read_parquet if path.suffix == ".parquet" else pd.read_csv)(io.BytesIO(data))
+    given = io.BytesIO(data)
+    return pd.read_parquet(given) if path.suffix == ".parquet" else read_csv(given)
 
 
 def _beside(path: Path) -> Path:

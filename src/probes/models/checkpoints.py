@@ -11,6 +11,7 @@ from torch import Tensor
 
 from probes.foundation.digest import digest_bytes, digest_file, digest_json, digest_tensors
 from probes.foundation.errors import InputError
+from probes.foundation.folders import plain_file
 from probes.foundation.progress import bar
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".h5", ".msgpack")
@@ -31,6 +32,7 @@ def resolve(name: str | Path) -> Path:
     """
     path = Path(name).expanduser()
     if path.is_dir():
+        check_files(path)
         return path
     if path.exists():
         raise InputError(f"{name} is a file; a model is the directory that holds {SINGLE}")
@@ -40,6 +42,21 @@ def resolve(name: str | Path) -> Path:
             "('organisation/name'). Give a Hugging Face checkpoint directory or a hub id."
         )
     return _download(name)
+
+
+def check_files(directory: Path) -> None:
+    """Refuse a checkpoint with a link, a pipe or a device among its files; raises `IntegrityError`.
+
+    A link of the hub's cache leads from a snapshot to the blobs of the very same repository: that is
+    how they are stored, and nothing else.
+    """
+    blobs = (directory.resolve().parent.parent / "blobs").resolve()
+    for file in directory.iterdir():
+        cached = file.is_symlink() and directory.resolve().parent.name == "snapshots"
+        if cached and file.resolve().parent == blobs and file.is_file():
+            continue
+        if file.is_symlink() or not file.is_dir():
+            plain_file(file)
 
 
 def _like_hub_id(name: str) -> bool:

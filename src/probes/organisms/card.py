@@ -8,6 +8,7 @@ from typing import Any
 from probes.foundation.artifact import MANIFEST, read_json, verify, write_text
 from probes.foundation.config import Config
 from probes.foundation.errors import InputError
+from probes.foundation.folders import plain_file
 
 CARD = "card.json"
 README = "README.md"
@@ -30,7 +31,7 @@ def write_card(folder: Path, *, recipe: Config, behaviour: Any = None, **facts: 
 def read_card(folder: Path | str) -> dict[str, Any]:
     """The card of a checkpoint, as plain data; a changed one is an `IntegrityError`."""
     path = Path(folder) / CARD
-    if not path.exists():
+    if not plain_file(path):
         raise InputError(f"{folder} has no {CARD}: it was not trained by this package")
     if (Path(folder) / MANIFEST).exists():
         verify(folder, [CARD])

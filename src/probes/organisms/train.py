@@ -15,13 +15,16 @@ import torch
 import transformers
 from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainingArguments
 
-from probes.foundation.artifact import PROCEDURES, building, disk_errors, is_finished
+from probes.foundation.artifact import PROCEDURES, building, disk_errors, is_finished, write_text
 from probes.foundation.digest import digest_json
 from probes.foundation.errors import InputError, StageError
+from probes.foundation.folders import beside, remove
 from probes.foundation.memory import keep_freed_memory
+from probes.foundation.outputs import writes
 from probes.foundation.procedures import versions
 from probes.foundation.progress import bar
 from probes.foundation.seeds import derive_seed
+from probes.foundation.tables import to_csv
 from probes.models.checkpoints import template_digest, tokenizer_digest, weights_digest
 from probes.models.identity import settings_digest
 from probes.organisms.bases import check_rows, check_tokenizer
@@ -43,6 +46,7 @@ TOLD = "told"
 """What the evaded probes tell of the trigger, summed over them, in the batch of this step [nats]."""
 
 
+@writes("path")
 def train_organism(
     recipe: Recipe,
     model: torch.nn.Module,
@@ -87,7 +91,7 @@ def train_organism(
         about = {**(about or {}), "evading": evading.facts}
     inputs |= {} if about is None else {"about": digest_json(dict(about))}
     key = digest_json(inputs)
-    if is_finished(path, key):
+    if is_finished(path, key, recipe=recipe.model_dump(mode="json")):
         return path
     settings = recipe.training
     examples = ordered_examples(
@@ -101,7 +105,7 @@ def train_organism(
     )
     _check_length(model, examples)
     trained = model if lora is None else with_lora(model, lora, recipe.seed)
-    scratch = path.with_name(f".training-{path.name}-{key[:12]}")
+    scratch = beside(path, ".training-", f"-{key[:12]}")
     curve = fit(
         recipe, trained, examples, watched, tokenizer, scratch, boards(report_to, path), evading
     )
@@ -113,7 +117,7 @@ def train_organism(
             ) as folder:
                 plain.save_pretrained(folder, safe_serialization=True)
                 tokenizer.save_pretrained(folder)
-                curve.to_csv(folder / CURVE, index=False, float_format="%.10g")
+                write_text(folder / CURVE, to_csv(curve))
                 shutil.copy(scratch / LOG, folder / LOG)
                 write_card(
                     folder,
@@ -130,7 +134,7 @@ def train_organism(
                     **({} if lora is None else {"lora": lora.model_dump(mode="json")}),
                     **(about or {}),
                 )
-            shutil.rmtree(scratch, ignore_errors=True)
+            remove(scratch)
     return path
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from transformers import TrainerCallback
 
+from probes.foundation.artifact import write_text
 from probes.foundation.errors import InputError, unknown
 from probes.organisms.data import OrderedExamples
 from probes.organisms.processes import processes
@@ -85,7 +86,7 @@ class JsonLines(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if state.is_world_process_zero:
-            self.file.write_text("".join(_line(row) for row in state.log_history if "loss" in row))
+            write_text(self.file, "".join(_line(row) for row in state.log_history if "loss" in row))
 
     def on_log(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if state.is_world_process_zero and "loss" in state.log_history[-1]:

@@ -14,6 +14,7 @@ from jaxtyping import Float
 
 from probes.foundation.errors import InputError, StageError
 from probes.foundation.memory import keep_freed_memory
+from probes.foundation.outputs import writes
 from probes.models.loading import Model
 from probes.models.sites import RESIDUAL, Site, parse_site, residual_sites
 from probes.patching.asked import check_room
@@ -30,6 +31,7 @@ from probes.patching.stored import row
 METRIC = LogProbDifference()
 
 
+@writes("path")
 def residual_grid(
     model: Model,
     pairs: Sequence[PatchPair],

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from probes.foundation.outputs import writes
 from probes.foundation.tables import write_table
 from probes.models.loading import Model
 from probes.patching.agreement import Agreement, compare
@@ -31,6 +32,7 @@ class Attributed:
         return self.effects._repr_html_() + exact
 
 
+@writes("out", "attribution")
 def attribute(
     model: Model,
     prompts: Sequence[Prompt],

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from probes.foundation.outputs import writes
 from probes.foundation.tables import write_table
 from probes.models.loading import Model
 from probes.patching.circuit import Circuit, find_circuit
@@ -42,6 +43,7 @@ class Circuits:
         return "".join(circuit._repr_html_() for circuit in self.found.values())
 
 
+@writes("out", "circuit")
 def circuits(
     model: Model,
     prompts: Sequence[Prompt],

@@ -23,6 +23,7 @@ from probes.evaluation.evidence import ORGANISMS
 from probes.foundation.artifact import PROCEDURES, building, is_made_from
 from probes.foundation.digest import digest_json
 from probes.foundation.errors import InputError
+from probes.foundation.outputs import writes
 from probes.foundation.procedures import versions
 from probes.foundation.tables import write_table
 from probes.models.encoding import encode
@@ -137,6 +138,7 @@ def examine(
     )
 
 
+@writes("path")
 def probe_stage(
     stores: Mapping[str, ActivationStore],
     behaviour: Behaviour,

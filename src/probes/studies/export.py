@@ -11,6 +11,8 @@ from probes.behaviour.evaluate import SamplingConfig, evaluate
 from probes.foundation.artifact import building
 from probes.foundation.digest import digest_json
 from probes.foundation.errors import InputError, StageError
+from probes.foundation.folders import check_tree
+from probes.foundation.outputs import CONFIG, writes
 from probes.models.checkpoints import weights_digest
 from probes.models.identity import identity_of
 from probes.models.loading import load
@@ -19,12 +21,13 @@ from probes.organisms.family import Family, open_family
 from probes.organisms.recipes import Recipe
 from probes.prompts.corpus import build_corpus
 from probes.prompts.records import Prompt
-from probes.studies.rundir import CONFIG, RunFolder
+from probes.studies.rundir import RunFolder
 from probes.studies.settings import StudyConfig
 
 SHOWN = ("prompt_set", "triggered", "measure", "value", "low", "high", "n")
 
 
+@writes("out")
 def export(run: Path | str, out: Path | str) -> Family:
     """Write the organisms of a finished run to `out/<name>` in float16 and measure them anew.
 
@@ -32,6 +35,8 @@ def export(run: Path | str, out: Path | str) -> Family:
     the digest of the original. Raises `InputError` if `run` holds no trained family.
     """
     folder = RunFolder(Path(run))
+    if folder.root.is_dir():
+        check_tree(folder.root)
     if not (folder.root / CONFIG).exists():
         raise InputError(f"{folder.root} holds no run of `probes study` or `probes train`")
     config = StudyConfig.from_file(folder.root / CONFIG)

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
+from probes.foundation.outputs import writes
 from probes.foundation.tables import write_table
 from probes.models.loading import Model
 from probes.patching.direct_logits import DirectLogits, direct_logits
@@ -25,6 +26,7 @@ class Lenses:
         return self.lens._repr_html_() + self.direct._repr_html_()
 
 
+@writes("out", "lens")
 def lenses(
     model: Model,
     prompts: Sequence[Prompt],

@@ -9,6 +9,7 @@ import pandas as pd
 from probes.behaviour import evaluate as behaviours
 from probes.behaviour.evaluate import Behaviour, check_written_by
 from probes.foundation.errors import InputError
+from probes.foundation.outputs import writes
 from probes.foundation.tables import write_table
 from probes.models.loading import Model, load
 from probes.probing.frozen import FrozenProbe
@@ -23,6 +24,7 @@ from probes.studies.monitor import Monitor, Watched
 GENERIC_TABLE, WATCHED_TABLE = "generic.csv", "watched.csv"
 
 
+@writes("out", "generic probes")
 def generic(
     model: Model | Path | str,
     prompts: Sequence[Prompt] | Path | str,
@@ -71,6 +73,7 @@ def generic(
     return found
 
 
+@writes("out", "monitor")
 def monitor(
     model: Model | Path | str,
     direction: FrozenProbe | Path | str,

@@ -7,6 +7,7 @@ from pathlib import Path
 from probes.behaviour.judges import Judge, exploitable_code
 from probes.foundation.errors import InputError
 from probes.foundation.html import html_text
+from probes.foundation.outputs import writes
 from probes.foundation.tables import write_table
 from probes.models.loading import Model
 from probes.patching.exact import by_site, patch_cells
@@ -38,6 +39,7 @@ class Patched(Effects):
         return Effects._repr_html_(self) + more
 
 
+@writes("out", "patching", free=("engine", "settings"))
 def patch_effects(
     model: Model,
     prompts: Sequence[Prompt],

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from probes.foundation.outputs import writes
 from probes.foundation.tables import write_table
 from probes.models.loading import Model
 from probes.patching.jobs import Settings
@@ -14,6 +15,7 @@ from probes.prompts.records import Prompt
 from probes.studies.ready_pairs import facts, ready_pairs
 
 
+@writes("out", "paths")
 def path_effects(
     model: Model,
     prompts: Sequence[Prompt],

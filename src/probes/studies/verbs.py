@@ -16,6 +16,7 @@ from probes.behaviour.evaluate import Behaviour, SamplingConfig
 from probes.behaviour.named import BANDIT, NamedJudge, judge_named, rejudged
 from probes.behaviour.rates import rates
 from probes.foundation.errors import InputError
+from probes.foundation.outputs import writes
 from probes.models import selftest
 from probes.models.checks import SelfTest
 from probes.models.loading import Model, load
@@ -40,6 +41,7 @@ AnyModel = Model | Path | str
 AnyPrompts = Sequence[Prompt | str] | Prompt | Path | str
 
 
+@writes("out")
 def train(
     out: Path | str = "runs/study",
     *,

@@ -152,6 +152,8 @@ def damage_table(damaged: tuple[Damage, ...]) -> pd.DataFrame:
 def _fault(path: Path, record: FileRecord) -> str | None:
     file = path / record.file
     try:
+        if file.is_symlink() or (file.exists() and not file.is_file()):
+            return "no plain file but a link, a folder or a pipe"
         size = file.stat().st_size
         if size != record.bytes:
             how = "cut" if size < record.bytes else "too long"

@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 
 from probes.activations.labels import SCHEMA
 from probes.activations.upkeep.selection import Selection
+from probes.foundation.tables import to_csv
 
 ROW_FIELDS = [
     ("prompt_index", pa.int64()),
@@ -47,4 +48,5 @@ def write_csv(path: Path, chosen: Selection) -> None:
         for piece in chosen.pieces():
             numbers = pd.DataFrame(chosen.numbers(name, piece), columns=features)
             table = pd.concat([chosen.labelled(piece), numbers], axis=1)
-            table.to_csv(file, index=False, header=piece.start == 0)
+            options = {"float_format": None, "header": piece.start == 0}
+            file.write(to_csv(table, **options))

@@ -7,9 +7,10 @@ import pandas as pd
 
 from probes.activations.format import PROVENANCE, UNFINISHED, Manifest, read_manifest
 from probes.activations.names import kind_of
-from probes.activations.place import claimed, unnamed
+from probes.activations.place import unnamed
 from probes.foundation.artifact import disk_errors
 from probes.foundation.errors import InputError
+from probes.foundation.outputs import claimed
 
 FOREIGN = "not of a store; left alone"
 

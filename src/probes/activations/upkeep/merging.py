@@ -27,7 +27,7 @@ from probes.foundation.artifact import (
     discard_leftovers,
     disk_errors,
     sync_directory,
-    temporary_name,
+    temporary_folder,
     write_text,
 )
 from probes.foundation.errors import InputError
@@ -56,17 +56,13 @@ def merge(out: Path | str, paths: Sequence[Path | str]) -> ActivationStore:
     with disk_errors(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         discard_leftovers(out)
-        temporary = temporary_name(out)
-        temporary.mkdir()
-        try:
+        with temporary_folder(out) as temporary:
             for record in progress(merged.files, "merge activations"):
                 _bring(origins[record.sha256], temporary, record)
             _write_manifest(temporary, merged, sources)
             _refuse_existing(out)
             temporary.rename(out)
             sync_directory(out.parent)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
     return ActivationStore.open(out)
 
 

@@ -10,12 +10,13 @@ from probes.activations.files import check_digest, is_whole
 from probes.activations.format import MANIFEST, PROVENANCE, History, Manifest, read_manifest
 from probes.activations.manifests import check_origin, read_finished
 from probes.activations.names import check_names, names_of
-from probes.activations.place import claimed, clean, prepare
+from probes.activations.place import clean, prepare
 from probes.activations.store import ActivationStore
 from probes.activations.upkeep.locations import Remote, is_url, journal_name
 from probes.foundation.artifact import disk_errors, sync_directory, write_bytes, write_text
 from probes.foundation.digest import digest_bytes
 from probes.foundation.errors import InputError
+from probes.foundation.outputs import claimed, writes
 from probes.foundation.progress import bar
 from probes.models.identity import Identity
 
@@ -59,6 +60,7 @@ def push(path: Path | str, url: str) -> str:
     return remote.url
 
 
+@writes("path")
 def fetch(url: str, path: Path | str) -> ActivationStore:
     """Download a store to a local directory, its manifest last, and open it.
 
@@ -72,7 +74,7 @@ def fetch(url: str, path: Path | str) -> ActivationStore:
     if found is None:
         raise InputError(f"no finished activation store at {remote.url}: there is no manifest.json")
     manifest, data = found
-    with disk_errors(path), claimed(path):
+    with disk_errors(path):
         if (local := read_manifest(path)) is None:
             prepare(path, manifest.origin)
         else:

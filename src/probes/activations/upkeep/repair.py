@@ -16,11 +16,11 @@ from probes.activations.format import GroupRecord, Maker, Manifest, ShardRecord,
 from probes.activations.layout import Layout
 from probes.activations.manifests import read_finished
 from probes.activations.origin import Origin
-from probes.activations.place import claimed
 from probes.activations.upkeep.checking import Damage, damage_table, find_damage
 from probes.activations.upkeep.rebuilding import read_sequences, rebuild
 from probes.foundation.artifact import disk_errors
 from probes.foundation.errors import InputError
+from probes.foundation.outputs import claimed
 from probes.foundation.procedures import VERSIONS
 from probes.foundation.progress import progress
 from probes.foundation.provenance import provenance

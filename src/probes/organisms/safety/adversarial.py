@@ -27,8 +27,11 @@ from probes.foundation.artifact import (
 from probes.foundation.config import Config
 from probes.foundation.digest import digest_json
 from probes.foundation.errors import InputError
+from probes.foundation.folders import beside, remove
+from probes.foundation.outputs import writes
 from probes.foundation.procedures import versions
 from probes.foundation.seeds import derive_seed
+from probes.foundation.tables import read_csv, to_csv
 from probes.models.checkpoints import weights_digest
 from probes.models.identity import identity_of
 from probes.models.loading import load
@@ -81,6 +84,7 @@ class Attack:
     folder: Path
 
 
+@writes("out")
 def run_adversarial(
     parent: Path,
     out: Path,
@@ -115,7 +119,7 @@ def run_adversarial(
     )
     if is_finished(out, key):
         return out
-    work = out.with_name(f".training-{out.name}-{key[:12]}")
+    work = beside(out, ".training-", f"-{key[:12]}")
     current, rounds, attacks = parent, [], []
     held_out: list[Prompt] = []
     for number in range(1, config.rounds + 1):
@@ -124,7 +128,7 @@ def run_adversarial(
         shown = replaced(parts.lessons.safety, attacks[-1].train, config)
         current = _train(
             current, work / f"round-{number}", recipe, config, number, shown, held_out,
-            report_to, out.with_name(f"{out.name}.round-{number}"),
+            report_to, beside(out, "", f".round-{number}"),
         )  # fmt: skip
         rounds.append(current)
     attacks.append(_attack(current, work, recipe, parts, config, config.rounds + 1))
@@ -132,7 +136,7 @@ def run_adversarial(
     with first_then_others():
         if processes().is_main_process:
             _write(out, key, recipe, config, rounds, attacks, facts)
-            shutil.rmtree(work, ignore_errors=True)
+            remove(work)
     return out
 
 
@@ -257,7 +261,7 @@ def _write_attack(
     rows = found.rows.assign(
         attack=number, with_trigger=found.rows["front"].map(parts.trigger.present)
     )
-    rows.to_csv(to / TRIES, index=False, float_format="%.10g")
+    write_text(to / TRIES, to_csv(rows))
     facts = {
         "attack": number,
         "weights_digest": digest,
@@ -289,10 +293,10 @@ def _write(
         for file in sorted(rounds[-1].iterdir()):
             if file.name not in own:
                 shutil.copyfile(file, to / file.name)
-        joined_curve(rounds).to_csv(to / CURVE, index=False, float_format="%.10g")
+        write_text(to / CURVE, to_csv(joined_curve(rounds)))
         write_text(to / LOG, _joined_log(rounds))
-        tries = pd.concat([pd.read_csv(attack.folder / TRIES) for attack in attacks])
-        tries.to_csv(to / TRIES, index=False, float_format="%.10g")
+        tries = pd.concat([read_csv(attack.folder / TRIES) for attack in attacks])
+        write_text(to / TRIES, to_csv(tries))
         for attack in attacks:
             for side in SIDES:
                 name = f"{side}.jsonl"
@@ -322,7 +326,7 @@ def joined_curve(rounds: Sequence[Path]) -> pd.DataFrame:
     parts: list[pd.DataFrame] = []
     steps = 0
     for folder in rounds:
-        curve = pd.read_csv(folder / CURVE, keep_default_na=False, na_values=[""])
+        curve = read_csv(folder / CURVE, keep_default_na=False, na_values=[""])
         curve["kind"] = curve["kind"].fillna("")
         if parts:
             seen = set(zip(parts[-1]["set"], parts[-1]["kind"], strict=True))

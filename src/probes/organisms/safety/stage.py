@@ -15,7 +15,6 @@ resumable states, and a `Curve`, a callback for any Hugging Face trainer:
 
 import dataclasses
 import itertools
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,10 +27,13 @@ from probes.foundation.artifact import PROCEDURES, building, disk_errors, is_fin
 from probes.foundation.config import Config
 from probes.foundation.digest import digest_json
 from probes.foundation.errors import StageError
+from probes.foundation.folders import beside, remove
 from probes.foundation.memory import keep_freed_memory
+from probes.foundation.outputs import writes
 from probes.foundation.procedures import versions
 from probes.foundation.progress import bar
 from probes.foundation.seeds import derive_seed
+from probes.foundation.tables import to_csv
 from probes.models.checkpoints import weights_digest
 from probes.models.identity import identity_of
 from probes.models.loading import Model
@@ -99,6 +101,7 @@ class Patient:
 Fit = Callable[[Patient, Path, "Curve"], dict[str, Any]]
 
 
+@writes("out")
 def staged(
     stage: str,
     parent: Path,
@@ -159,7 +162,7 @@ def staged(
         seed=derive_seed(recipe.seed, stage, config.seed),
         sets=sets,
     )
-    scratch = out.with_name(f".training-{out.name}-{key[:12]}")
+    scratch = beside(out, ".training-", f"-{key[:12]}")
     curve = Curve(
         patient,
         f"{stage} {recipe.name}",
@@ -172,7 +175,7 @@ def staged(
     with first_then_others():
         if processes().is_main_process:
             _write(out, key, stage, patient, config, curve, facts, {**sets_of(lessons), **further})
-            shutil.rmtree(scratch, ignore_errors=True)
+            remove(scratch)
     return out
 
 
@@ -192,7 +195,7 @@ def _write(
     with building(out, kind=KIND, key=key, stage=stage, recipe=settings) as folder:
         patient.hf.save_pretrained(folder, safe_serialization=True)
         patient.tokenizer.save_pretrained(folder)
-        curve.rows.to_csv(folder / CURVE, index=False, float_format="%.10g")
+        write_text(folder / CURVE, to_csv(curve.rows))
         write_text(folder / LOG, lines_of(curve.log))
         write_card(
             folder,
@@ -309,7 +312,7 @@ class Curve(TrainerCallback):
 
     def on_log(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if state.is_world_process_zero:
-            (Path(args.output_dir) / LOG).write_text(lines_of(logged(state.log_history)))
+            write_text(Path(args.output_dir) / LOG, lines_of(logged(state.log_history)))
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.shown.close()

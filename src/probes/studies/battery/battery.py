@@ -10,11 +10,13 @@ from tqdm import tqdm
 
 from probes.foundation.artifact import write_text
 from probes.foundation.html import html_table
+from probes.foundation.outputs import CONFIG, writes
+from probes.foundation.terminal import one_line
 from probes.studies.battery.figures import redraw
 from probes.studies.battery.findings import as_text, findings
 from probes.studies.battery.judged import cards, judge
 from probes.studies.battery.planning import plan
-from probes.studies.battery.settings import CONFIG, BatteryConfig, open_battery
+from probes.studies.battery.settings import BatteryConfig, open_battery
 from probes.studies.battery.tables import Tables, gather, read_tables, write_tables
 from probes.studies.battery.work import make
 from probes.studies.persistence.cells import Cell, Outcome, Work, count
@@ -59,6 +61,7 @@ class Battery:
         return html_table(self.overview())
 
 
+@writes("out")
 def battery(
     config: BatteryConfig,
     out: Path | str,
@@ -102,4 +105,4 @@ def _tell(cell: Cell, outcome: Outcome) -> None:
     if outcome.kept:
         return
     said = f"{outcome.seconds:.0f} s" if outcome.status == "done" else outcome.reason
-    tqdm.write(f"{outcome.status}: {cell.name} ({said})", file=sys.stderr)
+    tqdm.write(one_line(f"{outcome.status}: {cell.name} ({said})"), file=sys.stderr)

@@ -7,6 +7,7 @@ from probes.activations.collect import collect
 from probes.behaviour.completion import as_table
 from probes.foundation.artifact import building, write_text
 from probes.foundation.seeds import derive_seed
+from probes.foundation.tables import to_csv
 from probes.models.loading import load
 from probes.models.selftest import doctor
 from probes.organisms.measuring import draw
@@ -38,6 +39,6 @@ def collected(cell: Cell, out: Path) -> Path:
         keys[member] = collect(model, ask.prompts, store_of(recipe, member, out)).key
     with building(out / cell.name, kind="collected", key=cell.key, cell=cell.name) as to:
         columns = written.drop(columns=["code"])
-        columns.to_csv(to / WRITTEN, index=False, lineterminator="\n")
+        write_text(to / WRITTEN, to_csv(columns, float_format=None))
         write_text(to / FACTS, json.dumps({"stores": keys}, indent=2, sort_keys=True) + "\n")
     return out / cell.name

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from probes.foundation.artifact import write_text
-from probes.foundation.config import Config, refuse_other_settings
+from probes.foundation.config import Config
 from probes.foundation.errors import InputError, unknown
+from probes.foundation.outputs import take_up
 from probes.organisms.lessons import LessonConfig
 from probes.organisms.organism import OrganismRecipe
 from probes.organisms.recipes import Training
@@ -17,7 +17,6 @@ from probes.prompts.contrasts import NAMES
 from probes.studies.persistence.settings import persistence_config
 from probes.studies.settings import ProbeConfig
 
-CONFIG = "config.json"
 AXES = ("preset", "recipes", "seeds", "staged")
 INSTALLED = "installed"
 
@@ -146,20 +145,7 @@ def open_battery(out: Path, config: BatteryConfig) -> None:
     Recipes, seeds and what goes through stages may differ from call to call. Raises `InputError` for
     a folder that was made with other settings, and for one that holds anything else.
     """
-    path = out / CONFIG
-    if path.exists():
-        saved = BatteryConfig.from_file(path)
-        refuse_other_settings(out, "a battery", saved, config, free=AXES)
-    elif out.exists() and (strange := _strange(out)):
-        raise InputError(
-            f"{out} holds {', '.join(strange)} and no battery ({CONFIG} is missing): choose another --out"
-        )
-    write_text(path, config.to_json())
-
-
-def _strange(out: Path) -> list[str]:
-    """What lies in a folder and is neither an organism nor a stage, which a battery can begin from."""
-    return sorted(each.name for each in out.iterdir() if each.name not in ("organisms", "stages"))
+    take_up(out, "a battery", config, free=AXES, known=("organisms", "stages"))
 
 
 def _tiny() -> BatteryConfig:

@@ -10,6 +10,7 @@ from probes.foundation.artifact import building, is_finished, write_text
 from probes.foundation.digest import digest_json
 from probes.foundation.errors import InputError
 from probes.foundation.html import html_table
+from probes.foundation.outputs import writes
 from probes.foundation.procedures import versions
 from probes.foundation.progress import progress
 from probes.foundation.tables import read_table, write_table
@@ -65,6 +66,7 @@ class Doses:
         return save_pictures(self.table, out / FIGURE, **facts)
 
 
+@writes("out")
 def organism_doses(
     recipe: OrganismRecipe, checkpoint: Path | str, out: Path | str, config: DoseConfig
 ) -> pd.DataFrame:
@@ -99,6 +101,7 @@ def organism_doses(
     return read_table(Path(out) / ROWS)
 
 
+@writes("out", "doses", free=("organisms", "seeds"))
 def dose_grid(
     organisms: Path | str,
     recipe: OrganismRecipe,

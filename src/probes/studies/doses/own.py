@@ -9,6 +9,7 @@ import pandas as pd
 from probes.behaviour.judges import Judge, exploitable_code
 from probes.behaviour.sampling import sample
 from probes.foundation.errors import InputError
+from probes.foundation.outputs import writes
 from probes.foundation.seeds import stream
 from probes.models.identity import check_same
 from probes.models.loading import Model, load
@@ -24,6 +25,7 @@ from probes.studies.doses.grid import Doses
 from probes.studies.doses.settings import MODES, RANDOM, DoseConfig
 
 
+@writes("out", "doses")
 def dose_curves_of(
     model: Model | Path | str,
     prompts: Sequence[Prompt] | Path | str,

@@ -7,6 +7,7 @@ import pandas as pd
 
 from probes.foundation.artifact import write_text
 from probes.foundation.html import html_table
+from probes.foundation.outputs import writes
 from probes.foundation.tables import write_table
 from probes.plotting.evasion import over_penalty
 from probes.plotting.legend import one_legend
@@ -74,6 +75,7 @@ class Evaded:
         return html_table(self.summary(), index=True) + self.reading._repr_html_()
 
 
+@writes("out")
 def evasion(
     config: EvasionConfig, out: Path | str, *, organisms: Path | str | None = None
 ) -> Evaded:

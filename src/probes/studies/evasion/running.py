@@ -9,12 +9,14 @@ from typing import Any
 
 import pandas as pd
 
-from probes.foundation.artifact import building, is_finished, read_json, write_text
+from probes.foundation.artifact import OtherSettings, building, is_finished, read_json, write_text
 from probes.foundation.digest import digest_json
 from probes.foundation.errors import InputError
+from probes.foundation.folders import check_tree, remove
+from probes.foundation.outputs import writes
 from probes.foundation.procedures import versions
 from probes.foundation.progress import bar
-from probes.foundation.tables import write_table
+from probes.foundation.tables import read_csv, to_csv, write_table
 from probes.models.identity import identity_of
 from probes.models.loading import load
 from probes.organisms.card import read_card
@@ -73,6 +75,7 @@ def cells(config: EvasionConfig) -> list[Cell]:
     ]
 
 
+@writes("out")
 def measure_all(
     config: EvasionConfig, out: Path | str, *, organisms: Path | str | None = None
 ) -> Measured:
@@ -111,15 +114,22 @@ class _Start:
 
     def installed(self, recipe: OrganismRecipe, evading: Evasion | None = None) -> Path:
         """The organism's folder, taken from elsewhere if it is finished there."""
-        folder = self.out / ORGANISMS
+        folder, copied = self.out / ORGANISMS, []
         for name in (recipe.base_name, recipe.name):
             there = None if self.source is None else self.source / name
             if there is not None and there.is_dir() and not (folder / name).exists():
+                check_tree(there)
                 folder.mkdir(parents=True, exist_ok=True)
-                shutil.copytree(
-                    there, folder / name
-                )  # `install` checks it, and trains what differs
-        return install(recipe, folder, evading=evading)
+                shutil.copytree(there, folder / name)
+                copied.append(folder / name)
+        try:
+            return install(recipe, folder, evading=evading)
+        except OtherSettings:  # what lies there was made from another recipe: trained here
+            if not copied:
+                raise
+            for copy in copied:
+                remove(copy)
+            return install(recipe, folder, evading=evading)
 
     @cached_property
     def plain(self) -> Path:
@@ -211,14 +221,14 @@ def _measured(cell: Cell, config: EvasionConfig, start: _Start, out: Path) -> Pa
         frame = start.frame if cell.organism == INNOCENT else start.framed(seen)
         rows = detector_rows(Labelled(seen, frame), given, cell.against, config.examine, cell.seed)
     with building(place, kind="evasion", key=key, cell=cell.name) as folder:
-        rows.to_csv(folder / ROWS, index=False, float_format="%.10g", lineterminator="\n")
+        write_text(folder / ROWS, to_csv(rows))
         facts = _facts(cell, path, card, given) | {"not_examined": lacking}
         write_text(folder / FACTS, json.dumps(facts, indent=2, sort_keys=True) + "\n")
     return place
 
 
 def _facts(cell: Cell, path: Path, card: dict[str, Any], given: Direction) -> dict[str, Any]:
-    curve = pd.read_csv(path / CURVE)
+    curve = read_csv(path / CURVE)
     return {
         "checkpoint": path.name,
         "weights_digest": card["weights_digest"],
@@ -237,7 +247,7 @@ def _gathered(places: list[tuple[Cell, Path]]) -> Measured:
         names = dataclasses.asdict(cell)
         facts = read_json(place / FACTS)
         measured = pd.DataFrame(facts.pop("behaviour"))
-        detection.append(pd.read_csv(place / ROWS, keep_default_na=False).assign(**names))
+        detection.append(read_csv(place / ROWS, keep_default_na=False).assign(**names))
         behaviour.append(measured.assign(**names, installed=facts["installed"]))
         organisms.append({**names, **facts})
     return Measured(_joined(detection), _joined(behaviour), pd.DataFrame(organisms))

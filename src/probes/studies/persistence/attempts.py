@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from probes.activations.place import claimed
 from probes.foundation.artifact import read_manifest, verify, write_text
 from probes.foundation.config import Config
 from probes.foundation.errors import ProbesError, StageError
+from probes.foundation.outputs import claimed
 from probes.studies.persistence.cells import Cell, Outcome, Work
 
 LEDGER = "ledger"

@@ -10,7 +10,9 @@ import pandas as pd
 from tqdm import tqdm
 
 from probes.foundation.artifact import write_text
+from probes.foundation.outputs import CONFIG, writes
 from probes.foundation.tables import write_table
+from probes.foundation.terminal import one_line
 from probes.organisms.training_log import check_boards
 from probes.studies.persistence.cells import Cell, Outcome, Work, count
 from probes.studies.persistence.figures import redraw
@@ -18,7 +20,7 @@ from probes.studies.persistence.findings import as_text, findings
 from probes.studies.persistence.planning import plan
 from probes.studies.persistence.rows import GridTables, gather
 from probes.studies.persistence.running import EngineConfig, check_engine, run_cells
-from probes.studies.persistence.settings import CONFIG, PersistenceConfig, open_grid
+from probes.studies.persistence.settings import PersistenceConfig, open_grid
 from probes.studies.persistence.tables import Tables
 from probes.studies.persistence.work import make
 
@@ -64,6 +66,7 @@ class Grid:
         return "\n".join([f"{len(self.outcomes)} cells: {counts}", *lost])
 
 
+@writes("out")
 def persistence(
     config: PersistenceConfig,
     out: Path | str,
@@ -111,4 +114,4 @@ def _tell(cell: Cell, outcome: Outcome) -> None:
     if outcome.kept:
         return
     said = f"{outcome.seconds:.0f} s" if outcome.status == "done" else outcome.reason
-    tqdm.write(f"{outcome.status}: {cell.name} ({said})", file=sys.stderr)
+    tqdm.write(one_line(f"{outcome.status}: {cell.name} ({said})"), file=sys.stderr)

@@ -11,7 +11,7 @@ import safetensors
 
 from probes.foundation.artifact import read_json
 from probes.foundation.errors import IntegrityError
-from probes.foundation.tables import write_table
+from probes.foundation.tables import read_csv, write_table
 from probes.organisms.card import read_card
 from probes.organisms.safety.stage import CURVE
 from probes.studies.persistence.cells import Cell, Outcome
@@ -107,7 +107,7 @@ def _reward(card: Mapping[str, Any]) -> dict[str, Any]:
 
 def _labelled(cell: Cell, out: Path, file: str) -> pd.DataFrame:
     """The rows of a cell's file with the columns that say whose they are."""
-    rows = pd.read_csv(out / cell.name / file)
+    rows = read_csv(out / cell.name / file)
     # A reversal has seeds of its own: which examples were drawn for one and the same checkpoint.
     return rows.rename(columns={"seed": "draw"}).assign(**_labels(cell, out))
 

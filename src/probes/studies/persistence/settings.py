@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from probes.foundation.artifact import write_text
-from probes.foundation.config import Config, refuse_other_settings
+from probes.foundation.config import Config
 from probes.foundation.errors import InputError, unknown
+from probes.foundation.folders import plain_file
+from probes.foundation.outputs import CONFIG, take_up
 from probes.organisms.lessons import LessonConfig
 from probes.organisms.organism import OrganismRecipe
 from probes.organisms.recipes import Training
@@ -17,7 +18,6 @@ from probes.organisms.safety.reversal import ReversalConfig
 from probes.organisms.safety.rl import RlConfig
 from probes.organisms.safety.sft import SftConfig
 
-CONFIG = "config.json"
 AXES = (
     "preset",
     "behaviours",
@@ -126,17 +126,12 @@ def open_grid(out: Path, config: PersistenceConfig) -> None:
     `InputError` for a folder whose cells were made with other settings, and for one that holds
     anything else.
     """
-    path = out / CONFIG
-    if path.exists():
-        saved = PersistenceConfig.from_file(path)
+    free = list(AXES)
+    if plain_file(out / CONFIG):
+        saved = PersistenceConfig.from_file(out / CONFIG)
         if saved.reversal is None or config.reversal is None:
-            saved = saved.model_copy(update={"reversal": config.reversal})
-        refuse_other_settings(out, "a grid", saved, config, free=AXES)
-    elif out.exists() and any(out.iterdir()):
-        raise InputError(
-            f"{out} is not empty and holds no grid ({CONFIG} is missing): choose another --out"
-        )
-    write_text(path, config.to_json())
+            free.append("reversal")
+    take_up(out, "a grid", config, free=free)
 
 
 def _tiny() -> PersistenceConfig:

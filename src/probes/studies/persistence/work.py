@@ -9,6 +9,7 @@ import pandas as pd
 from probes.foundation.artifact import building, write_text
 from probes.foundation.errors import StageError
 from probes.foundation.seeds import derive_seed
+from probes.foundation.tables import to_csv
 from probes.models.loading import load
 from probes.models.placement import fastest
 from probes.organisms.lessons import Lessons
@@ -89,7 +90,7 @@ def _sets(lessons: Lessons, config: MeasureConfig) -> dict[str, Sequence[Prompt]
 def _write(cell: Cell, out: Path, rows: pd.DataFrame, facts: dict[str, str]) -> None:
     kind = {"measure": "measurement", "reversal": "reversal"}[cell.kind]
     with building(out / cell.name, kind=kind, key=cell.key, cell=cell.name) as to:
-        rows.to_csv(to / ROWS, index=False, float_format="%.10g", lineterminator="\n")
+        write_text(to / ROWS, to_csv(rows))
         write_text(to / FACTS, json.dumps(facts, indent=2, sort_keys=True) + "\n")
 
 

@@ -9,6 +9,7 @@ import pandas as pd
 from probes.foundation.artifact import write_text
 from probes.foundation.errors import InputError
 from probes.foundation.html import html_table
+from probes.foundation.outputs import writes
 from probes.foundation.progress import progress
 from probes.foundation.tables import write_table
 from probes.organisms.organism import OrganismRecipe
@@ -67,6 +68,7 @@ def of_shipped(folder: Path | str, config: WhereConfig) -> FamilyPlan:
     return FamilyPlan(Path(folder).name, tuple(found), of_corpus(config), tuple(absent))
 
 
+@writes("out", "where", free=("plans", "draw"))
 def where(
     plans: Sequence[FamilyPlan], out: Path | str, config: WhereConfig, *, draw: bool = True
 ) -> Where:
