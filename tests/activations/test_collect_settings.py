@@ -1,10 +1,12 @@
 """What cannot be meant is refused before anything is computed, with what could have been."""
 
+import copy
 import dataclasses
 
 import pytest
 import torch
 from random_llama import own_prompts
+from tokenizers import normalizers
 
 from probes.activations.collect import collect
 from probes.activations.record import record
@@ -158,3 +160,18 @@ def test_another_model_tokenizer_template_or_span_is_refused(
     with pytest.raises(InputError, match="differ in span: there Please, asked Pleas"):
         collect(model, prompts, path, positions="task", spans={"task": "Pleas"})
     assert len(ActivationStore.open(path, model.identity)) == len(prompts)
+
+
+def test_prompts_that_become_the_same_tokens_are_refused_across_pieces(
+    model, prompts, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("probes.activations.sequences.PIECE", 1)
+    tokenizer = copy.deepcopy(model.tokenizer)
+    tokenizer.backend_tokenizer.normalizer = normalizers.Strip()
+    stripping = dataclasses.replace(model, tokenizer=tokenizer)
+    spaced = dataclasses.replace(prompts[0], text=f" {prompts[0].text} ")
+    for run in (lambda p: record(stripping, p), lambda p: collect(stripping, p, tmp_path / "s")):
+        with pytest.raises(InputError, match="prompts 0 and 3 are the same tokens"):
+            run([*prompts[:3], spaced])
+    again = dataclasses.replace(prompts[0], family="another label")
+    assert len(record(stripping, [prompts[0], again])) == 2

@@ -294,9 +294,9 @@ def _show(value: object) -> str:
     return short(value) if isinstance(value, str) and len(value) == 64 else repr(value)
 
 
-def _refusal(path: Path, manifest: Manifest, key: str, settings: dict[str, Any]) -> str:
+def _refusal(path: Path, manifest: Manifest, key: str, settings: Mapping[str, Any]) -> str:
     there = flatten(manifest.facts)
-    now = flatten(json.loads(json.dumps(settings)))
+    now = flatten(json.loads(json.dumps(dict(settings))))
     shown = [
         f"{name} is {_show(there.get(name))} there, {_show(value)} now"
         for name, value in now.items()
