@@ -7,7 +7,6 @@ finds a manifest may trust it; whatever a killed run left behind is under a temp
 
 import contextlib
 import errno
-import json
 import os
 import shutil
 import uuid
@@ -181,8 +180,3 @@ def temporary_name(path: Path) -> Path:
 
 def _existing_parent(path: Path) -> Path:
     return next(parent for parent in [path, *path.resolve().parents] if parent.exists())
-
-
-def read_json(path: Path | str) -> Any:
-    """Plain JSON from disk."""
-    return json.loads(Path(path).read_text())

@@ -8,7 +8,8 @@ from typing import Any
 
 from probes.foundation.digest import digest_json
 from probes.foundation.errors import InputError
-from probes.models.checkpoints import ADAPTER_CONFIG, files_digest, read_object, refuse_pickles
+from probes.foundation.untrusted import read_object
+from probes.models.checkpoints import ADAPTER_CONFIG, files_digest, refuse_pickles
 
 WEIGHTS = "adapter_model.safetensors"
 # Keys of adapter_config.json that say nothing about the numbers.

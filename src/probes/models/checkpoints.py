@@ -11,6 +11,7 @@ from torch import Tensor
 from probes.foundation.digest import digest_bytes, digest_json, digest_tensors
 from probes.foundation.errors import InputError
 from probes.foundation.progress import bar
+from probes.foundation.untrusted import read_object
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".h5", ".msgpack")
 SINGLE = "model.safetensors"
@@ -202,14 +203,3 @@ def weight_files(directory: Path) -> list[str]:
     if missing:
         raise InputError(f"{directory} lacks shards that {INDEX} names: {', '.join(missing)}")
     return files
-
-
-def read_object(path: Path) -> dict[str, Any]:
-    """A JSON object from a file; `InputError` naming the file where it holds anything else."""
-    try:
-        value = json.loads(path.read_text())
-    except ValueError as error:
-        raise InputError(f"{path} is not valid JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise InputError(f"{path} is not a JSON object")
-    return value

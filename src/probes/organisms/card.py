@@ -5,9 +5,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from probes.foundation.artifact import read_json, write_text
+from probes.foundation.artifact import write_text
 from probes.foundation.config import Config
 from probes.foundation.errors import InputError
+from probes.foundation.untrusted import read_object
 
 CARD = "card.json"
 README = "README.md"
@@ -32,8 +33,7 @@ def read_card(folder: Path | str) -> dict[str, Any]:
     path = Path(folder) / CARD
     if not path.exists():
         raise InputError(f"{folder} has no {CARD}: it was not trained by this package")
-    card: dict[str, Any] = read_json(path)
-    return card
+    return read_object(path)
 
 
 def _text(recipe: Config, facts: dict[str, Any], behaviour: Any) -> str:

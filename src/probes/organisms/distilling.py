@@ -10,9 +10,10 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from probes.foundation.artifact import building, is_finished, read_json, write_text
+from probes.foundation.artifact import building, is_finished, write_text
 from probes.foundation.digest import digest_json
 from probes.foundation.errors import StageError
+from probes.foundation.untrusted import read_json
 from probes.models.checkpoints import weights_digest
 from probes.models.loading import Model, load
 from probes.organisms.behaviours.form import Taught

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeVar
 
-from probes.foundation.artifact import read_json, write_text
+from probes.foundation.artifact import write_text
 from probes.foundation.config import Config, refuse_other_settings
 from probes.foundation.errors import InputError
+from probes.foundation.untrusted import read_json
 
 CONFIG = "config.json"
 C = TypeVar("C", bound=Config)

@@ -16,11 +16,12 @@ import numpy as np
 import pandas as pd
 import torch
 
-from probes.foundation.artifact import MANIFEST, building, is_finished, read_json, write_text
+from probes.foundation.artifact import MANIFEST, building, is_finished, write_text
 from probes.foundation.config import Config
 from probes.foundation.digest import digest_json
 from probes.foundation.errors import InputError
 from probes.foundation.seeds import derive_seed
+from probes.foundation.untrusted import read_json
 from probes.models.checkpoints import weights_digest
 from probes.models.loading import load
 from probes.organisms.card import CARD, README, read_card, write_card

@@ -9,11 +9,12 @@ from typing import Any
 
 import pandas as pd
 
-from probes.foundation.artifact import building, is_finished, read_json, write_text
+from probes.foundation.artifact import building, is_finished, write_text
 from probes.foundation.digest import digest_json
 from probes.foundation.errors import InputError
 from probes.foundation.progress import bar
 from probes.foundation.tables import write_table
+from probes.foundation.untrusted import read_json
 from probes.models.loading import load
 from probes.organisms.card import read_card
 from probes.organisms.evading import Aim, Evasion
