@@ -12,6 +12,7 @@ from probes.foundation.digest import digest_bytes, digest_json, digest_tensors
 from probes.foundation.errors import InputError
 from probes.foundation.progress import bar
 from probes.foundation.untrusted import read_object
+from probes.models.claims import check_files, headers
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".h5", ".msgpack")
 SINGLE = "model.safetensors"
@@ -67,7 +68,7 @@ def check_safe(directory: Path | str) -> None:
 
     Looks at the files of the directory itself, which is all that loading reads. Raises `InputError`
     for pickled weights (also a Trainer's `training_args.bin`), for missing safetensors, for
-    `auto_map` (remote code), and for an adapter, which transformers would apply unasked.
+    an adapter, which transformers would apply unasked, and for what `check_files` refuses.
     """
     directory = Path(directory)
     refuse_pickles(directory)
@@ -84,12 +85,7 @@ def check_safe(directory: Path | str) -> None:
             f"{directory} holds no safetensors weights (neither {SINGLE} nor {INDEX}). Save the "
             "model with `save_pretrained`; merge an adapter into its base model first."
         )
-    for file in ("config.json", "tokenizer_config.json"):
-        if (directory / file).is_file() and "auto_map" in read_object(directory / file):
-            raise InputError(
-                f"{directory / file} has `auto_map`: the checkpoint wants to run its own Python "
-                "code. Refused. Convert it to an architecture of transformers itself."
-            )
+    check_files(directory)
 
 
 def refuse_pickles(directory: Path) -> None:
@@ -154,6 +150,7 @@ class _OnDisk(Mapping[str, Tensor]):
     def __init__(self, directory: Path, files: Sequence[str]) -> None:
         self._handles: dict[str, Any] = {}
         self._file_of: dict[str, str] = {}
+        headers(directory, files)
         size = sum((directory / file).stat().st_size for file in files)
         self._bar = bar(f"digest of {directory.name}", total=size)
         for file in files:
@@ -195,7 +192,18 @@ def weight_files(directory: Path) -> list[str]:
         return [SINGLE]
     if not (directory / INDEX).is_file():
         raise InputError(f"{directory} holds no safetensors weights ({SINGLE} or {INDEX})")
-    files = sorted(set(read_object(directory / INDEX).get("weight_map", {}).values()))
+    index = read_object(directory / INDEX)
+    places = index.get("weight_map")
+    if not (
+        isinstance(places, dict)
+        and isinstance(index.get("metadata", {}), dict)
+        and all(isinstance(file, str) for file in places.values())
+    ):
+        raise InputError(
+            f"{directory / INDEX} is no index: its `weight_map` is an object from names of tensors "
+            "to names of files, and its `metadata` an object"
+        )
+    files = sorted(set(places.values()))
     odd = [file for file in files if Path(file).name != file or not file.endswith(".safetensors")]
     if odd or not files:
         raise InputError(f"{directory / INDEX} names files that cannot be shards: {odd}")

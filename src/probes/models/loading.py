@@ -187,7 +187,6 @@ def _load(source: Source, expected: str | None) -> Model:
     where, dtype = _check(source)
     directory = resolve(source.directory)
     check_safe(directory)
-    quantised.check_full_precision(directory)
     digest = checkpoints.weights_digest(directory)
     adapter = None
     if source.adapter is not None:
