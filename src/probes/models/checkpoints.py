@@ -1,4 +1,4 @@
-"""A checkpoint is an untrusted folder: find it, refuse what could run code, know it by content."""
+"""A checkpoint is an untrusted folder: refuse what could run code, know it by content."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,55 +12,13 @@ from probes.foundation.digest import digest_bytes, digest_json, digest_tensors
 from probes.foundation.errors import InputError
 from probes.foundation.progress import bar
 from probes.foundation.untrusted import read_object
+from probes.models.address import PICKLES
 from probes.models.claims import check_files, headers
 
-PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".h5", ".msgpack")
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 ADAPTER_CONFIG = "adapter_config.json"
 NOT_COMPUTED = ("_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version")
-DOWNLOADED = ("*.safetensors", "*.json", "*.model", "*.txt", "*.jinja", "tokenizer*")
-NEVER_DOWNLOADED = tuple(f"*{suffix}" for suffix in PICKLES)
-
-
-def resolve(name: str | Path) -> Path:
-    """Turn what a user calls a model into a folder on this machine.
-
-    A local directory is returned as it is; anything else is taken for a Hugging Face hub id
-    ("organisation/name") and its safetensors, configuration and tokenizer files are fetched, never
-    a pickle. Raises `InputError` saying what was tried where neither leads to a folder.
-    """
-    path = Path(name).expanduser()
-    if path.is_dir():
-        return path
-    if path.exists():
-        raise InputError(f"{name} is a file; a model is the directory that holds {SINGLE}")
-    if isinstance(name, Path) or not _like_hub_id(name):
-        raise InputError(
-            f"no model at {name!r}: there is no such directory, and it is not a hub id "
-            "('organisation/name'). Give a Hugging Face checkpoint directory or a hub id."
-        )
-    return _download(name)
-
-
-def _like_hub_id(name: str) -> bool:
-    return name.count("/") <= 1 and not name.startswith((".", "/", "~")) and "\\" not in name
-
-
-def _download(name: str) -> Path:
-    import httpx
-    import huggingface_hub
-
-    try:
-        folder = huggingface_hub.snapshot_download(
-            name, allow_patterns=list(DOWNLOADED), ignore_patterns=list(NEVER_DOWNLOADED)
-        )
-    except (OSError, ValueError, httpx.HTTPError) as error:
-        raise InputError(
-            f"no model {name!r}: there is no such directory here, and the hub did not give it "
-            f"({type(error).__name__}: {str(error).strip().splitlines()[0]})"
-        ) from error
-    return Path(folder)
 
 
 def check_safe(directory: Path | str) -> None:

@@ -15,8 +15,9 @@ import torch
 from probes.foundation.digest import short
 from probes.foundation.errors import InputError, unknown
 from probes.models import adapters, checkpoints, quantised
+from probes.models.address import resolve
 from probes.models.anatomy import blocks
-from probes.models.checkpoints import check_safe, resolve, tokenizer_digest
+from probes.models.checkpoints import check_safe, tokenizer_digest
 from probes.models.placement import (
     check_device,
     check_placement,

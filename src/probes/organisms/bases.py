@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 import torch
 
 from probes.foundation.errors import InputError
-from probes.models.checkpoints import check_safe, resolve, weights_digest
+from probes.models.address import resolve
+from probes.models.checkpoints import check_safe, weights_digest
 from probes.models.pretrained import read_tokenizer, read_weights, skeleton
 from probes.organisms.lora import Lora, check_lora
 

@@ -10,7 +10,7 @@ import pydantic
 
 from probes.foundation.config import Config
 from probes.foundation.errors import InputError, unknown
-from probes.models.checkpoints import resolve
+from probes.models.address import resolve
 from probes.models.pretrained import read_tokenizer
 from probes.organisms.architecture import new_model, train_tokenizer
 from probes.organisms.bases import check_base, check_tokenizer, open_base

@@ -6,6 +6,7 @@ from probes.foundation.config import Config
 from probes.foundation.errors import unknown
 from probes.organisms.recipes import Architecture, FamilyRecipe, Training
 from probes.prompts.corpus import CorpusConfig
+from probes.studies.presets import PRESETS
 
 
 class ProbeConfig(Config):
@@ -49,9 +50,6 @@ class OwnStudyConfig(Config):
     sampling: SamplingConfig
     probes: ProbeConfig
     patching: PatchConfig | None
-
-
-PRESETS = ("default", "tiny")
 
 
 def study_config(preset: str = "default", seed: int = 0) -> StudyConfig:
