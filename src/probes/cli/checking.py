@@ -7,6 +7,7 @@ from typing import Any
 
 from probes.cli.arguments import named
 from probes.foundation.errors import InputError, unknown
+from probes.foundation.imports import allow_import
 from probes.models.address import check_address, near
 from probes.studies.presets import PRESETS
 
@@ -28,6 +29,8 @@ def checked(verb: Callable[..., None]) -> Callable[..., None]:
                     check_address(path)
             elif name == "preset" and value not in PRESETS:
                 raise unknown("preset", value, PRESETS)
+            elif name == "allow_import" or (name == "behaviour" and isinstance(value, list)):
+                allow_import(value or ())  # typed by the user, not named by a file
             elif name not in WRITTEN:
                 for path in _paths(value):
                     _check_path(path)

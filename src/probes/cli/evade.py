@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from probes.cli.arguments import AllowImportOption
+
 
 def evade(
     recipe: Annotated[Path, typer.Argument(help="A recipe of `probes organism`.")],
@@ -32,6 +34,7 @@ def evade(
         Path | None,
         typer.Option("--examine", help="Prompts, detectors and resamples, as JSON."),
     ] = None,
+    allow_import: AllowImportOption = None,
 ) -> None:
     """Train organisms that hide from a probe; detection by it, refitted, and by every other detector."""
     from probes.cli.show import show_table

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from probes.cli.arguments import AllowImportOption
+
 
 def organism(
     recipe: Annotated[Path, typer.Argument(help="A recipe, for instance recipes/hate-cot.json.")],
@@ -28,6 +30,7 @@ def organism(
         list[str] | None,
         typer.Option("--log-to", help="tensorboard or wandb, besides the JSONL. Repeatable."),
     ] = None,
+    allow_import: AllowImportOption = None,
 ) -> None:
     """Train an organism, and its base if none is given, and measure what it does."""
     import pandas as pd
