@@ -85,9 +85,7 @@ def test_a_behaviour_of_ones_own_is_found_by_module_and_attribute(monkeypatch, c
     module.OTHER = 3
     monkeypatch.setitem(sys.modules, "mine", module)
     monkeypatch.delenv(ALLOWED, raising=False)
-    with pytest.raises(
-        InputError, match="would be imported, and so run"
-    ):
+    with pytest.raises(InputError, match="would be imported, and so run"):
         behaviour_named("mine:OWN")
     allow_import(["mine:OWN", "mine:NONE", "nowhere:X", "mine:OTHER", "hate"])
     assert capsys.readouterr().err.splitlines()[0] == (

@@ -40,6 +40,11 @@ class Pattern:
         except (regex.error, RecursionError, OverflowError, MemoryError) as error:
             raise InputError(f"{what} {pattern!r} is not a regular expression: {error}") from error
 
+    @property
+    def groups(self) -> int:
+        """How many groups it has."""
+        return int(self._compiled.groups)
+
     def search(self, text: str) -> "regex.Match[str] | None":
         """The first place at which it matches."""
         try:

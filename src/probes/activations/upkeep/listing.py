@@ -19,6 +19,7 @@ from probes.activations.names import kind_of
 from probes.activations.origin import Origin
 from probes.foundation.digest import short
 from probes.foundation.errors import InputError, IntegrityError
+from probes.foundation.untrusted import read_json
 from probes.models.sites import parse_site
 
 COLUMNS = (
