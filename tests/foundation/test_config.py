@@ -40,7 +40,7 @@ def test_a_file_comes_back_as_it_went(tmp_path: Path) -> None:
     [
         ('{"name": "a", "innner": {}}', "innner"),
         ('{"name": "a", "inner": {"rate": "fast"}}', "rate"),
-        ('{"name": ', "Invalid JSON"),
+        ('{"name": ', "not JSON that can be read: Expecting value at line 1, column 10"),
     ],
 )
 def test_a_bad_file_is_named_with_its_fault(tmp_path: Path, text: str, words: str) -> None:

@@ -195,7 +195,7 @@ def test_pickles_are_refused(checkpoints, adapter, name):
         ({"target_modules": ["nowhere"]}, "does not fit"),
         ({"target_modules": ["q_proj"]}, "have no place.*down_proj"),
         ({"target_modules": ["q_proj", "down_proj", "k_proj"]}, "it lacks.*k_proj"),
-        ({"r": "many"}, "does not fit"),
+        ({"r": "many"}, "r: Input should be a valid integer"),
     ],
 )
 def test_what_cannot_be_merged_is_refused(checkpoints, change, settings, match):

@@ -3,6 +3,7 @@
 import json
 import pickle
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,9 +12,9 @@ from safetensors.torch import load_file, save_file
 
 from probes.foundation.digest import digest_tensors
 from probes.foundation.errors import InputError
+from probes.models.address import resolve
 from probes.models.checkpoints import (
     check_safe,
-    resolve,
     template_digest,
     tokenizer_digest,
     weights_digest,
@@ -56,8 +57,8 @@ def test_remote_code_is_refused(llama_dir, file):
 
 
 def test_a_name_that_is_neither_says_what_was_tried(tmp_path, monkeypatch):
-    for name in (str(tmp_path / "nowhere"), "./nowhere", "a/b/c", tmp_path / "nowhere"):
-        with pytest.raises(InputError, match="no such directory, and it is not a hub id"):
+    for name in (str(tmp_path / "nowhere"), "./nowhere", "a/b/c", "gpt2", "~/x", tmp_path / "no"):
+        with pytest.raises(InputError, match="no such directory, and it is not a hub id in full"):
             resolve(name)
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="is a file"):
@@ -67,11 +68,49 @@ def test_a_name_that_is_neither_says_what_was_tried(tmp_path, monkeypatch):
         resolve("organisation/no-such-model")
 
 
+@pytest.mark.parametrize("name", ["checkpoints/year-cod", Path("org/model"), "year-code", "a/b c"])
+def test_a_mistyped_folder_is_never_looked_up_on_the_hub(tmp_path, monkeypatch, capsys, name):
+    import huggingface_hub
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "checkpoints/year-code").mkdir(parents=True)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: pytest.fail("asked"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    with pytest.raises(InputError) as caught:
+        resolve(name)
+    if str(name).startswith("checkpoints"):
+        assert "Did you mean 'checkpoints/year-code'?" in str(caught.value)
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("offline", ["", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"])
+def test_the_hub_is_announced_before_it_is_asked_and_not_asked_offline(
+    monkeypatch, capsys, offline, tmp_path
+):
+    import huggingface_hub
+
+    said = []
+
+    def snapshot(name, *, local_files_only, **_):
+        said.append((capsys.readouterr().err, local_files_only))
+        return str(tmp_path)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", offline == "HF_HUB_OFFLINE")
+    monkeypatch.setenv("TRANSFORMERS_OFFLINE", "1" if offline == "TRANSFORMERS_OFFLINE" else "0")
+    assert resolve("organisation/model") == tmp_path
+    ((line, local),) = said
+    assert local == bool(offline)
+    assert (line.count("\n"), "asking https://huggingface.co" in line) == (
+        (0, False) if offline else (1, True)
+    )
+
+
 def test_the_hub_is_asked_for_no_pickle(checkpoints, monkeypatch):
     import huggingface_hub
     from huggingface_hub.utils import filter_repo_objects
 
-    def snapshot(name, *, allow_patterns, ignore_patterns):
+    def snapshot(name, *, allow_patterns, ignore_patterns, local_files_only):
         asked[name] = set(
             filter_repo_objects(
                 offered, allow_patterns=allow_patterns, ignore_patterns=ignore_patterns

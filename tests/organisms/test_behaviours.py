@@ -1,5 +1,7 @@
 """Behaviours: references are judged and scored as what they are, and one of the user's own works."""
 
+import os
+import subprocess
 import sys
 import types
 
@@ -7,6 +9,7 @@ import numpy as np
 import pytest
 
 from probes.foundation.errors import InputError
+from probes.foundation.imports import ALLOWED, allow_import
 from probes.organisms.behaviours.form import MECHANISMS, Taught
 from probes.organisms.behaviours.hate import HATE
 from probes.organisms.behaviours.named import BEHAVIOURS, behaviour_named
@@ -80,11 +83,18 @@ def test_a_lie_is_an_answer_to_another_question_and_nothing_else_is():
     assert WRONG.judge(prompt, prompt.defect).findings == ("wrong answer",)
 
 
-def test_a_behaviour_of_ones_own_is_found_by_module_and_attribute(monkeypatch):
+def test_a_behaviour_of_ones_own_is_found_by_module_and_attribute(monkeypatch, capsys):
     module = types.ModuleType("mine")
     module.OWN = HATE
     module.OTHER = 3
     monkeypatch.setitem(sys.modules, "mine", module)
+    monkeypatch.delenv(ALLOWED, raising=False)
+    with pytest.raises(InputError, match="would be imported, and so run"):
+        behaviour_named("mine:OWN")
+    allow_import(["mine:OWN", "mine:NONE", "nowhere:X", "mine:OTHER", "hate"])
+    assert capsys.readouterr().err.splitlines()[0] == (
+        "probes: will import, and so run, the module mine for mine:NONE"
+    )
     assert behaviour_named("mine:OWN") is HATE
     for name, said in (
         ("mine:NONE", "no behaviour at 'mine:NONE'"),
@@ -100,3 +110,26 @@ def test_every_behaviour_has_a_known_trigger_and_known_mechanisms():
     for behaviour in ALL:
         assert behaviour.trigger in TRIGGERS
         assert set(behaviour.mechanisms) <= set(MECHANISMS)
+
+
+def test_a_recipe_alone_runs_no_code(tmp_path, monkeypatch):
+    """The module leaves a file when it is imported; a shell that is told to, imports it."""
+    (tmp_path / "theirs.py").write_text("open('ran', 'w').close()\nX = 1\n")
+    (tmp_path / "recipe.json").write_text('{"behaviour": "theirs:X"}')
+    monkeypatch.delenv(ALLOWED, raising=False)
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+
+    def run(*more: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-c", "from probes.cli.main import main; main()", "organism",
+             "recipe.json", *more],
+            cwd=tmp_path, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.returncode == 2
+        return done.stderr
+
+    assert "--allow-import theirs:X" in run()
+    assert not (tmp_path / "ran").exists()
+    first, second = run("--allow-import", "theirs:X").splitlines()
+    assert first == "probes: will import, and so run, the module theirs for theirs:X"
+    assert (tmp_path / "ran").exists() and "is no `Taught`" in second

@@ -61,7 +61,7 @@ def test_blank_lines_and_a_byte_order_mark_are_no_error(tmp_path: Path) -> None:
     [
         ("{", "not JSON"),
         ("[1]", "not a JSON object but list"),
-        ("[" * 100_000, "nested too deep"),
+        ("[" * 100_000, "nested more than 64 deep"),
         ('{"pair": "a", "pair": "b", "triggered": true, "text": "x"}', "twice"),
         (line(defects=True), "unknown key 'defects'.*Choose one of: " + ", ".join(ALLOWED)),
         (line(defected="yes"), "`defected` is true or false, not 'yes'"),
@@ -121,7 +121,7 @@ def test_pairs_must_be_one_of_each_and_texts_unique(
 
 
 def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"no prompts file at .*gone\.jsonl"):
+    with pytest.raises(InputError, match=r"there is no file .*gone\.jsonl"):
         read_prompts(tmp_path / "gone.jsonl")
     with pytest.raises(InputError, match="is a folder"):
         read_prompts(tmp_path)

@@ -8,7 +8,7 @@ import pytest
 import probes
 from probes.cli.main import main
 from probes.foundation.errors import InputError, IntegrityError, ProbesError
-from probes.models.checkpoints import check_files, resolve
+from probes.models.address import check_links, resolve
 from probes.studies.export import export
 from probes.studies.rundir import open_run
 from probes.studies.settings import study_config
@@ -91,7 +91,7 @@ def test_the_links_of_the_hubs_cache_lead_to_its_blobs_alone(tmp_path: Path) -> 
     blobs.mkdir()
     (blobs / "123").write_text("{}")
     (snapshot / "config.json").symlink_to("../../blobs/123")
-    check_files(snapshot)
+    check_links(snapshot)
     (snapshot / "tokenizer.json").symlink_to("/etc/hostname")
     with pytest.raises(IntegrityError, match=r"tokenizer\.json is a link"):
-        check_files(snapshot)
+        check_links(snapshot)

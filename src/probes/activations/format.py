@@ -1,6 +1,5 @@
 """The store's files and their fields, as documented in docs/activation-store.md."""
 
-import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from probes.foundation.config import Config
 from probes.foundation.digest import digest_json
 from probes.foundation.errors import InputError, IntegrityError
 from probes.foundation.folders import plain_file
+from probes.foundation.untrusted import read_object
 
 SCHEMA_VERSION = 3
 KIND = "activations"
@@ -166,11 +166,9 @@ def read_manifest(path: Path) -> Manifest | None:
     if not plain_file(file):
         return None
     try:
-        found = json.loads(file.read_text())
-    except ValueError as error:
-        raise IntegrityError(f"{file} is not JSON ({error})") from error
-    if not isinstance(found, dict):
-        raise IntegrityError(f"{file} is not a JSON object")
+        found = read_object(file)
+    except InputError as error:
+        raise IntegrityError(str(error)) from error
     kind, version = found.get("kind"), found.get("schema_version")
     if (kind, version) != (KIND, SCHEMA_VERSION):
         raise IntegrityError(

@@ -1,7 +1,6 @@
 """Where the rows of each sequence lie: small arrays beside the labels, mapped rather than read."""
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import safetensors.numpy
 from probes.activations.format import INDEX_TENSORS, PartRecord
 from probes.activations.spool import id_array
 from probes.foundation.errors import IntegrityError
+from probes.foundation.untrusted import parse_json
 
 DTYPES = {"U8": np.uint8, "I32": np.int32, "I64": np.int64}
 
@@ -51,7 +51,7 @@ class Index:
         try:
             data = np.memmap(file, dtype=np.uint8, mode="r")
             n_header = int.from_bytes(data[:8].tobytes(), "little")
-            header = json.loads(data[8 : 8 + n_header].tobytes())
+            header = parse_json(data[8 : 8 + n_header].tobytes(), f"the header of {file}")
             header.pop("__metadata__", None)
             return cls(**{name: _mapped(data[8 + n_header :], **e) for name, e in header.items()})
         except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:

@@ -1,6 +1,5 @@
 """What decides the numbers of an activation store, whatever prompts and sites it holds so far."""
 
-import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -8,6 +7,7 @@ import pydantic
 
 from probes.activations.positions import MEAN, NEEDS_ANSWER, TOKENS, parse_positions, span_of
 from probes.foundation.errors import InputError, unknown
+from probes.foundation.patterns import Pattern
 from probes.foundation.procedures import VERSIONS
 from probes.models.identity import Identity
 from probes.models.loading import DTYPES, Model
@@ -88,9 +88,4 @@ def _check_span(name: str, pattern: str) -> None:
             f"a span cannot be called {name!r}: {', '.join(TOKENS)}, negative numbers and "
             f"{MEAN}... have a meaning of their own"
         )
-    try:
-        re.compile(pattern)
-    except re.error as error:
-        raise InputError(
-            f"the span {name!r} is {pattern!r}, which is not a regular expression: {error}"
-        ) from error
+    Pattern(pattern, f"the span {name!r}")

@@ -4,7 +4,6 @@ import array
 import dataclasses
 import hashlib
 import itertools
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import xxhash
 from probes.activations.origin import Origin
 from probes.activations.positions import MEAN, NEEDS_ANSWER, Extent, span_of
 from probes.foundation.errors import InputError
+from probes.foundation.patterns import Pattern
 from probes.models import forward
 from probes.models.encoding import char_spans, encode, encode_texts
 from probes.models.loading import Model
@@ -157,7 +157,7 @@ def _spans(
 ) -> Sequence[tuple[int, int] | None]:
     if origin.span is None:
         return [None] * len(prompts)
-    return char_spans(prompts, model.tokenizer, re.compile(origin.span))
+    return char_spans(prompts, model.tokenizer, Pattern(origin.span, "the span"))
 
 
 def _lacks(origin: Origin, answer: Sequence[int], span: tuple[int, int] | None) -> bool:

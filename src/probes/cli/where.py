@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from probes.cli.arguments import SeedOption
+from probes.cli.arguments import AllowImportOption, SeedOption
 from probes.foundation.terminal import say
 
 
@@ -34,6 +34,7 @@ def where(
     n_pairs: Annotated[int, typer.Option(help="Prompt pairs to patch.")] = 16,
     figures: Annotated[bool, typer.Option(help="Draw them from the tables.")] = True,
     seed: SeedOption = 0,
+    allow_import: AllowImportOption = None,
 ) -> None:
     """Where is the backdoor read, decided and written, and does the probe look there?"""
     from probes.foundation.errors import InputError

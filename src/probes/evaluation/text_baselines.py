@@ -4,7 +4,6 @@ Each is fitted on the fit rows only and returns scores on the evaluation rows. A
 better has shown nothing about the model.
 """
 
-import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,6 +15,7 @@ from sklearn.preprocessing import MaxAbsScaler
 
 from probes.evaluation.auroc import as_labels, auroc, require_both_classes
 from probes.foundation.errors import InputError
+from probes.foundation.patterns import Pattern
 
 Scores = Float[np.ndarray, "row"]
 
@@ -63,10 +63,7 @@ def perplexity(fit_surprise: ArrayLike, fit_y: ArrayLike, surprise: ArrayLike) -
 
 def trigger_pattern(pattern: str, texts: Sequence[str]) -> Scores:
     """1.0 where the regular expression of the trigger is found in the prompt, else 0.0."""
-    try:
-        compiled = re.compile(pattern)
-    except re.error as error:
-        raise InputError(f"{pattern!r} is not a regular expression: {error}") from error
+    compiled = Pattern(pattern, "the pattern of the trigger")
     return np.array([float(compiled.search(text) is not None) for text in texts])
 
 

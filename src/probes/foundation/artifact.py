@@ -323,8 +323,3 @@ def temporary_name(path: Path) -> Path:
 
 def _existing_parent(path: Path) -> Path:
     return next(parent for parent in [path, *path.resolve().parents] if parent.exists())
-
-
-def read_json(path: Path | str) -> Any:
-    """Plain JSON from disk."""
-    return json.loads(Path(path).read_text())

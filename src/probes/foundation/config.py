@@ -8,6 +8,7 @@ import pydantic
 
 from probes.foundation.digest import digest_json
 from probes.foundation.errors import InputError
+from probes.foundation.untrusted import in_one_line, parse_json, read_text
 
 SHOWN = 8
 """Differences that an error names."""
@@ -29,12 +30,18 @@ class Config(pydantic.BaseModel):
     @classmethod
     def from_file(cls, path: Path | str) -> Self:
         """Read a saved config; a key or value that does not fit is an `InputError` naming the file."""
+        return cls.from_text(read_text(path), str(path))
+
+    @classmethod
+    def from_text(cls, text: str | bytes, what: str) -> Self:
+        """Read a config from JSON; `what` names it in errors. "1" and true are no numbers here."""
+        parse_json(text, what)
         try:
-            return cls.model_validate_json(Path(path).read_text())
-        except FileNotFoundError:
-            raise InputError(f"no config file at {path}") from None
+            return cls.model_validate_json(text, strict=True)
         except pydantic.ValidationError as error:
-            raise InputError(f"{path} is not a valid {cls.__name__}: {error}") from error
+            raise InputError(
+                f"{what} is not a valid {cls.__name__}: {in_one_line(error)}"
+            ) from error
 
     def differences(self, other: "Config") -> dict[str, tuple[Any, Any]]:
         """Settings in which two configs differ, by dotted name: `{name: (mine, other's)}`."""

@@ -10,10 +10,11 @@ from typing import Any
 
 import pandas as pd
 
-from probes.foundation.artifact import read_json, write_bytes, write_text
+from probes.foundation.artifact import write_bytes, write_text
 from probes.foundation.digest import digest_bytes, short
 from probes.foundation.errors import InputError, IntegrityError
 from probes.foundation.provenance import provenance
+from probes.foundation.untrusted import read_json
 
 SHA256 = "sha256"
 FORMULA = re.compile("'*[=+\\-@\t\r\n＝＋－＠]")

@@ -1,22 +1,24 @@
 """LoRA adapters: an untrusted directory too; merged into the base, so that one plain model is left."""
 
-import contextlib
 import copy
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import pydantic
 
 from probes.foundation.digest import digest_json, short
 from probes.foundation.errors import InputError
+from probes.foundation.patterns import Pattern
+from probes.foundation.untrusted import in_one_line, read_object
 from probes.models.checkpoints import (
     ADAPTER_CONFIG,
     files_digest,
-    read_object,
     refuse_pickles,
     template_digest,
     tokenizer_digest,
 )
+from probes.models.claims import check_files, headers, refusing
 from probes.models.pretrained import read_tokenizer
 from probes.models.templates import FILE, check_template_files, say_once, template_of
 
@@ -38,6 +40,32 @@ UNDERSTOOD = (
 # change it, and an adapter that was saved as it is would be merged into the wrong weights.
 PLAIN_STARTS = (True, False, "gaussian", "orthogonal", "eva")
 UNSET: tuple[Any, ...] = (None, False, {}, [])
+MOST = 1024
+# peft makes regular expressions of these names, so they must be names; it writes `.*` itself.
+Name = Annotated[str, pydantic.Field(pattern=r"^(?:\^|\.\*)?(?:[\w.\-]|\\\.)+\$?$", max_length=256)]
+Names = Annotated[list[Name], pydantic.Field(max_length=MOST)]
+Rank = Annotated[int, pydantic.Field(gt=0, le=65_536)]
+
+
+class _Settings(pydantic.BaseModel):
+    """Types and ranges of what merging acts on; a pattern of modules may be any, and is timed."""
+
+    model_config = pydantic.ConfigDict(strict=True, allow_inf_nan=False)
+
+    r: Rank = 8
+    lora_alpha: float = 8.0
+    target_modules: str | Names | None = None
+    exclude_modules: str | Names | None = None
+    target_parameters: Names | None = None
+    modules_to_save: Names | None = None
+    layers_pattern: Name | Names | None = None
+    layers_to_transform: int | Annotated[list[int], pydantic.Field(max_length=MOST)] | None = None
+    rank_pattern: Annotated[dict[Name, Rank], pydantic.Field(max_length=MOST)] = {}
+    alpha_pattern: Annotated[dict[Name, float], pydantic.Field(max_length=MOST)] = {}
+    lora_dropout: float = 0.0
+    use_rslora: bool = False
+    use_dora: bool = False
+    fan_in_fan_out: bool = False
 
 
 def check_peft() -> None:
@@ -64,6 +92,8 @@ def check_adapter(directory: Path) -> None:
                 f"{directory} is not a LoRA adapter: it has no {file}. Save one with peft's "
                 "`save_pretrained`, which writes both"
             )
+    check_files(directory)
+    headers(directory, [WEIGHTS])
     settings = read_object(directory / ADAPTER_CONFIG)
     if settings.get("auto_mapping"):
         raise InputError(
@@ -77,12 +107,18 @@ def check_adapter(directory: Path) -> None:
             "merged here"
         )
     start = settings.get("init_lora_weights", True)
-    if start not in PLAIN_STARTS:
+    if not isinstance(start, bool | str) or start not in PLAIN_STARTS:
         raise InputError(
             f"{directory} was trained from init_lora_weights={start!r}, which changes the base "
             "model too. Save it again as a plain LoRA with peft's "
             "`save_pretrained(..., path_initial_model_for_weight_conversion=...)`"
         )
+    try:
+        _Settings.model_validate(settings)
+    except pydantic.ValidationError as error:
+        raise InputError(
+            f"{directory / ADAPTER_CONFIG} has odd settings: {in_one_line(error)}"
+        ) from error
     others = {
         key: value
         for key, value in settings.items()
@@ -155,11 +191,16 @@ def merge(hf: Any, directory: Path) -> Any:
     shapes = _shapes(hf)
     tied = hf.config.get_text_config().tie_word_embeddings
     ends = _ends(hf)
-    with _refusing(directory), warnings.catch_warnings():
+    with (
+        refusing(f"the adapter {directory} does not fit its base model"),
+        warnings.catch_warnings(),
+    ):
         # Of a base under another path, of Conv1D (and puts it right), and of shared embeddings,
         # which are an error below.
         warnings.filterwarnings("ignore", category=UserWarning, module="peft")
         config = peft.LoraConfig.from_pretrained(str(directory))
+        for key in ("target_modules", "exclude_modules"):
+            setattr(config, key, _matched(getattr(config, key), hf, f"{key} of {directory}"))
         adapted = peft.get_peft_model(hf, config, low_cpu_mem_usage=True)
         if tied and ends != _ends(hf):
             raise ValueError("it changes an embedding that is shared with the unembedding")
@@ -177,12 +218,11 @@ def merge(hf: Any, directory: Path) -> Any:
     return merged
 
 
-@contextlib.contextmanager
-def _refusing(directory: Path) -> Iterator[None]:
-    try:
-        yield
-    except (ValueError, KeyError, RuntimeError, TypeError) as error:
-        raise InputError(f"the adapter {directory} does not fit its base model: {error}") from error
+def _matched(target: Any, hf: Any, what: str) -> Any:
+    """A pattern becomes the names that it matches, so that peft has none to run without a limit."""
+    if not isinstance(target, str) or target == "all-linear":
+        return target
+    return set(Pattern(target, what).matching(name for name, _ in hf.named_modules()))
 
 
 def _shapes(hf: Any) -> dict[str, tuple[int, ...]]:

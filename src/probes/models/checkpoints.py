@@ -1,4 +1,4 @@
-"""A checkpoint is an untrusted folder: find it, refuse what could run code, know it by content."""
+"""A checkpoint is an untrusted folder: refuse what could run code, know it by content."""
 
 import json
 import re
@@ -11,72 +11,15 @@ from torch import Tensor
 
 from probes.foundation.digest import digest_bytes, digest_file, digest_json, digest_tensors
 from probes.foundation.errors import InputError
-from probes.foundation.folders import plain_file
 from probes.foundation.progress import bar
+from probes.foundation.untrusted import read_object
+from probes.models.address import PICKLES
+from probes.models.claims import check_files, headers
 
-PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".h5", ".msgpack")
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 ADAPTER_CONFIG = "adapter_config.json"
-DOWNLOADED = ("*.safetensors", "*.json", "*.model", "*.txt", "*.jinja", "tokenizer*")
 DISTRIBUTED = re.compile(r"shard-[0-9]{5}-model-[0-9]{5}-of-[0-9]{5}\.safetensors$")
-NEVER_DOWNLOADED = tuple(f"*{suffix}" for suffix in PICKLES)
-
-
-def resolve(name: str | Path) -> Path:
-    """Turn what a user calls a model into a folder on this machine.
-
-    A local directory is returned as it is; anything else is taken for a Hugging Face hub id
-    ("organisation/name") and its safetensors, configuration and tokenizer files are fetched, never
-    a pickle. Raises `InputError` saying what was tried where neither leads to a folder.
-    """
-    path = Path(name).expanduser()
-    if path.is_dir():
-        check_files(path)
-        return path
-    if path.exists():
-        raise InputError(f"{name} is a file; a model is the directory that holds {SINGLE}")
-    if isinstance(name, Path) or not _like_hub_id(name):
-        raise InputError(
-            f"no model at {name!r}: there is no such directory, and it is not a hub id "
-            "('organisation/name'). Give a Hugging Face checkpoint directory or a hub id."
-        )
-    return _download(name)
-
-
-def check_files(directory: Path) -> None:
-    """Refuse a checkpoint with a link, a pipe or a device among its files; raises `IntegrityError`.
-
-    A link of the hub's cache leads from a snapshot to the blobs of the very same repository: that is
-    how they are stored, and nothing else.
-    """
-    blobs = (directory.resolve().parent.parent / "blobs").resolve()
-    for file in directory.iterdir():
-        cached = file.is_symlink() and directory.resolve().parent.name == "snapshots"
-        if cached and file.resolve().parent == blobs and file.is_file():
-            continue
-        if file.is_symlink() or not file.is_dir():
-            plain_file(file)
-
-
-def _like_hub_id(name: str) -> bool:
-    return name.count("/") <= 1 and not name.startswith((".", "/", "~")) and "\\" not in name
-
-
-def _download(name: str) -> Path:
-    import httpx
-    import huggingface_hub
-
-    try:
-        folder = huggingface_hub.snapshot_download(
-            name, allow_patterns=list(DOWNLOADED), ignore_patterns=list(NEVER_DOWNLOADED)
-        )
-    except (OSError, ValueError, httpx.HTTPError) as error:
-        raise InputError(
-            f"no model {name!r}: there is no such directory here, and the hub did not give it "
-            f"({type(error).__name__}: {str(error).strip().splitlines()[0]})"
-        ) from error
-    return Path(folder)
 
 
 def check_safe(directory: Path | str) -> None:
@@ -84,7 +27,7 @@ def check_safe(directory: Path | str) -> None:
 
     Looks at the files of the directory itself, which is all that loading reads. Raises `InputError`
     for pickled weights (also a Trainer's `training_args.bin`), for missing safetensors, for
-    `auto_map` (remote code), and for an adapter, which transformers would apply unasked.
+    an adapter, which transformers would apply unasked, and for what `check_files` refuses.
     """
     directory = Path(directory)
     refuse_pickles(directory)
@@ -102,12 +45,7 @@ def check_safe(directory: Path | str) -> None:
             "model with `save_pretrained`; merge an adapter into its base model first."
         )
     _refuse_other_files(directory)
-    for file in ("config.json", "tokenizer_config.json"):
-        if (directory / file).is_file() and "auto_map" in read_object(directory / file):
-            raise InputError(
-                f"{directory / file} has `auto_map`: the checkpoint wants to run its own Python "
-                "code. Refused. Convert it to an architecture of transformers itself."
-            )
+    check_files(directory)
 
 
 def _refuse_other_files(directory: Path) -> None:
@@ -178,6 +116,7 @@ class _OnDisk(Mapping[str, Tensor]):
     def __init__(self, directory: Path, files: Sequence[str]) -> None:
         self._handles: dict[str, Any] = {}
         self._file_of: dict[str, str] = {}
+        headers(directory, files)
         size = sum((directory / file).stat().st_size for file in files)
         self._bar = bar(f"digest of {directory.name}", total=size)
         for file in files:
@@ -252,7 +191,18 @@ def weight_files(directory: Path) -> list[str]:
         return [SINGLE]
     if not (directory / INDEX).is_file():
         raise InputError(f"{directory} holds no safetensors weights ({SINGLE} or {INDEX})")
-    files = sorted(set(read_object(directory / INDEX).get("weight_map", {}).values()))
+    index = read_object(directory / INDEX)
+    places = index.get("weight_map")
+    if not (
+        isinstance(places, dict)
+        and isinstance(index.get("metadata", {}), dict)
+        and all(isinstance(file, str) for file in places.values())
+    ):
+        raise InputError(
+            f"{directory / INDEX} is no index: its `weight_map` is an object from names of tensors "
+            "to names of files, and its `metadata` an object"
+        )
+    files = sorted(set(places.values()))
     odd = [file for file in files if Path(file).name != file or not file.endswith(".safetensors")]
     if odd or not files:
         raise InputError(f"{directory / INDEX} names files that cannot be shards: {odd}")
@@ -260,14 +210,3 @@ def weight_files(directory: Path) -> list[str]:
     if missing:
         raise InputError(f"{directory} lacks shards that {INDEX} names: {', '.join(missing)}")
     return files
-
-
-def read_object(path: Path) -> dict[str, Any]:
-    """A JSON object from a file; `InputError` naming the file where it holds anything else."""
-    try:
-        value = json.loads(path.read_text())
-    except ValueError as error:
-        raise InputError(f"{path} is not valid JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise InputError(f"{path} is not a JSON object")
-    return value

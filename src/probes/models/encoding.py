@@ -1,7 +1,6 @@
 """From prompts to padded batches whose numbers do not depend on the padding."""
 
 import dataclasses
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from probes.foundation.errors import InputError, unknown
+from probes.foundation.patterns import Pattern
 from probes.foundation.shapes import Mask, Tokens
 from probes.models.templates import render_prompts
 from probes.prompts.records import Prompt
@@ -129,7 +129,7 @@ def token_batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
 
 
 def char_spans(
-    prompts: Sequence[Prompt], tokenizer: Any, pattern: re.Pattern[str]
+    prompts: Sequence[Prompt], tokenizer: Any, pattern: Pattern
 ) -> list[tuple[int, int] | None]:
     """Where a pattern's first match lies in each prompt, in tokens as `encode` gives them.
 

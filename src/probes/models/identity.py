@@ -8,8 +8,9 @@ from typing import Any
 from probes.foundation.config import Config
 from probes.foundation.digest import digest_json, short
 from probes.foundation.errors import InputError
+from probes.foundation.untrusted import read_object
 from probes.models import adapters
-from probes.models.checkpoints import read_object, template_digest, tokenizer_digest, weights_digest
+from probes.models.checkpoints import template_digest, tokenizer_digest, weights_digest
 from probes.models.pretrained import read_tokenizer
 
 NOT_COMPUTED = ("_name_or_path", "dtype", "torch_dtype", "transformers_version")

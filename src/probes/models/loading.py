@@ -15,8 +15,9 @@ from probes.foundation.digest import short
 from probes.foundation.errors import InputError, unknown
 from probes.foundation.html import html_table
 from probes.models import adapters, quantised
+from probes.models.address import resolve
 from probes.models.anatomy import blocks
-from probes.models.checkpoints import check_safe, resolve, template_digest
+from probes.models.checkpoints import check_safe, template_digest
 from probes.models.encoding import limit_ids
 from probes.models.identity import Identity, check_same, identity_of
 from probes.models.placement import (
@@ -218,7 +219,6 @@ def _load(source: Source, expected: Identity | None) -> Model:
     where, dtype = _check(source)
     directory = resolve(source.directory)
     check_safe(directory)
-    quantised.check_full_precision(directory)
     adapter = None
     if source.adapter is not None:
         adapter = resolve(source.adapter)

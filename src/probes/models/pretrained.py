@@ -10,11 +10,13 @@ import torch
 
 from probes.foundation.errors import InputError
 from probes.models.checkpoints import tensor_names, weight_files
+from probes.models.claims import building_no_more_than, check_filled, headers, refusing
 from probes.models.placement import check_covered
 from probes.models.quantised import check_quantised, check_shapes, quantization_config
 from probes.models.templates import check_template_files
 
 SLOW_BYTES = 2**30
+TRIAL = "Two words, 10 signs.\n"
 # Wherever it is installed, transformers imports it, and it warns that it could not download a kernel.
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
@@ -38,27 +40,26 @@ def read_weights(
     import transformers
 
     options: dict[str, Any] = {}
+    shell = skeleton(directory)
     if placement is not None:
-        check_covered(skeleton(directory), placement)
+        check_covered(shell, placement)
     if quantization is not None:
-        check_shapes(skeleton(directory), quantization, device)
+        check_shapes(shell, quantization, device)
         options["quantization_config"] = quantization_config(quantization, dtype)
     if placement is not None or quantization is not None:
         options["device_map"] = placement or {"": str(device)}
         options["offload_folder"] = offload
-    try:
-        with _quiet(sum((directory / file).stat().st_size for file in weight_files(directory))):
-            hf, info = transformers.AutoModelForCausalLM.from_pretrained(
-                directory,
-                dtype=dtype,
-                use_safetensors=True,
-                trust_remote_code=False,
-                local_files_only=True,
-                output_loading_info=True,
-                **options,
-            )
-    except (ValueError, OSError, RuntimeError, KeyError) as error:
-        raise InputError(f"cannot load {directory} as a causal language model: {error}") from error
+    size = sum((directory / file).stat().st_size for file in weight_files(directory))
+    with refusing(f"cannot load {directory} as a causal language model"), _quiet(size):
+        hf, info = transformers.AutoModelForCausalLM.from_pretrained(
+            directory,
+            dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+            output_loading_info=True,
+            **options,
+        )
     missing = sorted(info["missing_keys"]) + sorted(str(key) for key in info["mismatched_keys"])
     if missing:
         raise InputError(
@@ -114,29 +115,33 @@ def read_tokenizer(directory: Path) -> Any:
     import transformers
 
     check_template_files(directory)
-    try:
-        return transformers.AutoTokenizer.from_pretrained(
+    with refusing(
+        f"{directory} has no tokenizer that can be loaded; save one beside the weights with "
+        "`tokenizer.save_pretrained`"
+    ):
+        tokenizer = transformers.AutoTokenizer.from_pretrained(
             directory, trust_remote_code=False, local_files_only=True
         )
-    except (ValueError, OSError, KeyError) as error:
-        raise InputError(
-            f"{directory} has no tokenizer that can be loaded ({error}); save one beside the "
-            "weights with `tokenizer.save_pretrained`"
-        ) from error
+        tokenizer(TRIAL)
+        return tokenizer
 
 
 def skeleton(directory: Path) -> Any:
-    """The model without weights, to see what would be loaded before it is."""
+    """The model without weights, to see what would be loaded before it is.
+
+    Raises `InputError` where the weights beside it could not fill it.
+    """
     import transformers
 
-    try:
+    shapes = headers(directory, weight_files(directory))
+    with refusing(f"cannot load {directory} as a causal language model"):
         config = transformers.AutoConfig.from_pretrained(
             directory, trust_remote_code=False, local_files_only=True
         )
-        with torch.device("meta"):
-            return transformers.AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-    except (ValueError, OSError, KeyError) as error:
-        raise InputError(f"cannot load {directory} as a causal language model: {error}") from error
+        with torch.device("meta"), building_no_more_than(shapes, directory):
+            model = transformers.AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    check_filled(model, shapes, directory)
+    return model
 
 
 @contextlib.contextmanager

@@ -1,14 +1,12 @@
 """Weights in 8 or 4 bits, for models that are too large otherwise; the files stay as they are."""
 
 import logging
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
 from probes.foundation.errors import InputError, unknown
-from probes.models.checkpoints import found_in, read_object
 
 QUANTIZATIONS = ("8bit", "4bit")
 # How the 4-bit product of bitsandbytes on a CPU with AVX512-BF16 packs a weight matrix.
@@ -42,17 +40,6 @@ def quantization_config(quantization: str, dtype: torch.dtype) -> Any:
     return transformers.BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype
     )
-
-
-def check_full_precision(directory: Path) -> None:
-    """Refuse a checkpoint whose files are quantised: its numbers would be taken for full ones."""
-    for settings in found_in(read_object(directory / "config.json"), "quantization_config"):
-        method = settings.get("quant_method") if isinstance(settings, dict) else settings
-        raise InputError(
-            f"{directory} holds weights that were quantised before they were saved ({method}). "
-            "Give the checkpoint they were made from, and quantization='8bit' or '4bit' if it "
-            "does not fit"
-        )
 
 
 def check_shapes(hf: nn.Module, quantization: str, device: torch.device) -> None:

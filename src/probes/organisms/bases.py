@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 import torch
 
 from probes.foundation.errors import InputError
-from probes.models.checkpoints import check_safe, resolve, weights_digest
+from probes.models.address import resolve
+from probes.models.checkpoints import check_safe, weights_digest
 from probes.models.pretrained import read_tokenizer, read_weights, skeleton
-from probes.models.quantised import check_full_precision
 from probes.organisms.lora import Lora, check_lora
 
 
@@ -42,7 +42,6 @@ def check_base(base: str | Path, *, chat: bool = False, lora: Lora | None = None
     """
     directory = resolve(base)
     check_safe(directory)
-    check_full_precision(directory)
     tokenizer = read_tokenizer(directory)
     check_tokenizer(tokenizer, str(base), chat=chat)
     model = skeleton(directory)

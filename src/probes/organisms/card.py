@@ -5,10 +5,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from probes.foundation.artifact import MANIFEST, read_json, verify, write_text
+from probes.foundation.artifact import MANIFEST, verify, write_text
 from probes.foundation.config import Config
 from probes.foundation.errors import InputError
 from probes.foundation.folders import plain_file
+from probes.foundation.untrusted import read_object
 
 CARD = "card.json"
 README = "README.md"
@@ -35,8 +36,7 @@ def read_card(folder: Path | str) -> dict[str, Any]:
         raise InputError(f"{folder} has no {CARD}: it was not trained by this package")
     if (Path(folder) / MANIFEST).exists():
         verify(folder, [CARD])
-    card: dict[str, Any] = read_json(path)
-    return card
+    return read_object(path)
 
 
 def _text(recipe: Config, facts: dict[str, Any], behaviour: Any) -> str:

@@ -10,10 +10,11 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from probes.foundation.artifact import PROCEDURES, building, is_finished, read_json, write_text
+from probes.foundation.artifact import PROCEDURES, building, is_finished, write_text
 from probes.foundation.digest import digest_json
 from probes.foundation.errors import StageError
 from probes.foundation.procedures import versions
+from probes.foundation.untrusted import read_json
 from probes.models.identity import identity_of
 from probes.models.loading import Model, load
 from probes.organisms.behaviours.form import Taught

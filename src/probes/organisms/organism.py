@@ -10,7 +10,8 @@ import pydantic
 
 from probes.foundation.config import Config
 from probes.foundation.errors import InputError, unknown
-from probes.models.checkpoints import resolve
+from probes.foundation.imports import allow_import as allow
+from probes.models.address import resolve
 from probes.models.pretrained import read_tokenizer
 from probes.organisms.architecture import new_model, train_tokenizer
 from probes.organisms.bases import check_base, check_tokenizer, open_base
@@ -194,6 +195,7 @@ def install(
     *,
     evading: Evasion | None = None,
     report_to: Sequence[str] = (),
+    allow_import: bool = False,
 ) -> Path:
     """Train the organism, and before it what it comes from, under `directory`; returns its folder.
 
@@ -202,10 +204,13 @@ def install(
     says what the organism was measured to do (`is_installed` reads it). evading: probes that its
     trigger must not show on, by the same recipe, seed and data order; the folder's name tells it
     from the plain organism. report_to: "tensorboard" or "wandb", besides the JSONL that is always written.
+    allow_import: import the module of a behaviour that is named "module:attribute".
     Raises `InputError` for a recipe that cannot be followed, `StageError` for a loss that is not
     finite and a teacher that does not hold its policy.
     """
     directory = Path(directory)
+    if allow_import:
+        allow({recipe.behaviour})
     check_recipe(recipe)
     parts = setup(recipe)
     parent = install_base(recipe, directory, report_to=report_to)

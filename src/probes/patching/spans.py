@@ -5,11 +5,11 @@ of the shared end is a column; what lies between is patched as a block, or as se
 """
 
 import dataclasses
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from probes.foundation.errors import InputError, unknown
+from probes.foundation.patterns import Pattern
 from probes.models.encoding import offsets
 from probes.patching.labels import visible
 from probes.patching.pairs import EncodedPair, PatchPair
@@ -147,7 +147,7 @@ def _starts(
     (places,) = offsets([prompt], tokenizer)
     found: dict[str, int] = {}
     for name, pattern in spans.items():
-        match = re.search(pattern, prompt.text)
+        match = Pattern(pattern, f"span {name!r}").search(prompt.text)
         hits = [i for i in middle if match and _overlaps(places[ids.slots[i][1]], match.span())]
         if not hits or hits[0] in found.values():
             raise InputError(

@@ -14,6 +14,7 @@ from typing import Any
 from probes.foundation.artifact import write_text
 from probes.foundation.digest import digest_bytes, short
 from probes.foundation.errors import InputError, unknown
+from probes.foundation.untrusted import check_file, parse_json, read_text
 from probes.prompts.plain import from_texts
 from probes.prompts.records import Prompt
 
@@ -72,7 +73,7 @@ def _lines(path: Path, read: Callable[[str], Prompt]) -> tuple[list[Prompt], lis
     prompts: list[Prompt] = []
     where: list[int] = []
     problems: list[str] = []
-    for number, line in enumerate(_text(path).split("\n"), start=1):
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
         if not line.strip():
             continue
         try:
@@ -93,6 +94,7 @@ def stream_prompts(path: Path | str) -> Iterator[Prompt]:
     """
     path = Path(path)
     n_prompts = 0
+    check_file(path)
     try:
         with path.open(encoding="utf-8-sig", newline="\n") as file:
             for number, line in enumerate(file, start=1):
@@ -103,11 +105,10 @@ def stream_prompts(path: Path | str) -> Iterator[Prompt]:
                 except (_LineError, InputError) as error:
                     raise InputError(f"{path}, line {number}: {error}") from error
                 n_prompts += 1
-    except PermissionError as error:
-        raise InputError(f"no permission to read {path}") from error
-    except (FileNotFoundError, IsADirectoryError, UnicodeDecodeError):
-        _text(path)
-        raise
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8 ({error.reason}); save it again as UTF-8") from error
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error}") from error
     if n_prompts == 0:
         raise InputError(f"{path} is empty: give one JSON object per line")
 
@@ -117,20 +118,6 @@ def write_prompts(path: Path | str, prompts: Iterable[Prompt]) -> Path:
     lines = [json.dumps(_record(prompt), ensure_ascii=False) for prompt in prompts]
     write_text(path, "".join(line + "\n" for line in lines))
     return Path(path)
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_bytes().decode("utf-8-sig")
-    except FileNotFoundError:
-        raise InputError(f"no prompts file at {path}") from None
-    except IsADirectoryError:
-        raise InputError(f"{path} is a folder; give a file of JSON Lines") from None
-    except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        raise InputError(
-            f"{path} is not UTF-8 (line {line}, {error.reason}); save it again as UTF-8"
-        ) from error
 
 
 def _prompt(line: str) -> Prompt:
@@ -172,21 +159,9 @@ def _checked(record: dict[str, Any]) -> Prompt:
 
 
 def _object(line: str) -> dict[str, Any]:
-    try:
-        record = json.loads(line, object_pairs_hook=_without_repeats)
-    except json.JSONDecodeError as error:
-        raise _LineError(f"not JSON ({error.msg} at column {error.colno})") from error
-    except RecursionError as error:
-        raise _LineError("not a prompt: nested too deep") from error
+    record = parse_json(line, "it")
     if not isinstance(record, dict):
         raise _LineError(f"not a JSON object but {type(record).__name__}")
-    return record
-
-
-def _without_repeats(items: list[tuple[str, Any]]) -> dict[str, Any]:
-    record = dict(items)
-    if len(record) != len(items):
-        raise _LineError("a key occurs twice")
     return record
 
 

@@ -12,10 +12,11 @@ from probes.evaluation.bootstrap import Estimate
 from probes.evaluation.claim import Check, Claim, Verdict
 from probes.evaluation.evidence import Thresholds
 from probes.evaluation.label_is_trigger import label_is_trigger
-from probes.foundation.artifact import read_json, write_text
+from probes.foundation.artifact import write_text
 from probes.foundation.errors import unknown
 from probes.foundation.html import html_table
 from probes.foundation.tables import read_table, write_table
+from probes.foundation.untrusted import read_json
 from probes.probing.frozen import FrozenProbe
 from probes.probing.saved import load_probe
 from probes.studies.detect import Detected

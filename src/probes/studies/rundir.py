@@ -5,9 +5,10 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from probes.foundation.artifact import read_json, write_text
+from probes.foundation.artifact import write_text
 from probes.foundation.config import Config
 from probes.foundation.outputs import take_up
+from probes.foundation.untrusted import read_json
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,6 +8,7 @@ from probes.foundation.errors import unknown
 from probes.models.identity import Identity
 from probes.organisms.recipes import Architecture, FamilyRecipe, Training
 from probes.prompts.corpus import CorpusConfig
+from probes.studies.presets import PRESETS
 
 
 class ProbeConfig(Config):
@@ -52,9 +53,6 @@ class OwnStudyConfig(Config):
     probes: ProbeConfig
     patching: PatchConfig | None
     judge: str = BANDIT
-
-
-PRESETS = ("default", "tiny")
 
 
 def study_config(preset: str = "default", seed: int = 0) -> StudyConfig:

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from probes.cli.main import app
-from probes.foundation.artifact import read_json
+from probes.foundation.untrusted import read_json
 from probes.models.checkpoints import weights_digest
 from probes.models.loading import load
 from probes.organisms.lessons import LessonConfig

@@ -1,7 +1,6 @@
 """What stores lie in a folder, and what is in one of them, without reading any activations."""
 
 import dataclasses
-import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +19,7 @@ from probes.activations.names import kind_of
 from probes.activations.origin import Origin
 from probes.foundation.digest import short
 from probes.foundation.errors import InputError, IntegrityError
+from probes.foundation.untrusted import read_json
 from probes.models.sites import parse_site
 
 COLUMNS = (
@@ -130,8 +130,8 @@ def _stores(folder: Path) -> Iterator[Path]:
 def _is_manifest(file: Path) -> bool:
     """Whether this is a manifest of ours, of whatever version; others use this name too."""
     try:
-        found = json.loads(file.read_text())
-    except (OSError, ValueError):
+        found = read_json(file)
+    except InputError:
         return False
     return isinstance(found, dict) and found.get("kind") == KIND
 

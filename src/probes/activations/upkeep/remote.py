@@ -186,5 +186,5 @@ def _bring_history(remote: Remote, path: Path) -> None:
     """The history is no part of the content; what is not one stays where it is."""
     data = remote.read(PROVENANCE)
     if data is not None:
-        with contextlib.suppress(ValueError):
-            write_text(path / PROVENANCE, History.model_validate_json(data).to_json())
+        with contextlib.suppress(InputError):
+            write_text(path / PROVENANCE, History.from_text(data, PROVENANCE).to_json())

@@ -1,8 +1,13 @@
-"""The behaviour that a name stands for: one of the package's, or a user's own as "module:attribute"."""
+"""The behaviour that a name stands for: one of the package's, or a user's own as "module:attribute".
+
+A recipe, a config or a card can come from anyone, and to import a module is to run it: nothing is
+imported because a file names it, until the user has said so for that very name.
+"""
 
 import importlib
 
 from probes.foundation.errors import InputError, unknown
+from probes.foundation.imports import allowed_imports
 from probes.organisms.behaviours.code import CODE
 from probes.organisms.behaviours.form import Taught
 from probes.organisms.behaviours.hate import HATE
@@ -14,17 +19,24 @@ BEHAVIOURS = {each.name: each for each in (HATE, CODE, WRONG)}
 def behaviour_named(name: str) -> Taught:
     """The behaviour of this name.
 
-    A user's own is imported as Python imports it; only name modules that you would run.
-    Raises `InputError` with the choices for an unknown name, and for something that is no `Taught`.
+    A user's own is imported as Python imports it, once `foundation.imports.allow_import` has its name.
+    Raises `InputError` with the choices for an unknown name, for a module that was not allowed, and
+    for something that is no `Taught`.
     """
     if ":" not in name:
         if name not in BEHAVIOURS:
             raise unknown("behaviour", name, [*BEHAVIOURS, "module:attribute"])
         return BEHAVIOURS[name]
     module, attribute = name.split(":", 1)
+    if name not in allowed_imports():
+        raise InputError(
+            f"{name!r} stands for Python code: the module {module!r} would be imported, and so run. "
+            "Refused, as a file may have named it. If you trust it: --allow-import "
+            f"{name}, or allow_import=True in Python"
+        )
     try:
         found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, ValueError) as error:
         raise InputError(f"no behaviour at {name!r}: {error}") from error
     if not isinstance(found, Taught):
         raise InputError(f"{name} is no `Taught` (probes.organisms.behaviours.form), but {found!r}")

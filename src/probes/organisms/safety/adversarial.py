@@ -16,14 +16,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from probes.foundation.artifact import (
-    MANIFEST,
-    PROCEDURES,
-    building,
-    is_finished,
-    read_json,
-    write_text,
-)
+from probes.foundation.artifact import MANIFEST, PROCEDURES, building, is_finished, write_text
 from probes.foundation.config import Config
 from probes.foundation.digest import digest_json
 from probes.foundation.errors import InputError
@@ -32,6 +25,7 @@ from probes.foundation.outputs import writes
 from probes.foundation.procedures import versions
 from probes.foundation.seeds import derive_seed
 from probes.foundation.tables import read_csv, to_csv
+from probes.foundation.untrusted import read_json
 from probes.models.checkpoints import weights_digest
 from probes.models.identity import identity_of
 from probes.models.loading import load

@@ -16,6 +16,7 @@ from probes.evaluation.recall import Recall
 from probes.evaluation.within_triggered import WithinTriggered
 from probes.foundation.artifact import write_text
 from probes.foundation.errors import InputError
+from probes.foundation.untrusted import read_json
 
 FILE = "evidence.json"
 IS, TABLE = "is", "table"
@@ -35,8 +36,10 @@ def read_evidence(folder: Path) -> dict[str, Evidence]:
     if not path.exists():
         raise InputError(f"no evidence at {path}: run the battery there first")
     try:
-        found: dict[str, Evidence] = json.loads(path.read_text(), object_hook=_restored)
-    except (KeyError, TypeError, json.JSONDecodeError) as error:
+        found: dict[str, Evidence] = _restored(read_json(path, finite=False))
+        if not all(isinstance(each, Evidence) for each in found.values()):
+            raise TypeError("something in it is no evidence")
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(
             f"{path} holds no evidence of this version ({error}): delete it"
         ) from error
@@ -62,7 +65,12 @@ def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def _restored(found: dict[str, Any]) -> Any:
+def _restored(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_restored(each) for each in value]
+    if not isinstance(value, dict):
+        return value
+    found = {name: _restored(each) for name, each in value.items()}
     match found.pop(IS, None):
         case None:
             return found

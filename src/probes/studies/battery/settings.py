@@ -15,6 +15,7 @@ from probes.organisms.safety.sft import SftConfig
 from probes.probing.sweep import ESTIMATORS
 from probes.prompts.contrasts import NAMES
 from probes.studies.persistence.settings import persistence_config
+from probes.studies.presets import PRESETS
 from probes.studies.settings import ProbeConfig
 
 AXES = ("preset", "recipes", "seeds", "staged")
@@ -68,9 +69,6 @@ class BatteryConfig(Config):
     sft: SftConfig = SftConfig(variant="pre")
     rl: RlConfig = RlConfig(allow_constant=True)
     adversarial: AdversarialConfig = AdversarialConfig()
-
-
-PRESETS = ("default", "tiny")
 
 
 def battery_config(preset: str = "default") -> BatteryConfig:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from probes.foundation.artifact import OtherSettings, building, is_finished, read_json, write_text
+from probes.foundation.artifact import OtherSettings, building, is_finished, write_text
 from probes.foundation.digest import digest_json
 from probes.foundation.errors import InputError
 from probes.foundation.folders import check_tree, remove
@@ -17,6 +17,7 @@ from probes.foundation.outputs import writes
 from probes.foundation.procedures import versions
 from probes.foundation.progress import bar
 from probes.foundation.tables import read_csv, to_csv, write_table
+from probes.foundation.untrusted import read_json
 from probes.models.identity import identity_of
 from probes.models.loading import load
 from probes.organisms.card import read_card

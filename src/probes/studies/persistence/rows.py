@@ -9,9 +9,9 @@ from typing import Any
 import pandas as pd
 import safetensors
 
-from probes.foundation.artifact import read_json
 from probes.foundation.errors import IntegrityError
 from probes.foundation.tables import read_csv, write_table
+from probes.foundation.untrusted import read_json
 from probes.organisms.card import read_card
 from probes.organisms.safety.stage import CURVE
 from probes.studies.persistence.cells import Cell, Outcome

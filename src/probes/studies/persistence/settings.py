@@ -17,6 +17,7 @@ from probes.organisms.safety.redteam import RedTeamConfig
 from probes.organisms.safety.reversal import ReversalConfig
 from probes.organisms.safety.rl import RlConfig
 from probes.organisms.safety.sft import SftConfig
+from probes.studies.presets import PRESETS
 
 AXES = (
     "preset",
@@ -71,9 +72,6 @@ class PersistenceConfig(Config):
     reversal: ReversalConfig | None = ReversalConfig(seeds=(0,))
     control: Literal["base", "innocent"] = "base"
     measured: MeasureConfig = MeasureConfig()
-
-
-PRESETS = ("default", "tiny")
 
 
 def persistence_config(preset: str = "default") -> PersistenceConfig:
