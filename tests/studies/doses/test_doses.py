@@ -121,7 +121,7 @@ def test_a_direction_that_does_nothing_is_neither(model, prompts):
     assert set(verdicts["direction"]) == {"idle"}
     assert not set(verdicts["verdict"]) & {"necessary", "sufficient"}
     other = dataclasses.replace(idle, identity=Identity(weights_digest="f" * 64))
-    with pytest.raises(InputError, match="the model is"):
+    with pytest.raises(InputError, match="fitted on activations of another model"):
         curves(model, prompts, direction=other)
 
 
