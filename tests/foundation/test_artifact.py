@@ -13,15 +13,19 @@ import pytest
 from probes.foundation import artifact
 from probes.foundation.artifact import (
     MANIFEST,
+    PROCEDURES,
     building,
     disk_errors,
     is_finished,
+    is_made_from,
     read_manifest,
     verify,
     write_bytes,
     write_text,
 )
-from probes.foundation.errors import IntegrityError, StageError
+from probes.foundation.digest import digest_json
+from probes.foundation.errors import InputError, IntegrityError, StageError
+from probes.foundation.procedures import versions
 
 BUILD = """
 import os, signal, sys
@@ -222,3 +226,40 @@ def test_leftovers_of_another_artifact_are_not_touched(tmp_path: Path) -> None:
     other.mkdir()
     artifact.discard_leftovers(tmp_path / "x")
     assert (mine.exists(), other.exists()) == (False, True)
+
+
+INPUTS = {"prompts": "a" * 64, "identity": {"weights": "1"}, PROCEDURES: versions("sampling")}
+
+
+def test_an_artifact_of_other_inputs_is_refused_and_of_older_code_made_again(tmp_path):
+    place = tmp_path / "made"
+    assert not is_made_from(place, INPUTS)
+    with building(place, kind="thing", key=digest_json(INPUTS), **INPUTS) as folder:
+        write_text(folder / "rows.csv", "1\n")
+    assert is_made_from(place, INPUTS)
+    other = INPUTS | {"identity": {"weights": "2"}}
+    with pytest.raises(
+        InputError, match=r"thing made from other inputs \(identity.weights: 1 there, 2"
+    ):
+        is_made_from(place, other)
+    assert not is_made_from(place, other | {PROCEDURES: {"sampling": 0}})
+    (place / "rows.csv").write_text("2\n")
+    with pytest.raises(IntegrityError, match="was changed"):
+        is_made_from(place, INPUTS)
+
+
+def test_only_files_of_the_artifact_are_read_as_its_own(tmp_path):
+    with building(tmp_path / "made", kind="thing", key="k") as folder:
+        write_text(folder / "one", "1")
+        write_text(folder / "two", "2")
+    (tmp_path / "made" / "two").write_text("3")
+    assert verify(tmp_path / "made", ["one"]).kind == "thing"
+    with pytest.raises(IntegrityError, match="two was changed"):
+        verify(tmp_path / "made", ["one", "two"])
+    with pytest.raises(IntegrityError, match="three is not in"):
+        verify(tmp_path / "made", ["three"])
+
+
+def test_a_procedure_without_a_version_is_unknown():
+    with pytest.raises(InputError, match="procedure"):
+        versions("guessing")

@@ -11,17 +11,18 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from probes.foundation.config import Config
-from probes.foundation.digest import digest_file, short
-from probes.foundation.errors import IntegrityError, StageError
+from probes.foundation.config import Config, flatten
+from probes.foundation.digest import digest_file, digest_json, short
+from probes.foundation.errors import InputError, IntegrityError, StageError
 from probes.foundation.provenance import provenance
 
 MANIFEST = "artifact.json"
 TEMPORARY = ".tmp-"
+PROCEDURES = "procedures"
 
 
 class Manifest(Config):
@@ -129,13 +130,45 @@ def is_finished(path: Path | str, key: str) -> bool:
     return True
 
 
-def verify(path: Path | str) -> Manifest:
-    """Check every file of an artifact against its manifest; raises `IntegrityError` naming the file."""
+def is_made_from(path: Path | str, inputs: Mapping[str, Any]) -> bool:
+    """True if a finished artifact of exactly these inputs lies here; that of others is refused.
+
+    inputs: everything that determines the content, as JSON data with the versions of the procedures
+    under `PROCEDURES`; their digest is the artifact's key, and they are among its facts. What an older
+    procedure made counts as absent, to be made again. Raises `InputError` with the inputs that differ.
+    """
+    manifest = read_manifest(path)
+    if manifest is None or is_finished(path, digest_json(inputs)):
+        return manifest is not None
+    there, asked = flatten(manifest.facts), flatten(json.loads(json.dumps(inputs)))
+    differing = [name for name, value in asked.items() if there.get(name) != value]
+    if any(name.split(".")[0] == PROCEDURES for name in differing):
+        return False
+    shown = "; ".join(f"{n}: {_show(there.get(n))} there, {_show(asked[n])} now" for n in differing)
+    raise InputError(
+        f"{path} holds a {manifest.kind} made from other inputs ({shown}). Choose another folder, or "
+        "delete this one"
+    )
+
+
+def _show(value: object) -> str:
+    text = str(value)
+    return short(text) if len(text) == 64 else text
+
+
+def verify(path: Path | str, files: Iterable[str] | None = None) -> Manifest:
+    """Check an artifact against its manifest: every file, or those that are about to be read.
+
+    Raises `IntegrityError` naming the file that was changed, is missing or is not the artifact's.
+    """
     path = Path(path)
     manifest = read_manifest(path)
     if manifest is None:
         raise IntegrityError(f"{path} holds no finished artifact (no {MANIFEST})")
-    for name, (digest, size) in manifest.files.items():
+    for name in manifest.files if files is None else files:
+        if name not in manifest.files:
+            raise IntegrityError(f"{path / name} is not in {MANIFEST}: it was not written with it")
+        digest, size = manifest.files[name]
         file = path / name
         if not file.exists():
             raise IntegrityError(f"{file} is missing; delete {path} and run again to rebuild it")

@@ -38,8 +38,8 @@ class Config(pydantic.BaseModel):
 
     def differences(self, other: "Config") -> dict[str, tuple[Any, Any]]:
         """Settings in which two configs differ, by dotted name: `{name: (mine, other's)}`."""
-        mine = _flatten(self.model_dump(mode="json"))
-        theirs = _flatten(other.model_dump(mode="json"))
+        mine = flatten(self.model_dump(mode="json"))
+        theirs = flatten(other.model_dump(mode="json"))
         names = sorted(mine.keys() | theirs.keys())
         return {
             name: (mine.get(name), theirs.get(name))
@@ -71,11 +71,12 @@ def refuse_other_settings(
         )
 
 
-def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Leaves of nested dictionaries by dotted name."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
         if isinstance(value, dict):
-            flat |= _flatten(value, f"{prefix}{key}.")
+            flat |= flatten(value, f"{prefix}{key}.")
         else:
             flat[prefix + key] = value
     return flat

@@ -1,0 +1,41 @@
+"""The version of every procedure that makes results: results of older code are not taken for new ones."""
+
+from importlib import metadata
+
+from probes.foundation.errors import unknown
+
+VERSIONS: dict[str, int] = {
+    "training": 1,
+    "safety training": 1,
+    "reversal": 1,
+    "sampling": 1,
+    "judging": 1,
+    "activations": 1,
+    "surprise": 1,
+    # 2: folds by family, and selectivity decides only where the innocent twin may fire. 3: layer 0,
+    # perplexity, standard library, look-alikes, alarms at a fixed threshold, held-out wording; a
+    # logistic probe ends at a gradient of 1e-6: its AUROC moves in the third digit.
+    "detection": 3,
+    "contrast probes": 1,
+    "transfer": 1,
+    "patching": 1,
+    "localisation": 1,
+    "steering": 1,
+    "evasion": 1,
+}
+"""To be raised, in the change that does it, where the same inputs give other numbers."""
+
+LIBRARIES = {"judging": ("bandit",)}
+"""Libraries whose verdicts are part of a procedure, whatever version is installed."""
+
+
+def versions(*procedures: str) -> dict[str, int | str]:
+    """The versions of the procedures that a result rests on, and of their libraries, for its key."""
+    for name in procedures:
+        if name not in VERSIONS:
+            raise unknown("procedure", name, VERSIONS)
+    libraries = [library for name in procedures for library in LIBRARIES.get(name, ())]
+    return {
+        **{name: VERSIONS[name] for name in procedures},
+        **{library: metadata.version(library) for library in libraries},
+    }
