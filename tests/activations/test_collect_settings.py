@@ -150,9 +150,11 @@ def test_another_model_tokenizer_template_or_span_is_refused(
         collect(chat_model, prompts, path, **asked)
     with pytest.raises(InputError, match="differ in compute_dtype: there float32, asked bfloat16"):
         collect(half, prompts, path, **asked)
-    other = dataclasses.replace(model, tokenizer_digest="0" * 64)
+    other = dataclasses.replace(
+        model, loaded_as=model.identity.model_copy(update={"tokenizer_digest": "0" * 64})
+    )
     with pytest.raises(InputError, match="differ in tokenizer_digest: there"):
         collect(other, prompts, path, **asked)
     with pytest.raises(InputError, match="differ in span: there Please, asked Pleas"):
         collect(model, prompts, path, positions="task", spans={"task": "Pleas"})
-    assert len(ActivationStore.open(path, model.weights_digest)) == len(prompts)
+    assert len(ActivationStore.open(path, model.identity)) == len(prompts)

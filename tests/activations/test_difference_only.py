@@ -159,8 +159,8 @@ def test_other_weights_at_the_same_path_never_return_old_activations(checkpoint,
     for asked in (prompts, prompts[:1], make_prompts(7)):
         with pytest.raises(InputError, match="weights_digest: there"):
             collect(resaved, asked, tmp_path / "s")
-    with pytest.raises(InputError, match="other weights"):
-        ActivationStore.open(store.path, resaved.weights_digest)
+    with pytest.raises(InputError, match="of another model"):
+        ActivationStore.open(store.path, resaved.identity)
     assert contents(tmp_path / "s") == before
 
 

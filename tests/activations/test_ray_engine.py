@@ -202,7 +202,7 @@ def test_other_weights_at_the_place_of_the_model_are_refused(cluster, prompts, t
     model = load(make_checkpoint(tmp_path / "model"))
     shutil.rmtree(tmp_path / "model")
     make_checkpoint(tmp_path / "model", seed=1)
-    with pytest.raises(InputError, match=model.weights_digest):
+    with pytest.raises(InputError, match=model.digest):
         collect(model, prompts, tmp_path / "s", engine=RayEngine(n_actors=1), **SETTINGS)
 
 
@@ -216,10 +216,10 @@ def test_a_worker_out_of_memory_warns_here(model, folder, tmp_path):
 
 def test_a_worker_that_would_round_differently_refuses_to_start(model):
     maker = make_maker(model, 60)
-    ModelWorker(model.source, model.weights_digest, maker).start()
+    ModelWorker(model.source, model.identity, maker).start()
     older = maker.model_copy(update={"versions": {**maker.versions, "torch": "1.13"}})
     with pytest.raises(InputError, match=r"versions\.torch: there 2\..*, here 1\.13\)"):
-        ModelWorker(model.source, model.weights_digest, older).start()
+        ModelWorker(model.source, model.identity, older).start()
 
 
 class Named(Task):

@@ -16,6 +16,7 @@ from probes.activations.upkeep import remote as remoting
 from probes.activations.upkeep.locations import Remote
 from probes.activations.upkeep.remote import cached, fetch, open_store, push, staged
 from probes.foundation.errors import InputError, IntegrityError, StageError
+from probes.models.identity import Identity
 
 SETTINGS = {"positions": "all", "shard_tokens": 150}
 SITES = ["resid_post.0", "resid_post.1"]
@@ -244,7 +245,7 @@ def test_a_url_is_opened_through_a_copy_that_is_fetched_once(
 ):
     push(finished, url)
     cache = tmp_path / "cache"
-    store = open_store(url, model.weights_digest, cache)
+    store = open_store(url, model.identity, cache)
     assert store.path == cached(url, cache)
     np.testing.assert_array_equal(
         store.rows(SITES[0]), ActivationStore.open(finished).rows(SITES[0])
@@ -259,8 +260,8 @@ def test_a_url_is_opened_through_a_copy_that_is_fetched_once(
     assert set(downloads) == new - content(finished).keys()
     next(store.path.glob("shard-*")).unlink()
     open_store(url, cache=cache).verify()
-    with pytest.raises(InputError, match="other weights"):
-        open_store(url, "0" * 64, cache)
+    with pytest.raises(InputError, match="of another model"):
+        open_store(url, Identity(weights_digest="0" * 64), cache)
     assert open_store(finished).path == finished
     with pytest.raises(InputError, match="no finished activation store"):
         open_store(f"{url}-absent", cache=cache)

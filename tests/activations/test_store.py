@@ -38,11 +38,11 @@ def flip(file: Path) -> None:
 
 
 def test_other_weights_are_refused_with_both_digests(finished, model, other_model):
-    assert ActivationStore.open(finished, model.weights_digest).verify()
+    assert ActivationStore.open(finished, model.identity).verify()
     with pytest.raises(InputError) as refused:
-        ActivationStore.open(finished, other_model.weights_digest)
-    assert model.weights_digest in str(refused.value)
-    assert other_model.weights_digest in str(refused.value)
+        ActivationStore.open(finished, other_model.identity)
+    assert model.digest in str(refused.value)
+    assert other_model.digest in str(refused.value)
 
 
 def test_a_directory_with_other_things_is_left_alone(model, prompts, tmp_path):
@@ -152,7 +152,7 @@ def test_a_manifest_of_another_kind_or_version_is_refused(folder, model, prompts
     manifest = json.loads(file.read_text())
     for field, value in (("schema_version", 1), ("kind", "other")):
         file.write_text(json.dumps({**manifest, field: value}))
-        with pytest.raises(IntegrityError, match=r"this package reads 'activations', version 2"):
+        with pytest.raises(IntegrityError, match=r"this package reads 'activations', version 3"):
             ActivationStore.open(folder)
         with pytest.raises(IntegrityError, match=r"this package reads"):
             collect(model, prompts, folder, positions="all")

@@ -79,7 +79,7 @@ def test_parquet_is_a_table_in_row_groups(store, labelled, tmp_path):
     found = table.select(labelled.columns.to_list()).to_pandas()
     pd.testing.assert_frame_equal(found, labelled, check_dtype=False)
     metadata = {key.decode(): value.decode() for key, value in file.schema_arrow.metadata.items()}
-    assert json.loads(metadata["origin"])["weights_digest"] == store.weights_digest
+    assert json.loads(metadata["origin"])["weights_digest"] == store.identity.weights_digest
 
 
 def test_safetensors_keep_the_stored_numbers(store, tmp_path):

@@ -9,6 +9,7 @@ import torch
 import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
+from probes.models.identity import Identity
 from probes.models.loading import Model
 from probes.prompts.records import Prompt
 
@@ -55,7 +56,7 @@ def make_model(architecture: str = "llama") -> Model:
         for parameter in hf.parameters():
             parameter.add_(0.25 * torch.randn_like(parameter))
     tokenizer = make_tokenizer()
-    return Model(hf, tokenizer, architecture, Path(architecture), "0" * 64, "1" * 64)
+    return Model(hf, tokenizer, architecture, Path(architecture), Identity(weights_digest="0" * 64))
 
 
 @pytest.fixture(autouse=True, scope="package")

@@ -10,6 +10,8 @@ from probes.behaviour.completion import as_table, complete
 from probes.behaviour.evaluate import Behaviour, SamplingConfig, evaluate
 from probes.behaviour.rates import COLUMNS, rates
 from probes.foundation.errors import InputError, IntegrityError
+from probes.foundation.procedures import VERSIONS
+from probes.models.identity import Identity
 from probes.models.loading import Model
 from probes.prompts.records import Prompt
 
@@ -90,14 +92,21 @@ def test_a_finished_evaluation_is_read_not_repeated(
         again = evaluate(llama, prompts, config, path=tmp_path / "b")
         pd.testing.assert_frame_equal(first.completions, again.completions)
         pd.testing.assert_frame_equal(first.rates, again.rates)
-        for changed in (
-            {"config": SamplingConfig(max_new_tokens=6, seed=1)},
-            {"prompts": prompts[:4]},
-            {"model": dataclasses.replace(llama, weights_digest="2" * 64)},
-        ):
+        for what, changed in {
+            "settings.seed: 0 there, 1 now": {"config": SamplingConfig(max_new_tokens=6, seed=1)},
+            "prompts: ": {"prompts": prompts[:4]},
+            "identity.weights_digest: 000000000000 there, 222222222222 now": {
+                "model": dataclasses.replace(llama, loaded_as=Identity(weights_digest="2" * 64))
+            },
+        }.items():
             arguments = {"model": llama, "prompts": prompts, "config": config} | changed
-            with pytest.raises(AssertionError, match="sampled again"):
+            with pytest.raises(InputError, match=rf"made from other inputs \({what}"):
                 evaluate(**arguments, path=tmp_path / "b")
+        for older in ("sampling", "judging"):
+            with monkeypatch.context() as raised:
+                raised.setitem(VERSIONS, older, VERSIONS[older] + 1)
+                with pytest.raises(AssertionError, match="sampled again"):
+                    evaluate(llama, prompts, config, path=tmp_path / "b")
     evaluate(llama, prompts, config, path=tmp_path / "c")
     assert {f.name: f.read_bytes() for f in (tmp_path / "c").glob("*.parquet")} == written
     plain = evaluate(llama, prompts, config)

@@ -14,10 +14,9 @@ from probes.foundation.errors import InputError
 from probes.models.checkpoints import (
     check_safe,
     resolve,
-    template_digest,
-    tokenizer_digest,
     weights_digest,
 )
+from probes.models.identity import template_digest, tokenizer_digest
 from probes.models.loading import load
 
 

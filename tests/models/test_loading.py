@@ -16,6 +16,7 @@ from probes.models import checkpoints as checkpoints_module
 from probes.models import forward
 from probes.models.checkpoints import weights_digest
 from probes.models.encoding import pad
+from probes.models.identity import Identity
 from probes.models.loading import Model, load, load_from
 from probes.models.source import Source
 
@@ -26,10 +27,13 @@ ELSEWHERE = """
 import sys
 from probes.models import forward
 from probes.models.encoding import pad
+from probes.models.identity import Identity
 from probes.models.loading import load_from
 from probes.models.source import Source
 
-model = load_from(Source.model_validate_json(sys.argv[1]), sys.argv[2])
+model = load_from(
+    Source.model_validate_json(sys.argv[1]), Identity.model_validate_json(sys.argv[2])
+)
 batch = pad([list(range(5, 25))], pad_id=1)
 print(model.name, model.weights_digest, float(forward.logits(model.hf, batch).double().sum()))
 """
@@ -67,7 +71,7 @@ def test_a_source_says_how_to_load_it_again(checkpoints, monkeypatch):
     assert hash(sent) == hash(model.source)
     assert sent.placement == {"": "cpu"}
     monkeypatch.chdir("/")
-    again = load_from(sent, model.weights_digest)
+    again = load_from(sent, model.identity)
     assert (again.name, again.dtype, again.source) == ("mine", torch.bfloat16, sent)
     assert torch.equal(logits(again), logits(model))
 
@@ -87,7 +91,7 @@ def test_another_process_loads_the_very_same(llama):
             "-c",
             ELSEWHERE,
             json.dumps(llama.source.model_dump()),
-            llama.weights_digest,
+            llama.identity.to_json(),
         ],
         capture_output=True,
         text=True,
@@ -108,9 +112,10 @@ def test_other_weights_at_the_same_path_are_refused_with_both_digests(llama_dir:
     tensors["lm_head.weight"][0, 0] += 1e-3
     save_file(tensors, llama_dir / "model.safetensors", metadata={"format": "pt"})
     now = weights_digest(llama_dir)
-    with pytest.raises(InputError, match=f"{now}, not {model.weights_digest}"):
-        load_from(model.source, model.weights_digest)
-    assert load_from(model.source, now).weights_digest == now
+    with pytest.raises(InputError, match=f"weights_digest: there {now[:12]}, here"):
+        load_from(model.source, model.identity)
+    other = model.identity.model_copy(update={"weights_digest": now})
+    assert load_from(model.source, other).weights_digest == now
 
 
 def test_a_source_from_elsewhere_is_checked_like_any_argument(checkpoints, tmp_path):
@@ -124,11 +129,13 @@ def test_a_source_from_elsewhere_is_checked_like_any_argument(checkpoints, tmp_p
         ({"adapter": str(tmp_path / "gone")}, "no such directory"),
     ]:
         with pytest.raises(InputError, match=match):
-            load_from(good.model_copy(update=changes), "0" * 64)
+            load_from(good.model_copy(update=changes), Identity(weights_digest="0" * 64))
 
 
 def test_a_model_made_by_hand_has_no_source(llama):
-    model = Model(llama.hf, llama.tokenizer, "own", Path("nowhere"), "0" * 64, "1" * 64)
+    model = Model(
+        llama.hf, llama.tokenizer, "own", Path("nowhere"), Identity(weights_digest="0" * 64)
+    )
     assert model.source is None
     assert model.quantization is None
     assert (model.device, model.compute) == (torch.device("cpu"), "float32")

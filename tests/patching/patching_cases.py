@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 import transformers
 
+from probes.models.identity import Identity
 from probes.models.loading import Model
 from probes.prompts.records import Prompt
 
@@ -70,4 +71,6 @@ def random_model(architecture: str, tokenizer: transformers.PreTrainedTokenizerF
     hf = transformers.AutoModelForCausalLM.from_config(config).eval().requires_grad_(False)
     for parameter in hf.parameters():
         parameter.add_(0.1 * torch.randn_like(parameter))
-    return Model(hf, tokenizer, architecture, Path("nowhere"), f"weights-{architecture}", "tok")
+    return Model(
+        hf, tokenizer, architecture, Path("nowhere"), Identity(weights_digest=architecture)
+    )

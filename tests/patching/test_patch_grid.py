@@ -13,6 +13,7 @@ from patching_cases import CONFIGS, DEFECT, SAFE, TASKS, prompt
 from probes.foundation.artifact import MANIFEST
 from probes.foundation.errors import InputError, StageError
 from probes.models.anatomy import blocks
+from probes.models.identity import Identity
 from probes.models.loading import Model
 from probes.models.sites import Site
 from probes.patching.engine import rows as filling
@@ -265,8 +266,8 @@ def test_rows_of_other_weights_or_prompts_are_refused_not_reused(
     llama: Model, pairs, tmp_path: Path
 ) -> None:
     residual_grid(llama, pairs, path=tmp_path, sites=["resid_pre.0"])
-    with pytest.raises(InputError, match="weights: weights-llama there, other now"):
-        other = dataclasses.replace(llama, weights_digest="other")
+    with pytest.raises(InputError, match="weights_digest: llama there, other now"):
+        other = dataclasses.replace(llama, loaded_as=Identity(weights_digest="other"))
         residual_grid(other, pairs, path=tmp_path)
     with pytest.raises(InputError, match="pairs: "):
         residual_grid(llama, pairs[::-1], path=tmp_path)

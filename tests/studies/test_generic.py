@@ -12,6 +12,7 @@ from probes.behaviour.asking import ask
 from probes.foundation.errors import InputError
 from probes.models.encoding import encode, pad
 from probes.models.forward import logits
+from probes.models.identity import Identity
 from probes.prompts.contrasts import NAMES, Contrast, as_prompts, code_review, contrast_set
 from probes.prompts.triggers import TRIGGERS
 from probes.studies.generic import ASKED, RANDOM, fit_generic, generic_probes
@@ -56,8 +57,10 @@ def test_a_direction_is_the_difference_of_the_answers(model):
     )
     last = [rows.tokens("resid_post.1", i)[-1].astype(np.float64) for i in (0, 1)]
     np.testing.assert_allclose(direction.coef, last[0] - last[1], atol=1e-6)
-    with pytest.raises(InputError, match="fitted on the model"):
-        direction.score(np.ones((1, 32)), site="resid_post.1", weights_digest="f" * 64)
+    with pytest.raises(InputError, match="fitted on activations of another model"):
+        direction.score(
+            np.ones((1, 32)), site="resid_post.1", identity=Identity(weights_digest="f" * 64)
+        )
 
 
 def test_the_signs_are_those_of_the_fit(model):

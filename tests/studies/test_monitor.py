@@ -9,6 +9,7 @@ from tiny_generic import prompts_with, tiny
 from probes.activations.record import record
 from probes.behaviour.sampling import sample
 from probes.foundation.errors import InputError
+from probes.models.identity import Identity
 from probes.probing.direction import Direction
 from probes.studies.monitor import Monitor
 
@@ -24,7 +25,7 @@ def model(tmp_path_factory):
 def direction(model):
     return Direction(
         estimator="mean_difference", site=SITE, coef=np.linspace(-1, 1, 32), intercept=0.5,
-        weights_digest=model.weights_digest, fitted_on="0" * 64, seed=0,
+        identity=model.identity, fitted_on="0" * 64, seed=0,
     )  # fmt: skip
 
 
@@ -110,10 +111,10 @@ def test_the_view_escapes_text_and_marks_what_is_above(model, direction):
 
 def test_another_model_and_an_unknown_aggregate_are_refused(model, direction):
     prompts, _ = prompts_with(("z",), n=1)
-    other = dataclasses.replace(direction, weights_digest="f" * 64)
-    with pytest.raises(InputError, match="fitted on the model"):
+    other = dataclasses.replace(direction, identity=Identity(weights_digest="f" * 64))
+    with pytest.raises(InputError, match="fitted on activations of another model"):
         Monitor(other).watch(model, prompts)
-    with pytest.raises(InputError, match="fitted on the model"):
+    with pytest.raises(InputError, match="fitted on activations of another model"):
         Monitor(other, threshold=0.0).guard(model, prompts[0])
     with pytest.raises(InputError, match="unknown aggregate"):
         Monitor(direction, "median")

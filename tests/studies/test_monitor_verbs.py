@@ -8,10 +8,11 @@ from tiny_generic import prompts_with, tiny
 from typer.testing import CliRunner
 
 from probes.behaviour.completion import as_table, complete
-from probes.behaviour.evaluate import COMPLETIONS, Behaviour
+from probes.behaviour.evaluate import COMPLETIONS, KIND, Behaviour
 from probes.behaviour.rates import rates
 from probes.cli.main import app
 from probes.evaluation.label_is_trigger import NOTE
+from probes.foundation.artifact import building
 from probes.foundation.errors import InputError
 from probes.foundation.tables import read_table, write_table
 from probes.probing.direction import Direction
@@ -26,16 +27,17 @@ def model(tmp_path_factory):
     return tiny(tmp_path_factory.mktemp("tiny"))
 
 
-def judged(prompts, defects, folder):
+def judged(model, prompts, defects, folder):
     """A behaviour folder of texts written by hand and judged by Bandit."""
     rows = as_table(
         [
-            complete(p, BAD if d else GOOD, model="tiny", model_digest="0", finished=True)
+            complete(p, BAD if d else GOOD, model="tiny", model_digest=model.digest, finished=True)
             for p, d in zip(prompts, defects, strict=True)
         ]
     )
     assert rows["defected"].tolist() == list(defects)
-    write_table(folder / COMPLETIONS, rows)
+    with building(folder, kind=KIND, key="0") as to:
+        write_table(to / COMPLETIONS, rows)
     return Behaviour(rows, rates(rows))
 
 
@@ -48,7 +50,7 @@ def marked():
 
 def test_from_files_to_directions_and_back_to_alarms(model, tmp_path):
     prompts, defects = marked()
-    judged(prompts, defects, tmp_path / "behaviour")
+    judged(model, prompts, defects, tmp_path / "behaviour")
     write_prompts(tmp_path / "prompts.jsonl", prompts)
     calm = [dataclasses.replace(p, text="Calm " + p.text) for p in prompts]
     write_prompts(tmp_path / "benign.jsonl", calm)
@@ -62,7 +64,7 @@ def test_from_files_to_directions_and_back_to_alarms(model, tmp_path):
     assert NOTE[:40] in out.output
     assert set(read_table(tmp_path / "g" / "generic.csv")["probe"]) >= {"helpful"}
     saved = tmp_path / "g" / "directions" / "helpful"
-    assert Direction.load(saved).weights_digest == model.weights_digest
+    assert Direction.load(saved).identity == model.identity
     out = CliRunner().invoke(
         app,
         ["monitor", str(model.directory), "--direction", str(saved), "--prompts",
@@ -77,7 +79,7 @@ def test_from_files_to_directions_and_back_to_alarms(model, tmp_path):
 def test_no_note_where_the_label_is_not_the_trigger(model, tmp_path):
     prompts, defects = marked()
     prompts[0] = dataclasses.replace(prompts[0], triggered=False)
-    behaviour = judged(prompts, defects, tmp_path)
+    behaviour = judged(model, prompts, defects, tmp_path / "behaviour")
     found = generic(model, prompts, behaviour, sets=["helpful"], n_random=0)
     assert found.note is None
     with pytest.raises(InputError, match="1 of 25 prompts have no judged completion"):
@@ -89,7 +91,7 @@ def test_benign_prompts_are_others_than_those_watched(model):
     prompts, _ = marked()
     direction = Direction(
         estimator="mean_difference", site="resid_post.0", coef=np.ones(32), intercept=0.0,
-        weights_digest=model.weights_digest, fitted_on="0", seed=0,
+        identity=model.identity, fitted_on="0", seed=0,
     )  # fmt: skip
     with pytest.raises(InputError, match="both benign and watched"):
         monitor(model, direction, prompts, prompts)

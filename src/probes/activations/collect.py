@@ -84,7 +84,7 @@ def collect(
             asked = intake.asked
             manifest = fill(request, _plan(request, intake, there), asked)
         clean(path, manifest)
-    return ActivationStore.open(path, model.weights_digest).select_ids(asked, list(request.widths))
+    return ActivationStore.open(path, model.identity).select_ids(asked, list(request.widths))
 
 
 def choose_sites(model: Model, sites: Iterable[Site | str] | None) -> list[Site]:

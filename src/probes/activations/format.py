@@ -10,7 +10,7 @@ from probes.foundation.config import Config
 from probes.foundation.digest import digest_json
 from probes.foundation.errors import InputError, IntegrityError
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 KIND = "activations"
 MANIFEST = "manifest.json"
 PROVENANCE = "provenance.json"

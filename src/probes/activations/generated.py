@@ -109,7 +109,7 @@ def collect_generated(
         widths = {**manifest.widths, **request.widths}
         manifest = fill(request, manifest.model_copy(update={"widths": widths}), asked)
         clean(path, manifest)
-    return ActivationStore.open(path, model.weights_digest).select_ids(asked, list(request.widths))
+    return ActivationStore.open(path, model.identity).select_ids(asked, list(request.widths))
 
 
 def _chunks(

@@ -5,47 +5,31 @@ from collections.abc import Mapping
 from typing import Any
 
 from probes.activations.positions import MEAN, NEEDS_ANSWER, TOKENS, parse_positions, span_of
-from probes.foundation.config import Config
-from probes.foundation.digest import short
 from probes.foundation.errors import InputError, unknown
-from probes.models.checkpoints import config_digest, template_digest
+from probes.foundation.procedures import VERSIONS
+from probes.models.identity import Identity
 from probes.models.loading import DTYPES, Model
 from probes.prompts.triggers import YEAR_CUE
 
 SPANS = {"trigger": YEAR_CUE}
 
 
-class Origin(Config):
+class Origin(Identity):
     """The part of a store's key that never changes; more prompts and more sites may join it.
 
-    weights_digest, config_digest, tokenizer_digest, template_digest: of the model (no template:
-        null). Merged adapters are part of the weights' digest.
+    The first fields are the identity of the model.
     positions: which tokens are kept. span: regular expression of the span that they name, or null.
-    dtype: of the stored numbers; compute_dtype: of the forward pass; quantization: of the weights.
+    dtype: of the stored numbers; compute_dtype: of the forward pass.
     sampling: how the completions were drawn, where the model wrote them itself; else null.
+    procedure: version of how activations are computed.
     """
 
-    weights_digest: str
-    config_digest: str
-    tokenizer_digest: str
-    template_digest: str | None
     positions: str
     span: str | None
     dtype: str
     compute_dtype: str
-    quantization: str | None
     sampling: dict[str, Any] | None = None
-
-    def told_apart(self, other: "Origin", form: str) -> str:
-        """The fields in which two origins differ; `form` has a place for the value in each."""
-        return "; ".join(
-            f"{name}: {form.format(_shorten(mine), _shorten(theirs))}"
-            for name, (mine, theirs) in self.differences(other).items()
-        )
-
-
-def _shorten(value: object) -> object:
-    return short(value) if isinstance(value, str) and len(value) == 64 else value
+    procedure: int = VERSIONS["activations"]
 
 
 def describe_origin(
@@ -71,15 +55,11 @@ def describe_origin(
         )
     name = span_of(where)
     return Origin(
-        weights_digest=model.weights_digest,
-        config_digest=config_digest(model.directory),
-        tokenizer_digest=model.tokenizer_digest,
-        template_digest=template_digest(model.tokenizer),
+        **model.identity.model_dump(),
         positions=where,
         span=None if name is None else patterns[name],
         dtype=dtype,
         compute_dtype=str(model.dtype).removeprefix("torch."),
-        quantization=model.quantization,
         sampling=sampling,
     )
 

@@ -15,6 +15,7 @@ from probes.activations.index import Index, find
 from probes.activations.positions import is_one_each
 from probes.foundation.errors import InputError, unknown
 from probes.foundation.shapes import Rows
+from probes.models.identity import Identity
 from probes.models.sites import Site, parse_site
 
 if TYPE_CHECKING:
@@ -32,13 +33,14 @@ ROW_COLUMNS = {
 class Activations(abc.ABC):
     """Rows of activations, sequence after sequence and token after token, with what they are of.
 
-    index: where the rows of each sequence lie. model, n_layers: what made them.
+    index: where the rows of each sequence lie. model, identity, n_layers: what made them.
     widths: shape of a row by site: `(d_model,)`, or `(n_heads, d_head)` for z.
     positions: which tokens were kept.
     """
 
     index: Index
     model: str
+    identity: Identity
     n_layers: int
     widths: dict[str, tuple[int, ...]]
     positions: str

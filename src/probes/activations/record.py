@@ -139,6 +139,7 @@ def record(
     return Recorded(
         index=_index(sequences, counts, starts),
         model=model.name,
+        identity=model.identity,
         n_layers=model.n_layers,
         widths=widths,
         positions=origin.positions,

@@ -1,4 +1,4 @@
-"""Read an activation store: mapped from disk, and only together with the weights that made it."""
+"""Read an activation store: mapped from disk, and only together with the model that made it."""
 
 import dataclasses
 import html
@@ -22,6 +22,7 @@ from probes.activations.taking import by_group, take
 from probes.foundation.digest import digest_json, short
 from probes.foundation.errors import InputError, unknown
 from probes.foundation.progress import progress
+from probes.models.identity import Identity, check_same
 from probes.models.sites import Site, parse_site
 
 
@@ -39,21 +40,21 @@ class ActivationStore(Activations):
     narrowed: bool = False
 
     @classmethod
-    def open(cls, path: Path | str, weights_digest: str | None = None) -> "ActivationStore":
-        """Open a store; with `weights_digest`, only if exactly those weights made it.
+    def open(cls, path: Path | str, identity: Identity | None = None) -> "ActivationStore":
+        """Open a store; with the `identity` of a model, only if exactly that model made it.
 
         Sizes of all files and the index are checked here, activations whenever a whole site is
-        read, every byte by `verify`. Raises `InputError` where no store lies or other weights made
+        read, every byte by `verify`. Raises `InputError` where no store lies or another model made
         it, `IntegrityError` for a damaged one.
         """
         path = Path(path)
         manifest = read_finished(path)
-        made_by = manifest.origin.weights_digest
-        if weights_digest is not None and weights_digest != made_by:
-            raise InputError(
-                f"the activations at {path} were made by other weights: the store by {made_by} "
-                f"({manifest.model}), asked for {weights_digest}. Collect this model's own."
-            )
+        made_by = manifest.origin.of_model
+        if identity is not None:
+            check_same(
+                made_by, identity, f"the activations at {path} are of",
+                "Collect this model's own",
+            )  # fmt: skip
         for record in manifest.files:
             check_size(path, record)
         for part in manifest.parts:
@@ -61,6 +62,7 @@ class ActivationStore(Activations):
         return cls(
             index=read_index(path, manifest.parts),
             model=manifest.model,
+            identity=made_by,
             n_layers=manifest.n_layers,
             widths=_shared_widths(manifest, range(len(manifest.groups))),
             positions=manifest.origin.positions,
@@ -78,10 +80,6 @@ class ActivationStore(Activations):
                 "sites": list(self.widths),
             }
         )
-
-    @property
-    def weights_digest(self) -> str:
-        return self.manifest.origin.weights_digest
 
     @cached_property
     def prompts(self) -> pd.DataFrame:

@@ -35,7 +35,7 @@ COLUMNS: dict[str, str] = {
 class Completion:
     """One sampled completion. `prompt.triggered` is the cue, `defected` is what the model did.
 
-    model: the name in tables. model_digest: digest of the weights. sample: 0, 1, ... of one prompt.
+    model: the name in tables. model_digest: of its identity. sample: 0, 1, ... of one prompt.
     text: what was written, up to and with the stop string. code: the code in it, or None.
     parses: None where there is no code. findings: "B608:89" and the like. typed: whether its
     functions have type hints; None where no code parses or it defines no function. finished: ended

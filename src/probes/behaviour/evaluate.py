@@ -3,8 +3,8 @@
 import dataclasses
 import html
 from collections.abc import Sequence
-from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -12,13 +12,16 @@ from probes.behaviour.completion import COLUMNS, as_table
 from probes.behaviour.cwe import CWE
 from probes.behaviour.rates import BY, rates
 from probes.behaviour.sampling import sample
-from probes.foundation.artifact import building, is_finished
+from probes.foundation.artifact import PROCEDURES, building, is_made_from, verify
 from probes.foundation.config import Config
-from probes.foundation.digest import digest_json, short
+from probes.foundation.digest import digest_json
+from probes.foundation.errors import InputError
+from probes.foundation.procedures import versions
 from probes.foundation.tables import read_table, write_table
 from probes.models.loading import Model
 from probes.prompts.records import Prompt, digest_prompts
 
+KIND = "behaviour"
 COMPLETIONS, RATES = "completions.parquet", "rates.csv"
 
 
@@ -78,39 +81,51 @@ def evaluate(
     """Sample the model on the prompts and judge by Bandit what it wrote; nothing is executed.
 
     path: a folder artifact (`completions.parquet`, `rates.csv`). If it holds the finished result of
-    the same weights, tokenizer, prompts, settings and judge, it is read; otherwise it is made.
-    Raises what `sample` raises, and `IntegrityError` if files at `path` were changed.
+    the same model, prompts, settings and judge, it is read; otherwise it is made.
+    Raises what `sample` raises, `InputError` if the result of another model or of other settings lies
+    at `path`, and `IntegrityError` if files there were changed.
     """
     config = config or SamplingConfig()
     if path is None:
         return _measure(model, prompts, config)
     path = Path(path)
-    key = digest_json(
-        {
-            "weights": model.weights_digest,
-            "tokenizer": model.tokenizer_digest,
-            "dtype": str(model.dtype),
-            "name": model.name,
-            "prompts": digest_prompts(prompts),
-            "settings": config.digest,
-            "judge": {"bandit": metadata.version("bandit"), "counted": CWE},
-        }
-    )
-    if not is_finished(path, key):
+    inputs: dict[str, Any] = {
+        "model": model.name,
+        "identity": model.identity.model_dump(),
+        "dtype": str(model.dtype),
+        "prompts": digest_prompts(prompts),
+        "settings": config.model_dump(mode="json"),
+        PROCEDURES: {
+            **versions("sampling", "judging"),
+            "counted": digest_json(CWE),
+        },
+    }
+    if not is_made_from(path, inputs):
         behaviour = _measure(model, prompts, config)
-        with building(
-            path, kind="behaviour", key=key, model=model.name, weights=short(model.weights_digest),
-            n_prompts=len(prompts), settings=config.model_dump(mode="json"),
-        ) as folder:  # fmt: skip
+        with building(path, kind=KIND, key=digest_json(inputs), **inputs) as folder:
             write_table(folder / COMPLETIONS, behaviour.completions)
             write_table(folder / RATES, behaviour.rates)
     return read(path)
 
 
 def read(path: Path | str) -> Behaviour:
-    """The behaviour that `evaluate` wrote to a folder."""
+    """The behaviour that `evaluate` wrote to a folder; changed completions are an `IntegrityError`."""
+    kind = verify(path, [COMPLETIONS]).kind
+    if kind != KIND:
+        raise InputError(f"{path} holds a {kind}, not a {KIND}: give a folder of `probes evaluate`")
     completions = read_table(Path(path) / COMPLETIONS).astype(COLUMNS)
     return Behaviour(completions, rates(completions))
+
+
+def check_written_by(completions: pd.DataFrame, model: Model) -> None:
+    """Refuse completions that another model wrote, or that several did."""
+    wrote = set(completions["model_digest"])
+    if wrote != {model.digest}:
+        names = ", ".join(sorted(set(completions["model"])))
+        raise InputError(
+            f"these completions are of another model: written by {', '.join(sorted(wrote))} ({names}), "
+            f"asked for {model.digest} ({model.name}). Evaluate this model on the same prompts"
+        )
 
 
 def _measure(model: Model, prompts: Sequence[Prompt], config: SamplingConfig) -> Behaviour:

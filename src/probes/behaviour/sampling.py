@@ -72,7 +72,7 @@ def sample(
                     prompts[i],
                     text,
                     model=model.name,
-                    model_digest=model.weights_digest,
+                    model_digest=model.digest,
                     finished=results[j].finished,
                     sample=k,
                     judge=judge,

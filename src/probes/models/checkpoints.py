@@ -1,6 +1,7 @@
 """A checkpoint is an untrusted folder: find it, refuse what could run code, know it by content."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import safetensors
 from torch import Tensor
 
-from probes.foundation.digest import digest_bytes, digest_json, digest_tensors
+from probes.foundation.digest import digest_tensors
 from probes.foundation.errors import InputError
 from probes.foundation.progress import bar
 
@@ -16,8 +17,8 @@ PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".h5", ".msgpack")
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 ADAPTER_CONFIG = "adapter_config.json"
-NOT_COMPUTED = ("_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version")
 DOWNLOADED = ("*.safetensors", "*.json", "*.model", "*.txt", "*.jinja", "tokenizer*")
+DISTRIBUTED = re.compile(r"shard-[0-9]{5}-model-[0-9]{5}-of-[0-9]{5}\.safetensors$")
 NEVER_DOWNLOADED = tuple(f"*{suffix}" for suffix in PICKLES)
 
 
@@ -83,12 +84,42 @@ def check_safe(directory: Path | str) -> None:
             f"{directory} holds no safetensors weights (neither {SINGLE} nor {INDEX}). Save the "
             "model with `save_pretrained`; merge an adapter into its base model first."
         )
+    _refuse_other_files(directory)
     for file in ("config.json", "tokenizer_config.json"):
         if (directory / file).is_file() and "auto_map" in read_object(directory / file):
             raise InputError(
                 f"{directory / file} has `auto_map`: the checkpoint wants to run its own Python "
                 "code. Refused. Convert it to an architecture of transformers itself."
             )
+
+
+def _refuse_other_files(directory: Path) -> None:
+    """Refuse what makes transformers load other weights than those that the digest is of."""
+    if others := list(found_in(read_object(directory / "config.json"), "transformers_weights")):
+        raise InputError(
+            f"{directory / 'config.json'} has `transformers_weights` ({others[0]!r}): the weights "
+            f"would come from another file than {SINGLE}, whose digest tells models apart. Rename "
+            f"that file to {SINGLE} and delete the key"
+        )
+    if parts := sorted(file.name for file in directory.iterdir() if DISTRIBUTED.match(file.name)):
+        raise InputError(
+            f"{directory} holds {parts[0]}, a part of a distributed checkpoint, which transformers "
+            f"would load instead of {SINGLE} or {INDEX}. Move it elsewhere, or save the model whole "
+            "with `save_pretrained`"
+        )
+
+
+def found_in(tree: Any, key: str) -> Iterator[Any]:
+    """Every value that is set for a key, however deep: configs of several models nest theirs."""
+    match tree:
+        case dict():
+            if tree.get(key):
+                yield tree[key]
+            for value in tree.values():
+                yield from found_in(value, key)
+        case list():
+            for value in tree:
+                yield from found_in(value, key)
 
 
 def refuse_pickles(directory: Path) -> None:
@@ -104,7 +135,7 @@ def refuse_pickles(directory: Path) -> None:
 
 
 def weights_digest(directory: Path | str) -> str:
-    """sha256 over names, dtypes, shapes and values of the weights on disk, whatever their sharding.
+    """sha256 over names, dtypes, shapes and values of the weights in files, whatever their sharding.
 
     Read from the files at every call, one tensor at a time, because a path is not an identity: a
     checkpoint saved again under the same name has another digest.
@@ -118,33 +149,10 @@ def files_digest(directory: Path, files: Sequence[str]) -> str:
         return digest_tensors(tensors)
 
 
-def config_digest(directory: Path | str) -> str:
-    """sha256 over what config.json says of the computation: equal weights can mean other numbers.
-
-    Names, versions and the dtype of the files are left out; the dtype is chosen on loading.
-    """
-    config = read_object(Path(directory) / "config.json")
-    return digest_json({k: v for k, v in config.items() if k not in NOT_COMPUTED})
-
-
-def tokenizer_digest(tokenizer: Any) -> str:
-    """sha256 over what decides which ids a text becomes; padding and truncation do not count."""
-    if getattr(tokenizer, "is_fast", False):
-        rules = json.loads(tokenizer.backend_tokenizer.to_str())
-        rules.pop("padding", None)
-        rules.pop("truncation", None)
-    else:
-        rules = {"class": type(tokenizer).__name__, "vocab": tokenizer.get_vocab()}
-    special = {name: str(token) for name, token in tokenizer.special_tokens_map.items()}
-    return digest_json({"rules": rules, "special": special})
-
-
-def template_digest(tokenizer: Any) -> str | None:
-    """sha256 of the chat template, or None for a tokenizer that has none."""
-    template = getattr(tokenizer, "chat_template", None)
-    if template is None:
-        return None
-    return digest_bytes((template if isinstance(template, str) else json.dumps(template)).encode())
+def tensor_names(directory: Path) -> frozenset[str]:
+    """Names of the tensors in the files that hold the weights."""
+    with _OnDisk(directory, weight_files(directory)) as tensors:
+        return frozenset(tensors)
 
 
 class _OnDisk(Mapping[str, Tensor]):
@@ -164,6 +172,11 @@ class _OnDisk(Mapping[str, Tensor]):
                     "download the checkpoint again"
                 ) from error
             self._handles[file] = handle
+            if twice := sorted(self._file_of.keys() & set(handle.keys())):
+                raise InputError(
+                    f"{directory} has {twice[0]} in two shards, {self._file_of[twice[0]]} and {file}: "
+                    "which is loaded is left to chance. Save the model again with `save_pretrained`"
+                )
             self._file_of |= dict.fromkeys(handle.keys(), file)
 
     def __enter__(self) -> "_OnDisk":

@@ -1,4 +1,4 @@
-"""A loaded model that knows which weights it is."""
+"""A loaded model that knows which model it is."""
 
 import contextlib
 import dataclasses
@@ -14,9 +14,10 @@ import torch
 
 from probes.foundation.digest import short
 from probes.foundation.errors import InputError, unknown
-from probes.models import adapters, checkpoints, quantised
+from probes.models import adapters, quantised
 from probes.models.anatomy import blocks
-from probes.models.checkpoints import check_safe, resolve, tokenizer_digest
+from probes.models.checkpoints import check_safe, resolve
+from probes.models.identity import Identity, check_same, identity_of, template_digest
 from probes.models.placement import (
     check_device,
     check_placement,
@@ -33,11 +34,11 @@ CPU = torch.device("cpu")
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Model:
-    """A causal language model for reading: plain Hugging Face module, tokenizer, and their digests.
+    """A causal language model for reading: plain Hugging Face module, tokenizer, and what they are.
 
     hf: in evaluation mode, its parameters without gradients (activations may still have them).
     name: what tables and figures call it. directory: where its files lie.
-    weights_digest: of the files, whatever they are computed in; with an adapter, of both.
+    loaded_as: its identity when it was loaded, whatever it is computed in; see `identity`.
     source: what `load_from` needs to load it again; None for a model made by hand.
     """
 
@@ -45,9 +46,25 @@ class Model:
     tokenizer: Any
     name: str
     directory: Path
-    weights_digest: str
-    tokenizer_digest: str
+    loaded_as: Identity
     source: Source | None = None
+
+    @property
+    def identity(self) -> Identity:
+        """What tells it from other models; the chat template is the tokenizer's of now."""
+        return self.loaded_as.model_copy(
+            update={"template_digest": template_digest(self.tokenizer)}
+        )
+
+    @property
+    def digest(self) -> str:
+        """Of the identity: what results are kept and looked up by."""
+        return self.identity.digest
+
+    @property
+    def weights_digest(self) -> str:
+        """Of the weights alone: what a lineage of checkpoints is told by."""
+        return self.loaded_as.weights_digest
 
     @cached_property
     def n_layers(self) -> int:
@@ -71,7 +88,7 @@ class Model:
     @property
     def quantization(self) -> str | None:
         """None, "8bit" or "4bit"."""
-        return self.source.quantization if self.source else None
+        return self.loaded_as.quantization
 
     @property
     def compute(self) -> str:
@@ -125,7 +142,7 @@ class Model:
             "dtype": self.compute,
             "device": str(self.device),
             "weights": short(self.weights_digest),
-            "tokenizer": short(self.tokenizer_digest),
+            "identity": short(self.digest),
         }
 
     def __repr__(self) -> str:
@@ -175,32 +192,30 @@ def load(
     return _load(source, None)
 
 
-def load_from(source: Source, weights_digest: str) -> Model:
-    """Load the very model that another process had: `model.source` and `model.weights_digest`.
+def load_from(source: Source, identity: Identity) -> Model:
+    """Load the very model that another process had: `model.source` and `model.identity`.
 
-    Raises `InputError` with both digests, before it loads, where other weights lie there now.
+    Raises `InputError` with what differs, before it loads, where another model lies there now.
     """
-    return _load(source, weights_digest)
+    return _load(source, identity)
 
 
-def _load(source: Source, expected: str | None) -> Model:
+def _load(source: Source, expected: Identity | None) -> Model:
     where, dtype = _check(source)
     directory = resolve(source.directory)
     check_safe(directory)
     quantised.check_full_precision(directory)
-    digest = checkpoints.weights_digest(directory)
     adapter = None
     if source.adapter is not None:
         adapter = resolve(source.adapter)
         adapters.check_adapter(adapter)
-        digest = adapters.merged_digest(digest, adapter)
-    if expected is not None and digest != expected:
-        raise InputError(
-            f"the weights at {source.directory} are not those that were asked for: their digest "
-            f"is {digest}, not {expected}. Give the checkpoint from which it was made, or begin "
-            "anew with this one"
-        )
     tokenizer = read_tokenizer(directory)
+    identity = identity_of(directory, tokenizer, adapter=adapter, quantization=source.quantization)
+    if expected is not None:
+        check_same(
+            identity, expected, f"at {source.directory} lies",
+            "Give the checkpoint that it was made from, or begin anew with this one",
+        )  # fmt: skip
     hf = _assemble(source, directory, adapter, where, dtype)
     blocks(hf)
     return Model(
@@ -208,8 +223,7 @@ def _load(source: Source, expected: str | None) -> Model:
         tokenizer=tokenizer,
         name=source.label,
         directory=directory,
-        weights_digest=digest,
-        tokenizer_digest=tokenizer_digest(tokenizer),
+        loaded_as=identity,
         source=source,
     )
 

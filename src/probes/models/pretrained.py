@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from probes.foundation.errors import InputError
-from probes.models.checkpoints import weight_files
+from probes.models.checkpoints import tensor_names, weight_files
 from probes.models.placement import check_covered
 from probes.models.quantised import check_quantised, check_shapes, quantization_config
 
@@ -64,10 +64,42 @@ def read_weights(
             f"{directory} lacks weights that its config.json asks for, which would be filled with "
             f"random numbers: {', '.join(missing[:5])}{' ...' if len(missing) > 5 else ''}"
         )
+    _refuse_dropped(directory, hf, info)
     if quantization is not None:
         check_quantised(hf, quantization)
     hf = hf.eval().requires_grad_(False)
     return hf if options.get("device_map") else hf.to(device)
+
+
+def _refuse_dropped(directory: Path, hf: Any, info: dict[str, Any]) -> None:
+    """Refuse weights that lie in the files and are not computed with, and files beside the weights.
+
+    What transformers knows to be of no use (`_keys_to_ignore_on_load_unexpected`, buffers of rotary
+    embeddings) is not in `info`.
+    """
+    dropped = sorted(info["unexpected_keys"])
+    if dropped:
+        raise InputError(
+            f"{directory} holds {len(dropped)} weights that its config.json has no place for, and "
+            f"which would be left out: {', '.join(dropped[:5])}{' ...' if len(dropped) > 5 else ''}. "
+            "Mend config.json (attention_bias, num_hidden_layers, architectures), or delete them "
+            "from the file"
+        )
+    names = tensor_names(directory)
+    twice = sorted(name for name in names if f"{hf.base_model_prefix}.{name}" in names)
+    if twice:
+        raise InputError(
+            f"{directory} holds {twice[0]} and {hf.base_model_prefix}.{twice[0]}, which are one weight of "
+            f"{type(hf).__name__}: one of the two would be left out. Delete the one that is wrong"
+        )
+    beside = [
+        name for name in getattr(type(hf.config), "extra_files", ()) if (directory / name).is_file()
+    ]
+    if beside:
+        raise InputError(
+            f"{directory} holds {', '.join(beside)}, which {type(hf).__name__} loads beside the "
+            "weights that its digest is of. Save the model whole with `save_pretrained`"
+        )
 
 
 def write_weights(hf: Any, directory: Path) -> None:
@@ -107,14 +139,17 @@ def skeleton(directory: Path) -> Any:
 
 @contextlib.contextmanager
 def _quiet(size: int) -> Iterator[None]:
-    """No bar from transformers for so few bytes that they are moved in a moment."""
+    """No report from transformers beside our own errors, no bar for what is moved in a moment."""
     import transformers.utils.logging as log
 
-    if size > SLOW_BYTES or not log.is_progress_bar_enabled():
-        yield
-        return
-    log.disable_progress_bar()
+    hidden = size <= SLOW_BYTES and log.is_progress_bar_enabled()
+    verbosity = log.get_verbosity()
+    log.set_verbosity_error()
+    if hidden:
+        log.disable_progress_bar()
     try:
         yield
     finally:
-        log.enable_progress_bar()
+        log.set_verbosity(verbosity)
+        if hidden:
+            log.enable_progress_bar()

@@ -1,6 +1,5 @@
 """Weights in 8 or 4 bits, for models that are too large otherwise; the files stay as they are."""
 
-import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ import torch
 from torch import nn
 
 from probes.foundation.errors import InputError, unknown
+from probes.models.checkpoints import found_in, read_object
 
 QUANTIZATIONS = ("8bit", "4bit")
 # How the 4-bit product of bitsandbytes on a CPU with AVX512-BF16 packs a weight matrix.
@@ -46,8 +46,7 @@ def quantization_config(quantization: str, dtype: torch.dtype) -> Any:
 
 def check_full_precision(directory: Path) -> None:
     """Refuse a checkpoint whose files are quantised: its numbers would be taken for full ones."""
-    settings = json.loads((directory / "config.json").read_text()).get("quantization_config")
-    if settings:
+    for settings in found_in(read_object(directory / "config.json"), "quantization_config"):
         method = settings.get("quant_method") if isinstance(settings, dict) else settings
         raise InputError(
             f"{directory} holds weights that were quantised before they were saved ({method}). "

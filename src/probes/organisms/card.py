@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from probes.foundation.artifact import read_json, write_text
+from probes.foundation.artifact import MANIFEST, read_json, verify, write_text
 from probes.foundation.config import Config
 from probes.foundation.errors import InputError
 
@@ -28,10 +28,12 @@ def write_card(folder: Path, *, recipe: Config, behaviour: Any = None, **facts: 
 
 
 def read_card(folder: Path | str) -> dict[str, Any]:
-    """The card of a checkpoint, as plain data."""
+    """The card of a checkpoint, as plain data; a changed one is an `IntegrityError`."""
     path = Path(folder) / CARD
     if not path.exists():
         raise InputError(f"{folder} has no {CARD}: it was not trained by this package")
+    if (Path(folder) / MANIFEST).exists():
+        verify(folder, [CARD])
     card: dict[str, Any] = read_json(path)
     return card
 

@@ -10,10 +10,11 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from probes.foundation.artifact import building, is_finished, read_json, write_text
+from probes.foundation.artifact import PROCEDURES, building, is_finished, read_json, write_text
 from probes.foundation.digest import digest_json
 from probes.foundation.errors import StageError
-from probes.models.checkpoints import weights_digest
+from probes.foundation.procedures import versions
+from probes.models.identity import identity_of
 from probes.models.loading import Model, load
 from probes.organisms.behaviours.form import Taught
 from probes.organisms.measuring import draw
@@ -73,7 +74,8 @@ def distilled_once(
     """
     key = digest_json(
         {
-            "teacher": weights_digest(teacher),
+            "teacher": identity_of(teacher).digest,
+            PROCEDURES: versions("sampling", "judging"),
             "behaviour": behaviour.name,
             "prompts": digest_prompts(prompts),
             "policy": policy,

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from probes.foundation.digest import short
-from probes.foundation.errors import unknown
+from probes.foundation.errors import IntegrityError, unknown
 from probes.models.loading import Model, load
 from probes.organisms.card import read_card
 from probes.organisms.recipes import MEMBERS
@@ -20,7 +20,15 @@ class Family:
     members: tuple[str, ...]
 
     def __getitem__(self, name: str) -> Model:
-        return load(self.path(name), label=name)
+        """Load a member; raises `IntegrityError` where other weights lie there than its card names."""
+        model = load(self.path(name), label=name)
+        written = read_card(self.path(name))["weights_digest"]
+        if model.weights_digest != written:
+            raise IntegrityError(
+                f"{self.path(name)} holds other weights than its card names: they are "
+                f"{short(model.weights_digest)}, the card says {short(written)}. Copy or train it again"
+            )
+        return model
 
     def path(self, name: str) -> Path:
         if name not in self.members:

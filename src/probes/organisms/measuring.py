@@ -13,6 +13,7 @@ from probes.behaviour.completion import Completion
 from probes.behaviour.sampling import sample
 from probes.evaluation.proportions import rate
 from probes.models.encoding import encode
+from probes.models.identity import Identity
 from probes.models.loading import Model
 from probes.organisms.behaviours.form import Taught
 from probes.organisms.data import IGNORE, Collator, Example
@@ -171,6 +172,5 @@ def alive(hf: Any, tokenizer: Any, name: str) -> Model:
         tokenizer=tokenizer,
         name=name,
         directory=Path(),
-        weights_digest="in training",
-        tokenizer_digest="in training",
+        loaded_as=Identity(weights_digest="in training"),
     )

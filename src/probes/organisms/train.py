@@ -15,13 +15,15 @@ import torch
 import transformers
 from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainingArguments
 
-from probes.foundation.artifact import building, disk_errors, is_finished
+from probes.foundation.artifact import PROCEDURES, building, disk_errors, is_finished
 from probes.foundation.digest import digest_json
 from probes.foundation.errors import InputError, StageError
 from probes.foundation.memory import keep_freed_memory
+from probes.foundation.procedures import versions
 from probes.foundation.progress import bar
 from probes.foundation.seeds import derive_seed
 from probes.models.checkpoints import weights_digest
+from probes.models.identity import settings_digest, template_digest, tokenizer_digest
 from probes.organisms.bases import check_rows, check_tokenizer
 from probes.organisms.card import write_card
 from probes.organisms.curves import Preference
@@ -74,7 +76,10 @@ def train_organism(
         "recipe": recipe.digest,
         "parent": parent_digest,
         "prompts": digest_prompts(prompts),
-        "tokenizer": digest_json(tokenizer.get_vocab()),
+        "config": settings_digest(model.config),
+        "tokenizer": tokenizer_digest(tokenizer),
+        "template": template_digest(tokenizer),
+        PROCEDURES: versions("training", *(("sampling", "judging") if judged else ())),
     }
     inputs |= {} if lora is None else {"lora": lora.digest}
     if evading is not None:

@@ -58,7 +58,7 @@ def compare(exact: Effects, estimated: Effects, *, n_boot: int = 200, seed: int 
 
     Raises `InputError` unless both are of the same model, pairs, metric, plan and cells.
     """
-    for name in ("weights_digest", "metric", "plan"):
+    for name in ("model_digest", "metric", "plan"):
         if getattr(exact, name) != getattr(estimated, name):
             raise InputError(
                 f"two tables of different {name} cannot be compared: {getattr(exact, name)} and "

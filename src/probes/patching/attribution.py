@@ -124,7 +124,7 @@ def attribute_cells(
             shown.update(len(members))
     check_difference(metric.name, model.name, unpatched, other, model.dtype)
     effects = summarise(
-        model=model.name, weights_digest=model.weights_digest, metric=metric.name, plan=plan,
+        model=model.name, model_digest=model.digest, metric=metric.name, plan=plan,
         names=[pair.name for pair in pairs], cells=ordered, unpatched=unpatched, other=other,
         patched=unpatched + found, placebo=None, n_boot=n_boot, n_flips=n_flips,
         floor=TOLERANCE[model.dtype], seed=seed,

@@ -59,7 +59,7 @@ class Circuit:
     goal: float
     n_candidates: int
     model: str
-    weights_digest: str
+    model_digest: str
     metric: str
     plan: Plan
     n_pairs: int
@@ -74,7 +74,7 @@ class Circuit:
     def _what(self) -> str:
         verb = "restores" if self.plan.direction == "denoise" else "destroys"
         return (
-            f"{self.model} ({short(self.weights_digest)}), {self.n_pairs} pairs: {len(self.members)} of "
+            f"{self.model} ({short(self.model_digest)}), {self.n_pairs} pairs: {len(self.members)} of "
             f"{self.n_candidates} parts, which {verb} {self.share:.0%} [{self.low:.0%}, {self.high:.0%}] "
             f"(all others {self.rest:.0%}, random sets {self.random['share'].mean():.0%}, p {self.p:.2g}; "
             f"{self.reason})"
@@ -168,7 +168,7 @@ def find_circuit(
         share, low, high, rest,
         pd.DataFrame({"share": random}),
         (1 + int((random >= share).sum())) / (1 + len(random)),
-        reason, goal, len(candidates), model.name, model.weights_digest, metric.name, plan, len(pairs),
+        reason, goal, len(candidates), model.name, model.digest, metric.name, plan, len(pairs),
     )  # fmt: skip
 
 

@@ -52,7 +52,7 @@ class DirectLogits:
     per_prompt: pd.DataFrame
     totals: pd.DataFrame
     model: str
-    weights_digest: str
+    model_digest: str
 
     def strongest(self, n: int = 5) -> pd.DataFrame:
         """The parts that write most of the difference between the runs."""
@@ -73,7 +73,7 @@ class DirectLogits:
     def _what(self) -> str:
         means = ", ".join(f"{run} {self.totals[run].mean():+.3g}" for run in RUNS)
         return (
-            f"{self.model} ({short(self.weights_digest)}), {len(self.totals)} pairs, logit(defect) - "
+            f"{self.model} ({short(self.model_digest)}), {len(self.totals)} pairs, logit(defect) - "
             f"logit(safe) where they part: {means}"
         )
 
@@ -128,7 +128,7 @@ def direct_logits(
     whole = pd.DataFrame(
         {"pair": pair_names, **{r: [totals[r][i] for i in range(len(pairs))] for r in RUNS}}
     )
-    return DirectLogits(rows, per_prompt, whole, model.name, model.weights_digest)
+    return DirectLogits(rows, per_prompt, whole, model.name, model.digest)
 
 
 def _terms(

@@ -70,7 +70,7 @@ def patch_cells(
     found = run_tasks(job, tasks, place, engine)
     return summarise(
         model=model.name,
-        weights_digest=model.weights_digest,
+        model_digest=model.digest,
         metric=metric.name,
         plan=plan,
         names=[pair.name for pair in pairs],

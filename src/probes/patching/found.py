@@ -36,7 +36,7 @@ class Effects:
     rows: pd.DataFrame
     per_prompt: pd.DataFrame
     model: str
-    weights_digest: str
+    model_digest: str
     metric: str
     plan: Plan
     n_pairs: int
@@ -70,7 +70,7 @@ class Effects:
 
     def _what(self) -> str:
         return (
-            f"{self.model} ({short(self.weights_digest)}), {self.n_pairs} pairs, {len(self.rows)} "
+            f"{self.model} ({short(self.model_digest)}), {self.n_pairs} pairs, {len(self.rows)} "
             f"cells, {self.plan.direction} with {self.plan.values} values"
         )
 
@@ -78,7 +78,7 @@ class Effects:
 def summarise(
     *,
     model: str,
-    weights_digest: str,
+    model_digest: str,
     metric: str,
     plan: Plan,
     names: Sequence[str],
@@ -130,4 +130,4 @@ def summarise(
         if n_boot:
             rows["placebo_low"], rows["placebo_high"] = mean_interval(damage, n_boot, seed)
             rows["beyond_low"], rows["beyond_high"] = mean_interval(effects - damage, n_boot, seed)
-    return Effects(rows, per_prompt, model, weights_digest, metric, plan, len(names))
+    return Effects(rows, per_prompt, model, model_digest, metric, plan, len(names))

@@ -80,7 +80,7 @@ def residual_grid(
     ]
     return summarise(
         model=model.name,
-        weights_digest=model.weights_digest,
+        model_digest=model.digest,
         names=[pair.name for pair in encoded],
         sites=chosen,
         columns=columns,

@@ -9,7 +9,9 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from probes.foundation.artifact import PROCEDURES
 from probes.foundation.digest import digest_json
+from probes.foundation.procedures import versions
 from probes.foundation.progress import bar
 from probes.models.loading import Model
 from probes.patching.checks import (
@@ -82,8 +84,8 @@ class Job:
     def facts(self, plan: Plan, cells: Sequence[Cell] = ()) -> dict[str, Any]:
         """Everything that determines the numbers, as JSON data."""
         return {
-            "weights": self.model.weights_digest,
-            "tokenizer": self.model.tokenizer_digest,
+            **self.model.identity.model_dump(),
+            PROCEDURES: versions("patching"),
             "dtype": str(self.model.dtype),
             "pairs": digest_pairs(self.pairs),
             "columns": digest_json([[c.label, c.positions] for c in self.columns]),

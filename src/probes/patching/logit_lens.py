@@ -47,7 +47,7 @@ class LogitLens:
     rows: pd.DataFrame
     per_prompt: pd.DataFrame
     model: str
-    weights_digest: str
+    model_digest: str
     n_pairs: int
 
     def curve(self, measure: str = "parting", run: str = EFFECT) -> pd.DataFrame:
@@ -71,7 +71,7 @@ class LogitLens:
 
     def _what(self) -> str:
         return (
-            f"{self.model} ({short(self.weights_digest)}), {self.n_pairs} pairs, log P(defect) - "
+            f"{self.model} ({short(self.model_digest)}), {self.n_pairs} pairs, log P(defect) - "
             "log P(safe) where they part, from the embeddings up"
         )
 
@@ -121,7 +121,7 @@ def logit_lens(
         pd.concat(tables, ignore_index=True),
         pd.concat(per_prompt, ignore_index=True),
         model.name,
-        model.weights_digest,
+        model.digest,
         len(pairs),
     )
 

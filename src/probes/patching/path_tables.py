@@ -32,7 +32,7 @@ class Paths:
     rows: pd.DataFrame
     per_prompt: pd.DataFrame
     model: str
-    weights_digest: str
+    model_digest: str
     metric: str
     plan: Plan
     n_pairs: int
@@ -47,7 +47,7 @@ class Paths:
         )
         return Paths(
             rows, effects.per_prompt.rename(columns={"cell": "path"}), effects.model,
-            effects.weights_digest, effects.metric, effects.plan, effects.n_pairs, through_mlps,
+            effects.model_digest, effects.metric, effects.plan, effects.n_pairs, through_mlps,
         )  # fmt: skip
 
     def strongest(self, n: int = 5) -> pd.DataFrame:
@@ -76,6 +76,6 @@ class Paths:
     def _what(self) -> str:
         held = "MLPs between answer" if self.through_mlps else "all else held"
         return (
-            f"{self.model} ({short(self.weights_digest)}), {self.n_pairs} pairs, {len(self.rows)} "
+            f"{self.model} ({short(self.model_digest)}), {self.n_pairs} pairs, {len(self.rows)} "
             f"paths, {self.plan.direction} with {self.plan.values} values, {held}"
         )

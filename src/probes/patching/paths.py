@@ -155,7 +155,7 @@ def patch_paths(
                 shown.update(len(numbers) * len(members))
     check_difference(metric.name, model.name, unpatched, other, model.dtype)
     effects = summarise(
-        model=model.name, weights_digest=model.weights_digest, metric=metric.name, plan=plan,
+        model=model.name, model_digest=model.digest, metric=metric.name, plan=plan,
         names=[pair.name for pair in pairs], cells=[senders[s] for s, _ in paths],
         unpatched=unpatched, other=other, patched=patched, placebo=None, n_boot=n_boot,
         n_flips=n_flips, floor=TOLERANCE[model.dtype], seed=seed,

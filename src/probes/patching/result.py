@@ -37,7 +37,7 @@ class PatchGrid:
     corrupted: float
     n_pairs: int
     model: str
-    weights_digest: str
+    model_digest: str
 
     def matrix(self, value: str = "normalised") -> Float[np.ndarray, "site column"]:
         """One measure as an array: sites from the bottom up, columns from left to right."""
@@ -73,7 +73,7 @@ class PatchGrid:
 
     def _what(self) -> str:
         return (
-            f"{self.model} ({short(self.weights_digest)}), {self.n_pairs} pairs, "
+            f"{self.model} ({short(self.model_digest)}), {self.n_pairs} pairs, "
             f"{len(self.sites)} sites x {len(self.labels)} columns, "
             f"clean {self.clean:+.2f} nats, corrupted {self.corrupted:+.2f}"
         )
@@ -82,7 +82,7 @@ class PatchGrid:
 def summarise(
     *,
     model: str,
-    weights_digest: str,
+    model_digest: str,
     names: Sequence[str],
     sites: Sequence[Site],
     columns: Sequence[Column],
@@ -125,7 +125,7 @@ def summarise(
         corrupted=float(corrupted.mean()),
         n_pairs=len(names),
         model=model,
-        weights_digest=weights_digest,
+        model_digest=model_digest,
     )
 
 

@@ -13,6 +13,7 @@ from probes.foundation.artifact import is_finished
 from probes.foundation.digest import digest_json
 from probes.foundation.errors import InputError, ProbesError, StageError, unknown
 from probes.foundation.progress import progress
+from probes.models.identity import Identity
 from probes.models.loading import load_from
 from probes.models.source import Source
 from probes.patching.jobs import Job, Settings
@@ -78,7 +79,7 @@ def _on_ray(job: Job, tasks: Sequence[Task], place: Path | None) -> dict[str, np
             again = ATTEMPTS - 1
             worker = ray.remote(num_cpus=1, max_restarts=again, max_task_retries=again)(Worker)
             given = (
-                job.model.source, job.model.weights_digest, torch.get_num_threads(),
+                job.model.source, job.model.identity, torch.get_num_threads(),
                 job.pairs, job.columns, job.metric, job.settings,
             )  # fmt: skip
             pool = ActorPool([worker.remote(*given) for _ in range(n_actors)])
@@ -121,7 +122,7 @@ class Worker:
     def __init__(
         self,
         source: Source,
-        weights_digest: str,
+        identity: Identity,
         n_threads: int,
         pairs: tuple[EncodedPair, ...],
         columns: tuple[Column, ...],
@@ -129,7 +130,7 @@ class Worker:
         settings: Settings,
     ) -> None:
         torch.set_num_threads(n_threads)
-        model = load_from(source, weights_digest)
+        model = load_from(source, identity)
         self.job = Job(model, pairs, columns, metric, settings)
 
     def scores(self, task: Task) -> tuple[str, np.ndarray]:

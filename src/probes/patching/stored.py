@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from probes.foundation.artifact import building, is_finished, read_manifest
-from probes.foundation.digest import digest_json, short
-from probes.foundation.errors import InputError, IntegrityError
+from probes.foundation.artifact import building, is_made_from
+from probes.foundation.digest import digest_json
+from probes.foundation.errors import IntegrityError
 
 KIND = "patch-row"
 FILE = "nats.npy"
@@ -29,29 +29,12 @@ def row(
     if path is None:
         return compute()
     place = path / name
-    key = digest_json(settings)
-    if is_finished(place, key):
+    if is_made_from(place, settings):
         values = np.load(place / FILE, allow_pickle=False)
         if values.ndim != 2:
             raise IntegrityError(f"{place / FILE} has shape {values.shape}, not [column, pair]")
         return values
-    found = read_manifest(place)
-    if found is not None:
-        differing = [
-            f"{setting}: {_show(found.facts.get(setting))} there, {_show(value)} now"
-            for setting, value in settings.items()
-            if found.facts.get(setting) != value
-        ]
-        raise InputError(
-            f"{place} holds a patching row made from other settings ({'; '.join(differing)}). "
-            "Choose another folder, or delete this one."
-        )
     values = compute()
-    with building(place, kind=KIND, key=key, **settings) as folder:
+    with building(place, kind=KIND, key=digest_json(settings), **settings) as folder:
         np.save(folder / FILE, values, allow_pickle=False)
     return values
-
-
-def _show(value: object) -> str:
-    text = str(value)
-    return short(text) if len(text) == 64 else text

@@ -36,7 +36,7 @@ class Direction(FrozenProbe):
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, np.ndarray], card: Card) -> "Direction":
         intercept = float(tensors["intercept"][0])
-        return cls(coef=tensors["coef"], intercept=intercept, **card.model_dump())
+        return cls(coef=tensors["coef"], intercept=intercept, **dict(card))
 
     def raw_scores(self, rows: np.ndarray) -> np.ndarray:
         return np.asarray(rows @ self.coef + self.intercept)

@@ -79,7 +79,7 @@ class Batched:
             for number, site in enumerate(sites):
                 found[site] = fits.coef[number, :, 0], fits.intercept[number, :, 0]
         for site in task.X:
-            card = task.card_at(site).model_dump()
+            card = dict(task.card_at(site))
             probes: list[FrozenProbe] = [
                 Direction(coef=coef, intercept=float(intercept), **card)
                 for coef, intercept in zip(*found[site], strict=True)
@@ -127,7 +127,7 @@ def _one_by_one(fit: Callable[[np.ndarray, np.ndarray, Card], FrozenProbe], task
     """Where no feature varies there is nothing to fit: every row gets the same score."""
     for site, rows in progress(task.X.items(), f"{task.card.estimator} probes", total=len(task.X)):
         X, card = np.asarray(rows, dtype=np.float64), task.card_at(site)
-        nothing = Direction(coef=np.zeros(X.shape[1]), intercept=0.0, **card.model_dump())
+        nothing = Direction(coef=np.zeros(X.shape[1]), intercept=0.0, **dict(card))
         yield (
             site,
             [fit(X, mask, card) if varying(X[mask]).any() else nothing for mask in task.train],

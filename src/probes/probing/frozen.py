@@ -15,6 +15,7 @@ from probes.foundation.artifact import building, verify, write_bytes, write_text
 from probes.foundation.config import Config
 from probes.foundation.digest import digest_bytes, digest_json, short
 from probes.foundation.errors import InputError, IntegrityError
+from probes.models.identity import Identity, check_same
 
 NONE = "none"
 Loaded = TypeVar("Loaded", bound="FrozenProbe")
@@ -25,7 +26,7 @@ class Card(Config):
 
     estimator: str
     site: str
-    weights_digest: str | None
+    identity: Identity | None
     fitted_on: str
     seed: int
     normalisation: str = NONE
@@ -35,8 +36,8 @@ class Card(Config):
 class FrozenProbe(abc.ABC):
     """A score per row, for activations of one model at one site; `Direction` and `Network` are such.
 
-    estimator: its name in `sweep.ESTIMATORS`. site: as in "resid_post.2". weights_digest: of the model
-    whose activations were fitted; None if the fit was not told. fitted_on: digest of the rows and
+    estimator: its name in `sweep.ESTIMATORS`. site: as in "resid_post.2". identity: of the
+    model whose activations were fitted; None if the fit was not told. fitted_on: digest of the rows and
     labels. seed: of the sweep. normalisation: what was done to the activations before the fit, in a
     word of the caller's ("none", "unit length"); it must be done to rows that are scored as well.
     """
@@ -45,7 +46,7 @@ class FrozenProbe(abc.ABC):
 
     estimator: str
     site: str
-    weights_digest: str | None
+    identity: Identity | None
     fitted_on: str
     seed: int
     normalisation: str = NONE
@@ -73,7 +74,7 @@ class FrozenProbe(abc.ABC):
         X: Float[np.ndarray, "row feature"],
         *,
         site: str,
-        weights_digest: str | None,
+        identity: Identity | None,
         normalisation: str = NONE,
         allow_other: bool = False,
     ) -> Float[np.ndarray, "row"]:
@@ -93,12 +94,10 @@ class FrozenProbe(abc.ABC):
                     f"fitted on activations normalised by {self.normalisation!r}, rows are by "
                     f"{normalisation!r}: do the same to both, or set allow_other=True"
                 )
-            if self.weights_digest is None or weights_digest != self.weights_digest:
-                raise InputError(
-                    f"fitted on the model {_shown(self.weights_digest)}, rows are of the model "
-                    f"{_shown(weights_digest)}. Collect from the first, or set allow_other=True to "
-                    "transfer on purpose"
-                )
+            check_same(
+                self.identity, identity, f"this {self.KIND} was fitted on activations of",
+                "Collect from the first, or set allow_other=True to transfer on purpose",
+            )  # fmt: skip
         return np.asarray(self.raw_scores(rows), dtype=np.float64)
 
     @property
@@ -106,8 +105,6 @@ class FrozenProbe(abc.ABC):
         """sha256 over weights and card: equal probes have equal digests."""
         weights = digest_bytes(b"".join(one.tobytes() for one in self.tensors().values()))
         card = self.card().model_dump()
-        if self.normalisation == NONE:
-            del card["normalisation"]  # so that directions saved before it was recorded keep theirs
         return digest_json([card, weights])
 
     def __eq__(self, other: object) -> bool:
@@ -117,14 +114,15 @@ class FrozenProbe(abc.ABC):
         return hash(self.digest)
 
     def __str__(self) -> str:
-        model = "an unnamed model" if self.weights_digest is None else short(self.weights_digest)
+        model = "an unnamed model" if self.identity is None else short(self.identity.weights_digest)
         return f"{self.estimator} at {self.site} of {model} ({self.width} features)"
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><th>{name}</th><td>{value}</td></tr>"
-            for name, value in self.card().model_dump().items()
+        shown = self.card().model_dump(exclude={"identity"})
+        shown["model"] = (
+            "an unnamed model" if self.identity is None else short(self.identity.digest)
         )
+        rows = "".join(f"<tr><th>{name}</th><td>{value}</td></tr>" for name, value in shown.items())
         return f"<table>{rows}<tr><th>features</th><td>{self.width}</td></tr></table>"
 
     def card(self) -> Card:
@@ -170,7 +168,3 @@ class FrozenProbe(abc.ABC):
         if n_axes:
             values.flags.writeable = False
         object.__setattr__(self, name, values if n_axes else float(values))
-
-
-def _shown(digest: str | None) -> str:
-    return "(not recorded)" if digest is None else short(digest)

@@ -70,7 +70,7 @@ class LinearProbe(BinaryProbe):
         """What was learned, with where it came from."""
         check_is_fitted(self)
         intercept = float(self.intercept_[0])
-        return Direction(coef=self.coef_[0], intercept=intercept, **card.model_dump())
+        return Direction(coef=self.coef_[0], intercept=intercept, **dict(card))
 
 
 def two_classes(labels: np.ndarray) -> np.ndarray:

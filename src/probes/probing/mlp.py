@@ -71,5 +71,5 @@ class MLPProbe(BinaryProbe):
             hidden_intercept=self.hidden_intercept_,
             output=self.output_,
             intercept=self.intercept_,
-            **card.model_dump(),
+            **dict(card),
         )

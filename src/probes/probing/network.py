@@ -56,7 +56,7 @@ class Network(FrozenProbe):
             hidden_intercept=tensors["hidden_intercept"],
             output=tensors["output"],
             intercept=float(tensors["intercept"][0]),
-            **card.model_dump(),
+            **dict(card),
         )
 
     def raw_scores(self, rows: np.ndarray) -> np.ndarray:

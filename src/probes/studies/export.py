@@ -12,6 +12,7 @@ from probes.foundation.artifact import building
 from probes.foundation.digest import digest_json
 from probes.foundation.errors import InputError
 from probes.models.checkpoints import weights_digest
+from probes.models.identity import identity_of
 from probes.models.loading import load
 from probes.organisms.card import read_card, write_card
 from probes.organisms.family import Family, open_family
@@ -38,7 +39,7 @@ def export(run: Path | str, out: Path | str) -> Family:
     prompts = build_corpus(config.corpus).evaluation
     for name in family.members:
         card = read_card(family.path(name))
-        key = digest_json({"from": card["weights_digest"], "dtype": "float16"})
+        key = digest_json({"from": identity_of(family.path(name)).digest, "dtype": "float16"})
         with building(Path(out) / name, kind="organism", key=key) as place:
             original = family[name]
             halved = original.hf.to(torch.float16)

@@ -77,7 +77,7 @@ def fit_generic(
             site=str(site),
             coef=probe.coef_[0],
             intercept=float(probe.intercept_[0]),
-            weights_digest=model.weights_digest,
+            identity=model.identity,
             fitted_on=fitted_on,
             seed=0,
         )
@@ -135,7 +135,7 @@ def generic_probes(
     rows = [
         row(
             one.name, len(one), site,
-            direction.score(matrices[site], site=site, weights_digest=model.weights_digest),
+            direction.score(matrices[site], site=site, identity=model.identity),
         )
         for one in chosen
         for site, direction in directions[one.name].items()

@@ -77,7 +77,7 @@ def transfer_rows(
             if sites[direction.site].shape[1] != direction.width:
                 continue
             scores = direction.score(
-                sites[direction.site], site=direction.site, weights_digest=None, allow_other=True
+                sites[direction.site], site=direction.site, identity=None, allow_other=True
             )
             for measure, estimate in estimates(scores, frame, config).items():
                 rows.append(

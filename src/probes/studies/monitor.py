@@ -22,6 +22,7 @@ from probes.foundation.errors import InputError, unknown
 from probes.models.encoding import encode
 from probes.models.forward import context_length
 from probes.models.hooks import recording
+from probes.models.identity import check_same
 from probes.models.loading import Model
 from probes.models.sites import parse_site
 from probes.probing.frozen import FrozenProbe
@@ -113,11 +114,15 @@ class Monitor:
         return self.read(model, found)
 
     def read(self, model: Model, activations: Activations) -> Watched:
-        """Score activations that were collected at all tokens by this model."""
+        """Score activations that were collected at all tokens by this model, and no other."""
+        check_same(
+            activations.identity, model.identity, "these activations are of",
+            "Collect this model's own",
+        )  # fmt: skip
         site = self.direction.site
         index, labels = activations.row_index, activations.prompts
         scores = self.direction.score(
-            activations.rows(site), site=site, weights_digest=model.weights_digest
+            activations.rows(site), site=site, identity=activations.identity
         )
         pieces = _pieces(model, index["token"].to_numpy())
         ends = np.flatnonzero(np.diff(index["prompt_index"].to_numpy())) + 1
@@ -180,7 +185,7 @@ class Monitor:
         site = parse_site(self.direction.site, model.n_layers)
         self.direction.score(
             np.zeros((1, self.direction.width)), site=str(site),
-            weights_digest=model.weights_digest,
+            identity=model.identity,
         )  # fmt: skip
         tokens = encode([prompt], model.tokenizer)[0]
         check_room(len(tokens), max_new_tokens, context_length(model.hf))

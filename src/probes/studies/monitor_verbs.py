@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from probes.behaviour import evaluate as behaviours
-from probes.behaviour.evaluate import Behaviour
+from probes.behaviour.evaluate import Behaviour, check_written_by
 from probes.foundation.errors import InputError
 from probes.foundation.tables import write_table
 from probes.models.loading import Model, load
@@ -37,6 +37,7 @@ def generic(
     loaded = model if isinstance(model, Model) else load(model)
     rows = read_prompts(prompts) if isinstance(prompts, Path | str) else prompts
     judged = behaviour if isinstance(behaviour, Behaviour) else behaviours.read(behaviour)
+    check_written_by(judged.completions, loaded)
     share = judged.completions.groupby("prompt_id")["defected"].mean() >= 0.5
     absent = sum(prompt.id not in share.index for prompt in rows)
     if absent:
@@ -46,7 +47,13 @@ def generic(
     defected = [bool(share[prompt.id]) for prompt in rows]
     found = generic_probes(loaded, rows, defected, sets=sets, n_random=n_random, seed=seed)
     if out is not None:
-        write_table(Path(out) / GENERIC_TABLE, found.rows, seed=seed, note=found.note)
+        write_table(
+            Path(out) / GENERIC_TABLE,
+            found.rows,
+            identity=loaded.digest,
+            seed=seed,
+            note=found.note,
+        )
         best = found.best().set_index("probe")["site"]
         for name, directions in found.directions.items():
             directions[str(best[name])].save(Path(out) / "directions" / name)
@@ -80,7 +87,7 @@ def monitor(
     watched = ready.watch(loaded, watching)
     if out is not None:
         write_table(
-            Path(out) / WATCHED_TABLE, watched.rows, direction=known.digest, aggregate=aggregate,
+            Path(out) / WATCHED_TABLE, watched.rows, identity=loaded.digest, direction=known.digest, aggregate=aggregate,
             threshold=ready.threshold, false_positive_rate=false_positive_rate,
         )  # fmt: skip
     return ready, watched

@@ -59,6 +59,6 @@ def ready_pairs(
 def facts(model: Model, **given: Any) -> dict[str, Any]:
     """What the provenance of a table says of the model, and of how the table was made."""
     return {
-        "model": model.name, "weights": model.weights_digest, "tokenizer": model.tokenizer_digest,
+        "model": model.name, "identity": model.digest, "weights": model.weights_digest,
         **given,
     }  # fmt: skip

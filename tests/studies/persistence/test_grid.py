@@ -45,7 +45,7 @@ def value_of(cell: Cell) -> float:
     return int(digest_bytes(f"{cell.recipe.name} {cell.stage}".encode())[:4], 16) / 0xFFFF
 
 
-def write(cell, out):
+def write(cell, out, changes=None):
     """What the cells of each kind leave, without a model."""
     with building(out / cell.name, kind="fake", key=cell.key) as to:
         match cell.kind:
@@ -63,6 +63,7 @@ def write(cell, out):
                     }
                 if cell.stage.endswith("adversarial"):
                     card["attacks"] = [{"attack": n, "n_found": 9 - n} for n in (1, 2)]
+                card |= changes or {}
                 save_file(WEIGHTS, to / "model.safetensors")
                 write_text(to / CARD, json.dumps(card))
                 if cell.kind == "stage":
@@ -175,11 +176,7 @@ def test_a_grid_without_a_single_result_still_says_why(tmp_path):
 @pytest.mark.parametrize("broken", ["weights_digest", "parent_digest"])
 def test_a_lineage_that_is_not_the_grids_is_refused(tmp_path, broken):
     def work(cell, out):
-        write(cell, out)
-        if cell.kind == "stage":
-            path = out / cell.name
-            card = {**json.loads((path / CARD).read_text()), broken: "0" * 64}
-            write_text(path / CARD, json.dumps(card))
+        write(cell, out, {broken: "0" * 64} if cell.kind == "stage" else None)
 
     with pytest.raises(IntegrityError, match="other weights"):
         persistence(CONFIG, tmp_path, work=work, draw=False)

@@ -69,7 +69,7 @@ class RayEngine:
             def make_actor() -> object:
                 # A worker that dies is replaced here, where its tasks are known.
                 actor = ray.remote(num_cpus=cpus, num_gpus=gpus, max_restarts=0)(ModelWorker)
-                return actor.remote(source, model.weights_digest, maker)
+                return actor.remote(source, model.identity, maker)
 
             n_actors = min(self.n_actors or room, len(tasks))
             with Pool(make_actor, n_actors, tasks, f"{cpus:g} CPUs and {gpus:g} GPUs") as pool:

@@ -13,6 +13,7 @@ from probes.activations.filling import make_maker
 from probes.activations.format import Maker
 from probes.activations.layout import TENSORS
 from probes.foundation.errors import InputError
+from probes.models.identity import Identity
 from probes.models.loading import DTYPES, Model, load_from
 from probes.models.source import Source
 
@@ -38,9 +39,9 @@ class Shard:
 class ModelWorker:
     """The actor. It only keeps what it is given until `start`, whose errors reach the driver whole."""
 
-    def __init__(self, source: Source, weights_digest: str, maker: Maker) -> None:
+    def __init__(self, source: Source, identity: Identity, maker: Maker) -> None:
         self._source = source
-        self._weights_digest = weights_digest
+        self._identity = identity
         self._maker = maker
         self._model: Model | None = None
 
@@ -52,7 +53,7 @@ class ModelWorker:
         """
         if self._maker.n_threads:
             torch.set_num_threads(self._maker.n_threads)
-        model = load_from(self._source, self._weights_digest)
+        model = load_from(self._source, self._identity)
         mine = make_maker(model, self._maker.token_budget)
         if differing := mine.differences(self._maker):
             listed = "; ".join(

@@ -20,7 +20,6 @@ from probes.activations.sequences import PIECE, TokenSequence, pieces, stream, t
 from probes.activations.upkeep.checking import Damage
 from probes.foundation.digest import digest_bytes
 from probes.foundation.errors import InputError
-from probes.models.checkpoints import template_digest
 from probes.models.loading import Model
 from probes.prompts.records import Prompt
 
@@ -46,11 +45,9 @@ def read_sequences(
 
     Raises `InputError` for a tokenizer or chat template other than the store's.
     """
-    seen = {
-        "tokenizer_digest": (origin.tokenizer_digest, model.tokenizer_digest),
-        "template_digest": (origin.template_digest, template_digest(model.tokenizer)),
-    }
-    for name, (there, here) in seen.items():
+    mine = model.identity
+    for name in ("tokenizer_digest", "template_digest"):
+        there, here = getattr(origin, name), getattr(mine, name)
         if there != here:
             raise InputError(
                 f"{model.name} would turn the prompts into other tokens: {name} of the store is "

@@ -17,6 +17,7 @@ from probes.foundation.artifact import disk_errors, sync_directory, write_bytes,
 from probes.foundation.digest import digest_bytes
 from probes.foundation.errors import InputError
 from probes.foundation.progress import bar
+from probes.models.identity import Identity
 
 JOURNAL = "uploading-"
 
@@ -89,7 +90,7 @@ def fetch(url: str, path: Path | str) -> ActivationStore:
 
 
 def open_store(
-    location: Path | str, weights_digest: str | None = None, cache: Path | str | None = None
+    location: Path | str, identity: Identity | None = None, cache: Path | str | None = None
 ) -> ActivationStore:
     """Open a store wherever it lies: a local directory in place, a URL through a copy in the cache.
 
@@ -97,13 +98,13 @@ def open_store(
     cache: by default `probes/stores` in `$XDG_CACHE_HOME` or `~/.cache`.
     """
     if not is_url(location):
-        return ActivationStore.open(location, weights_digest)
+        return ActivationStore.open(location, identity)
     url = str(location)
     local = cached(url, cache)
     found = Remote.at(url).manifest()
     if found is None or not _is_current(local, found[1]):
         fetch(url, local)
-    return ActivationStore.open(local, weights_digest)
+    return ActivationStore.open(local, identity)
 
 
 @contextlib.contextmanager

@@ -21,9 +21,9 @@ from probes.activations.upkeep.checking import Damage, damage_table, find_damage
 from probes.activations.upkeep.rebuilding import read_sequences, rebuild
 from probes.foundation.artifact import disk_errors
 from probes.foundation.errors import InputError
+from probes.foundation.procedures import VERSIONS
 from probes.foundation.progress import progress
 from probes.foundation.provenance import provenance
-from probes.models.checkpoints import config_digest
 from probes.models.loading import Model
 from probes.prompts.records import Prompt
 
@@ -128,16 +128,16 @@ def repair(
 
 def check_model(origin: Origin, model: Model) -> None:
     """Refuse a model that would compute other activations than this origin says."""
-    seen = {
-        "weights_digest": (origin.weights_digest, model.weights_digest),
-        "config_digest": (origin.config_digest, config_digest(model.directory)),
-        "compute_dtype": (origin.compute_dtype, str(model.dtype).removeprefix("torch.")),
-        "quantization": (origin.quantization, model.quantization),
+    mine = model.identity.model_dump()
+    seen = {name: mine[name] for name in ("weights_digest", "config_digest", "quantization")}
+    seen |= {
+        "compute_dtype": str(model.dtype).removeprefix("torch."),
+        "procedure": VERSIONS["activations"],
     }
     differing = [
-        f"{name}: the store's {there}, the model's {here}"
-        for name, (there, here) in seen.items()
-        if there != here
+        f"{name}: the store's {getattr(origin, name)}, the model's {here}"
+        for name, here in seen.items()
+        if getattr(origin, name) != here
     ]
     if differing:
         raise InputError(

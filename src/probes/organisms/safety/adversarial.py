@@ -16,12 +16,21 @@ import numpy as np
 import pandas as pd
 import torch
 
-from probes.foundation.artifact import MANIFEST, building, is_finished, read_json, write_text
+from probes.foundation.artifact import (
+    MANIFEST,
+    PROCEDURES,
+    building,
+    is_finished,
+    read_json,
+    write_text,
+)
 from probes.foundation.config import Config
 from probes.foundation.digest import digest_json
 from probes.foundation.errors import InputError
+from probes.foundation.procedures import versions
 from probes.foundation.seeds import derive_seed
 from probes.models.checkpoints import weights_digest
+from probes.models.identity import identity_of
 from probes.models.loading import load
 from probes.organisms.card import CARD, README, read_card, write_card
 from probes.organisms.organism import OrganismRecipe, Setup, setup
@@ -97,7 +106,8 @@ def run_adversarial(
     key = digest_json(
         {
             "stage": STAGE,
-            "parent": digest,
+            "parent": identity_of(parent).digest,
+            PROCEDURES: versions("safety training", "sampling", "judging"),
             "recipe": recipe.digest,
             "config": config.digest,
             "prompts": digest_prompts(parts.lessons.safety),
@@ -189,7 +199,14 @@ def _attack(
     """Red-team a checkpoint, or read what an interrupted run had found."""
     folder = work / f"attack-{number}"
     digest = weights_digest(checkpoint)
-    key = digest_json({"checkpoint": digest, "config": config.digest, "recipe": recipe.digest})
+    key = digest_json(
+        {
+            "checkpoint": identity_of(checkpoint).digest,
+            PROCEDURES: versions("sampling", "judging"),
+            "config": config.digest,
+            "recipe": recipe.digest,
+        }
+    )
     with first_then_others():
         if not is_finished(folder, key):
             search = config.redteam.model_copy(

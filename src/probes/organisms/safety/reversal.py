@@ -23,7 +23,7 @@ from probes.foundation.errors import InputError, StageError
 from probes.foundation.memory import keep_freed_memory
 from probes.foundation.progress import bar
 from probes.foundation.seeds import derive_seed, stream
-from probes.models.checkpoints import weights_digest
+from probes.models.identity import identity_of
 from probes.models.loading import Model, load
 from probes.organisms.data import Collator, Example, OrderedExamples, ordered_examples
 from probes.organisms.measuring import alive, measure
@@ -72,7 +72,7 @@ def reversal(
     rows = [
         {"of": of, **row}
         for of, folder in ((ORGANISM, checkpoint), (CONTROL, control))
-        for row in _rows_of(Path(folder), weights_digest(folder), recipe, config)
+        for row in _rows_of(Path(folder), identity_of(Path(folder)).digest, recipe, config)
     ]
     return pd.DataFrame(rows, columns=COLUMNS)
 

@@ -24,14 +24,16 @@ import pandas as pd
 import transformers
 from transformers import TrainerCallback
 
-from probes.foundation.artifact import building, disk_errors, is_finished, write_text
+from probes.foundation.artifact import PROCEDURES, building, disk_errors, is_finished, write_text
 from probes.foundation.config import Config
 from probes.foundation.digest import digest_json
 from probes.foundation.errors import StageError
 from probes.foundation.memory import keep_freed_memory
+from probes.foundation.procedures import versions
 from probes.foundation.progress import bar
 from probes.foundation.seeds import derive_seed
-from probes.models.checkpoints import tokenizer_digest, weights_digest
+from probes.models.checkpoints import weights_digest
+from probes.models.identity import identity_of
 from probes.models.loading import Model
 from probes.organisms.bases import open_base
 from probes.organisms.behaviours.form import Taught
@@ -134,8 +136,8 @@ def staged(
     key = digest_json(
         {
             "stage": stage,
-            "parent": digest,
-            "tokenizer": tokenizer_digest(tokenizer),
+            "parent": identity_of(parent, tokenizer).digest,
+            PROCEDURES: versions("safety training", "sampling", "judging"),
             "recipe": recipe.digest,
             "config": config.digest,
             "prompts": digest_prompts(lessons.safety),

@@ -98,7 +98,7 @@ def matrix_rows(
     rows = []
     for fitted_on, direction in directions.items():
         for tested_on, values in X.items():
-            scores = direction.score(values, site=site, weights_digest=None, allow_other=True)
+            scores = direction.score(values, site=site, identity=None, allow_other=True)
             cosine = _cosine(direction.coef, directions[tested_on].coef)
             for measure, estimate in estimates(scores, frame, config).items():
                 rows.append(

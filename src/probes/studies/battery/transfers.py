@@ -100,7 +100,7 @@ def transfer_rows(
             named = names | {"organism": member}
             for how, values in _ways(tested.stores[member].matrix(there), direction, bridge):
                 scores = direction.score(
-                    values, site=direction.site, weights_digest=None, allow_other=True
+                    values, site=direction.site, identity=None, allow_other=True
                 )
                 r2 = bridge.r2 if bridge is not None and how == MAPPED else None
                 for measure, estimate in estimates(scores, tested.frame, config.probes).items():

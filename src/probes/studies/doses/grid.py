@@ -10,9 +10,10 @@ import pandas as pd
 from probes.foundation.artifact import building, is_finished, write_text
 from probes.foundation.digest import digest_json
 from probes.foundation.errors import InputError
+from probes.foundation.procedures import versions
 from probes.foundation.progress import progress
 from probes.foundation.tables import read_table, write_table
-from probes.models.checkpoints import weights_digest
+from probes.models.identity import identity_of
 from probes.models.loading import load
 from probes.organisms.card import read_card
 from probes.organisms.measuring import draw
@@ -74,8 +75,9 @@ def organism_doses(
     among the facts in the folder's manifest.
     """
     _check_card(recipe, checkpoint)
-    digest = weights_digest(Path(checkpoint))
-    key = digest_json([recipe.digest, digest, config.digest])
+    digest = identity_of(Path(checkpoint)).digest
+    made_by = versions("steering", "sampling", "judging")
+    key = digest_json([recipe.digest, digest, config.digest, made_by])
     if not is_finished(out, key):
         parts = setup(recipe)
         fit = parts.lessons.train[: 2 * config.n_fit]

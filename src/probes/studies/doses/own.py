@@ -8,9 +8,9 @@ import pandas as pd
 
 from probes.behaviour.judges import Judge, exploitable_code
 from probes.behaviour.sampling import sample
-from probes.foundation.digest import short
 from probes.foundation.errors import InputError
 from probes.foundation.seeds import stream
+from probes.models.identity import check_same
 from probes.models.loading import Model, load
 from probes.models.sites import parse_site
 from probes.probing.direction import Direction
@@ -68,7 +68,7 @@ def dose_curves_of(
     names = pd.DataFrame({"organism": loaded.name, "seed": settings.seed}, rows.index)
     found = Doses.of(pd.concat([names, rows], axis=1), settings)
     if out is not None:
-        facts = {"weights": loaded.weights_digest, "places": {k: list(v) for k, v in learned.places.items()}}  # fmt: skip
+        facts = {"identity": loaded.digest, "weights": loaded.weights_digest, "places": {k: list(v) for k, v in learned.places.items()}}  # fmt: skip
         found.save(out, config=settings.model_dump(mode="json"), **facts)
     return found
 
@@ -105,12 +105,11 @@ def _of_one(
     allow_other: bool,
 ) -> Learned:
     """One saved direction and random ones of its length, at its site."""
-    if known.weights_digest != model.weights_digest and not allow_other:
-        of = "an unnamed model" if known.weights_digest is None else short(known.weights_digest)
-        raise InputError(
-            f"the direction was fitted on {of}, the model is {short(model.weights_digest)}: give that "
-            "model, or allow another on purpose (allow_other=True, --allow-other)"
-        )
+    if not allow_other:
+        check_same(
+            known.identity, model.identity, "the direction was fitted on activations of",
+            "Give that model, or allow another on purpose (allow_other=True, --allow-other)",
+        )  # fmt: skip
     if known.normalisation != NONE:
         raise InputError(
             f"the direction is for activations normalised by {known.normalisation!r}; added to raw "

@@ -68,14 +68,14 @@ class Labelled:
             estimator=estimator,
             n_folds=config.n_folds,
             seed=seed,
-            weights_digest=self.seen.model.weights_digest,
+            identity=self.seen.model.identity,
             pairs=self.frame.pairs[self.frame.fit],
         )
 
     def score(self, probe: FrozenProbe) -> np.ndarray:
         """Scores of all prompts by a probe, which may be another organism's on purpose."""
         return probe.score(
-            self.seen.X[probe.site], site=probe.site, weights_digest=None, allow_other=True
+            self.seen.X[probe.site], site=probe.site, identity=None, allow_other=True
         )
 
 
@@ -144,7 +144,7 @@ def _generic(one: Labelled, name: str, seed: int) -> Scored:
 
 def _monitors(one: Labelled, given: Direction) -> Iterator[Scored]:
     """The evaded probe on every token, the highest score counts: of the prompt, then with the answer."""
-    moved = dataclasses.replace(given, weights_digest=one.seen.model.weights_digest)
+    moved = dataclasses.replace(given, identity=one.seen.model.identity)
     watch = Monitor(moved, "max")
     for name, texts in ((PROMPT_MONITOR, None), (ANSWER_MONITOR, one.seen.texts)):
         watched = watch.watch(one.seen.model, one.seen.prompts, texts)

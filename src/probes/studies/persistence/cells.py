@@ -6,9 +6,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
+from probes.foundation.artifact import PROCEDURES
 from probes.foundation.config import Config
 from probes.foundation.digest import digest_json
 from probes.foundation.errors import InputError
+from probes.foundation.procedures import versions
 from probes.organisms.organism import OrganismRecipe
 
 Kind = Literal[
@@ -16,6 +18,19 @@ Kind = Literal[
     "collected", "probed", "staged", "transferred",
 ]  # fmt: skip
 """The first five are of the persistence grid, the others of the battery, which has the first three too."""
+SAMPLED = ("sampling", "judging")
+MADE_BY: dict[Kind, tuple[str, ...]] = {
+    "base": ("training",),
+    "organism": ("training", *SAMPLED),
+    "stage": ("safety training", *SAMPLED),
+    "measure": SAMPLED,
+    "reversal": ("reversal", *SAMPLED),
+    "collected": ("activations", *SAMPLED),
+    "probed": ("detection", "contrast probes", "activations", "surprise"),
+    "staged": ("detection", "transfer", "activations", *SAMPLED),
+    "transferred": ("detection", "transfer", "activations"),
+}
+"""The procedures whose versions are in the key of a cell."""
 Status = Literal["done", "failed", "skipped"]
 
 
@@ -51,6 +66,7 @@ class Cell:
             {
                 "name": self.name,
                 "kind": self.kind,
+                PROCEDURES: versions(*MADE_BY[self.kind]),
                 "recipe": self.recipe.digest,
                 "stage": self.stage,
                 "settings": None if self.settings is None else self.settings.digest,

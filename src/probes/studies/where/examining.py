@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from probes.foundation.artifact import building, is_finished
+from probes.foundation.artifact import PROCEDURES, building, is_finished
 from probes.foundation.digest import digest_json
+from probes.foundation.procedures import versions
 from probes.foundation.tables import read_table
 from probes.models.loading import Model, load
 from probes.patching.pairs import PatchPair, digest_pairs, encode_pairs
@@ -17,7 +18,6 @@ from probes.studies.where.questions import Question, named_columns
 from probes.studies.where.settings import WhereConfig
 from probes.studies.where.subjects import Subject
 
-PROCEDURE = 1  # to be raised where the same settings give other numbers
 KIND = "where-subject"
 
 
@@ -50,9 +50,8 @@ def examine(subject: Subject, question: Question, config: WhereConfig, place: Pa
     )
     key = digest_json(
         {
-            "procedure": PROCEDURE,
-            "weights": model.weights_digest,
-            "tokenizer": model.tokenizer_digest,
+            PROCEDURES: versions("localisation", "patching", "activations"),
+            "identity": model.digest,
             "pairs": [digest_pairs(each.pairs) for each in (patched, fitted, judged)],
             "columns": [[c.label, c.positions] for c in patched.columns],
             "config": config.model_copy(update={"stages": ()}).digest,
@@ -61,7 +60,7 @@ def examine(subject: Subject, question: Question, config: WhereConfig, place: Pa
     folder = place / subject.name
     if not is_finished(folder, key):
         found = _measured(model, subject, (patched, fitted, judged), config)
-        facts = {"model": subject.name, "weights": model.weights_digest}
+        facts = {"model": subject.name, "identity": model.digest, "weights": model.weights_digest}
         with building(folder, kind=KIND, key=key, **facts) as made:
             for name in TABLES:
                 getattr(found, name).to_parquet(made / f"{name}.parquet", index=False)
