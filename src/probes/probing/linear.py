@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Float
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import Tags
@@ -75,8 +76,10 @@ class LinearProbe(BinaryProbe):
 
 
 def known(y: Any) -> Any:
-    """Labels of any two classes, refused where one is missing; what is no vector is left to scikit-learn."""
-    return y if y is None or np.ndim(y) != 1 else complete(y, "labels")
+    """The labels as they are, refused where one is missing; other forms are left to scikit-learn."""
+    if isinstance(y, list | tuple | np.ndarray | pd.Series) and np.ndim(y) == 1:
+        complete(y, "labels")
+    return y
 
 
 def two_classes(labels: np.ndarray) -> np.ndarray:
