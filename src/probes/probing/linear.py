@@ -76,8 +76,10 @@ class LinearProbe(BinaryProbe):
 
 
 def known(y: Any) -> Any:
-    """The labels as they are, refused where one is missing; other forms are left to scikit-learn."""
-    if isinstance(y, list | tuple | np.ndarray | pd.Series) and np.ndim(y) == 1:
+    """The labels, refused where one is missing; a column as an array, other forms as they are."""
+    if isinstance(y, pd.Series):
+        return complete(y, "labels")
+    if isinstance(y, list | tuple | np.ndarray) and np.ndim(y) == 1:
         complete(y, "labels")
     return y
 
