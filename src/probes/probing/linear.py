@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Float
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import Tags
@@ -75,8 +76,12 @@ class LinearProbe(BinaryProbe):
 
 
 def known(y: Any) -> Any:
-    """Labels of any two classes, refused where one is missing; what is no vector is left to scikit-learn."""
-    return y if y is None or np.ndim(y) != 1 else complete(y, "labels")
+    """The labels, refused where one is missing; a column as an array, other forms as they are."""
+    if isinstance(y, pd.Series):
+        return complete(y, "labels")
+    if isinstance(y, list | tuple | np.ndarray) and np.ndim(y) == 1:
+        complete(y, "labels")
+    return y
 
 
 def two_classes(labels: np.ndarray) -> np.ndarray:
