@@ -39,6 +39,7 @@ def check(found: dict[str, dict[str, Any]], n_kills: dict[str, int]) -> None:
     assert all(report["files"] for report in found.values())
 
 
+@pytest.mark.timeout(1500)
 def test_ten_kills(tmp_path: Path) -> None:
     check(killed(FEW, tmp_path, 0), FEW)
 
