@@ -25,8 +25,8 @@ def checked(verb: Callable[..., None]) -> Callable[..., None]:
             if name in MODELS and isinstance(value, str):
                 check_address(value)
             elif name == "twin":
-                for path in named(value or (), "--twin").values():
-                    check_address(path)
+                for twin in named(value or (), "--twin").values():
+                    check_address(twin)
             elif name == "preset" and value not in PRESETS:
                 raise unknown("preset", value, PRESETS)
             elif name == "allow_import" or (name == "behaviour" and isinstance(value, list)):
