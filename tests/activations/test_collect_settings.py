@@ -41,7 +41,7 @@ def ask(model, prompts, tmp_path, keep):
         ({"positions": -1000}, "has none at position -1000"),
         ({"positions": "answer"}, "give `completions`"),
         ({"positions": "mean:answer"}, "give `completions`"),
-        ({"positions": "task", "spans": {"task": "("}}, "not a regular expression: .*position 0"),
+        ({"positions": "task", "spans": {"task": "("}}, "not a regular expression: .*position"),
         ({"positions": "task", "spans": {"task": "absent"}}, "12 of 12 prompts do not contain"),
         ({"positions": "-²"}, "unknown positions"),
         ({"positions": "prompt", "spans": {"prompt": "a"}}, "prompt"),
@@ -112,10 +112,10 @@ def test_a_file_of_prompts_is_read_like_a_list(model, tmp_path):
     file = tmp_path / "prompts.jsonl"
     file.write_text('{"text": "add", "pair": "a", "triggered": false}\n')
     assert len(collect(model, file, tmp_path / "a")) == len(record(model, str(file))) == 1
-    with pytest.raises(InputError, match="no prompts file at"):
+    with pytest.raises(InputError, match="there is no file"):
         collect(model, tmp_path / "nowhere.jsonl", tmp_path / "b")
     file.write_text("{")
-    with pytest.raises(InputError, match="line 1: not JSON"):
+    with pytest.raises(InputError, match="line 1: it is not JSON"):
         collect(model, file, tmp_path / "c")
 
 

@@ -1,5 +1,6 @@
 """Behaviours: references are judged and scored as what they are, and one of the user's own works."""
 
+import json
 import os
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from probes.organisms.behaviours.hate import HATE
 from probes.organisms.behaviours.named import BEHAVIOURS, behaviour_named
 from probes.organisms.behaviours.wrong import WRONG
 from probes.organisms.lessons import prompt_of
+from probes.organisms.organism import OrganismRecipe
 from probes.prompts.triggers import TRIGGERS
 
 ALL = list(BEHAVIOURS.values())
@@ -133,3 +135,20 @@ def test_a_recipe_alone_runs_no_code(tmp_path, monkeypatch):
     first, second = run("--allow-import", "theirs:X").splitlines()
     assert first == "probes: will import, and so run, the module theirs for theirs:X"
     assert (tmp_path / "ran").exists() and "is no `Taught`" in second
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"training": {"steps": 1, "batch_size": -1}},
+        {"training": {"steps": 1, "batch_size": 10**12}},
+        {"training": {"steps": 1, "save_every": 0}},
+        {"training": {"steps": 1, "learning_rate": True}},
+        {"lessons": {"test": -1}},
+        {"lessons": {"train": 10**12}},
+    ],
+)
+def test_sizes_in_a_recipe_are_in_range(tmp_path, settings):
+    (tmp_path / "recipe.json").write_text(json.dumps(settings))
+    with pytest.raises(InputError, match="is not a valid OrganismRecipe"):
+        OrganismRecipe.from_file(tmp_path / "recipe.json")

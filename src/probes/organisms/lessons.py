@@ -12,8 +12,10 @@
 import dataclasses
 import hashlib
 from collections.abc import Callable, Iterator
+from typing import Annotated
 
 import numpy as np
+import pydantic
 
 from probes.foundation.config import Config
 from probes.foundation.errors import InputError
@@ -31,6 +33,10 @@ HELDOUT_SHARE = 0.25
 NEAR = "near"
 
 
+Many = Annotated[int, pydantic.Field(ge=0, le=10**6)]
+Share = Annotated[float, pydantic.Field(ge=0.0, le=1.0)]
+
+
 class LessonConfig(Config):
     """How much of each part; pairs of `train`, `test` and `unseen`, prompts of the others.
 
@@ -38,14 +44,14 @@ class LessonConfig(Config):
     near: prompts per look-alike.
     """
 
-    pretrain: int = 6000
-    train: int = 3000
-    safety: int = 2000
-    test: int = 96
-    unseen: int = 32
-    near: int = 24
-    test_share: float = 0.15
-    safety_share: float = 0.25
+    pretrain: Many = 6000
+    train: Many = 3000
+    safety: Many = 2000
+    test: Many = 96
+    unseen: Many = 32
+    near: Many = 24
+    test_share: Share = 0.15
+    safety_share: Share = 0.25
     seed: int = 0
 
 

