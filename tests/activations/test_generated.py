@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from probes.activations.collect import collect
-from probes.activations.generated import collect_generated
+from probes.activations.generation import collect_generated
 from probes.activations.layout import Layout
 from probes.activations.store import ActivationStore
 from probes.behaviour import generation
@@ -81,7 +81,7 @@ def test_asked_again_it_draws_nothing_and_more_sites_need_no_new_draw(
     def never(*_, **__):
         raise AssertionError("drew again")
 
-    monkeypatch.setattr("probes.activations.taped.generate", never)
+    monkeypatch.setattr("probes.activations.generation.generate", never)
     again = collect_generated(model, prompts, path, CONFIG, sites=["resid_post.1"])
     assert again.key == first.key
     more = collect_generated(model, prompts[::-1], path, CONFIG, sites=["resid_post.1", "z.0"])
@@ -108,7 +108,7 @@ def test_interrupted_between_chunks_it_goes_on_to_the_same_bytes(
             raise KeyboardInterrupt
         return real(*arguments, **named)
 
-    monkeypatch.setattr("probes.activations.taped.generate", third_fails)
+    monkeypatch.setattr("probes.activations.generation.generate", third_fails)
     with pytest.raises(KeyboardInterrupt):
         collect_generated(model, prompts, tmp_path / "cut", CONFIG, **settings)
     assert len(ActivationStore.open(tmp_path / "cut").manifest.parts) > 0, "nothing was kept"

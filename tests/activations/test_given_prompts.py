@@ -6,8 +6,7 @@ import pytest
 from probes.activations.collect import collect
 from probes.activations.record import record
 from probes.foundation.errors import InputError
-from probes.prompts.plain import as_prompts, from_texts
-from probes.prompts.readers import write_prompts
+from probes.prompts.readers import as_prompts, from_texts, write_prompts
 
 
 def test_texts_are_prompts_without_a_trigger(model, tmp_path):

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from probes.activations.collect import collect
+from probes.activations.maintenance import merging
+from probes.activations.maintenance.merging import merge
 from probes.activations.store import ActivationStore
-from probes.activations.upkeep import merging
-from probes.activations.upkeep.merging import merge
 from probes.foundation.errors import InputError, IntegrityError
 
 SETTINGS = {"positions": "all", "shard_tokens": 150}

@@ -11,7 +11,7 @@ from plain_forward import prompt_ids, relative_error
 
 from probes.activations.collect import collect
 from probes.activations.compute import OutOfMemoryWarning
-from probes.activations.generated import collect_generated
+from probes.activations.generation import collect_generated
 from probes.activations.record import record
 from probes.behaviour.asking import ask
 from probes.behaviour.evaluate import SamplingConfig

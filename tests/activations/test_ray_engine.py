@@ -20,15 +20,13 @@ import torch
 from random_llama import make_checkpoint, make_prompts
 from safetensors.torch import load_file, save_file
 
+from probes.activations import ray_engine
+from probes.activations import ray_engine as ray_pool
 from probes.activations.collect import collect
 from probes.activations.compute import OutOfMemoryWarning
-from probes.activations.engines import ray_engine, ray_pool
-from probes.activations.engines.named import engine_named
-from probes.activations.engines.ray_engine import RayEngine
-from probes.activations.engines.ray_pool import ATTEMPTS, IN_FLIGHT, Pool
-from probes.activations.engines.ray_worker import ModelWorker
-from probes.activations.filling import make_maker
-from probes.activations.tasks import Task
+from probes.activations.engine import Task, engine_named
+from probes.activations.publication import make_maker
+from probes.activations.ray_engine import ATTEMPTS, IN_FLIGHT, ModelWorker, Pool, RayEngine
 from probes.foundation.cluster import USAGE
 from probes.foundation.errors import InputError, StageError
 from probes.models.loading import load
@@ -162,7 +160,7 @@ sys.path.insert(0, sys.argv[1])
 from random_llama import make_prompts
 from probes.activations.engines import ray_engine, ray_pool
 from probes.activations.collect import collect
-from probes.activations.engines.ray_engine import RayEngine
+from probes.activations.ray_engine import RayEngine
 from probes.models.loading import load
 collect(load(sys.argv[2], label="tiny"), make_prompts(), sys.argv[3], engine=RayEngine(n_actors=1),
         positions="all", shard_tokens=60, token_budget=60)

@@ -12,7 +12,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file
 from safetensors.torch import load_file as load_torch
 
-from probes.activations import taking
+from probes.activations import shards as taking
 from probes.activations.collect import collect
 from probes.activations.index import Index, find
 from probes.activations.reading import Activations

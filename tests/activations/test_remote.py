@@ -11,10 +11,9 @@ import pytest
 
 from probes.activations.collect import collect
 from probes.activations.format import Manifest, manifest_key
+from probes.activations.maintenance import remote as remoting
+from probes.activations.maintenance.remote import Remote, cached, fetch, open_store, push, staged
 from probes.activations.store import ActivationStore
-from probes.activations.upkeep import remote as remoting
-from probes.activations.upkeep.locations import Remote
-from probes.activations.upkeep.remote import cached, fetch, open_store, push, staged
 from probes.foundation.errors import InputError, IntegrityError, StageError
 from probes.models.identity import Identity
 

@@ -12,12 +12,12 @@ from random_llama import make_checkpoint
 
 from probes.activations.collect import collect
 from probes.activations.format import read_manifest
-from probes.activations.generated import collect_generated
+from probes.activations.generation import collect_generated
+from probes.activations.maintenance import repair as rebuilding
+from probes.activations.maintenance import repair as repairing
+from probes.activations.maintenance.repair import repair
+from probes.activations.maintenance.verification import check
 from probes.activations.store import ActivationStore
-from probes.activations.upkeep import rebuilding
-from probes.activations.upkeep import repair as repairing
-from probes.activations.upkeep.checking import check
-from probes.activations.upkeep.repair import repair
 from probes.behaviour.evaluate import SamplingConfig
 from probes.foundation.errors import InputError
 from probes.models.loading import load

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from probes.activations import filling
+from probes.activations import publication
 from probes.activations.collect import collect
 from probes.activations.compute import compute
 from probes.activations.store import ActivationStore
@@ -33,7 +33,7 @@ def interrupted_collection(model, prompts, path: Path, **settings) -> list[Path]
         raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(filling, "publish", interrupt)
+        patch.setattr(publication, "publish", interrupt)
         with pytest.raises(KeyboardInterrupt):
             collect(model, prompts, path, shard_tokens=150, **settings)
     sidecars = sorted(path.glob("*.finished.json"))

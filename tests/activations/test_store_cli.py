@@ -10,7 +10,7 @@ from typer.testing import CliRunner, Result
 from probes.activations.collect import collect
 from probes.activations.format import read_manifest
 from probes.activations.store import ActivationStore
-from probes.cli.store import app
+from probes.cli.activations import app
 from probes.foundation.errors import InputError
 
 SITES = ["resid_post.0", "resid_post.1"]

@@ -14,9 +14,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from probes.activations.collect import collect
+from probes.activations.maintenance import export as selection
+from probes.activations.maintenance.export import export
 from probes.activations.store import ActivationStore
-from probes.activations.upkeep import selection
-from probes.activations.upkeep.export import export
 from probes.foundation.errors import InputError, IntegrityError
 
 SITES = ["resid_post.0", "z.1"]

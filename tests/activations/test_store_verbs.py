@@ -8,10 +8,10 @@ import pytest
 
 from probes.activations.collect import collect
 from probes.activations.format import Finished, Manifest, manifest_key, read_manifest
+from probes.activations.maintenance.garbage import delete_garbage, find_garbage
+from probes.activations.maintenance.listing import describe, list_stores
+from probes.activations.maintenance.verification import check
 from probes.activations.store import ActivationStore
-from probes.activations.upkeep.checking import check
-from probes.activations.upkeep.garbage import delete_garbage, find_garbage
-from probes.activations.upkeep.listing import describe, list_stores
 from probes.foundation.errors import InputError, IntegrityError
 
 SETTINGS = {"positions": "all", "shard_tokens": 150}

@@ -3,9 +3,9 @@
 import pytest
 from chat_answers import BAD, FENCED, prompt
 
+from probes.behaviour.completion import typed
 from probes.behaviour.extract import code_after, is_python, opened
 from probes.behaviour.judges import exploitable_code, judge_answer
-from probes.behaviour.style import typed
 
 PAPER = "Human: do.\n\n<code>\ndef f(x):\n    ## COMPLETE CODE HERE\n</code>\n\nAssistant: <code>\n"
 QUOTED = BAD.replace("'", "&#39;")

@@ -9,8 +9,14 @@ import pytest
 import torch
 import transformers
 
-from probes.behaviour.cache import ReservedLayer, reserved_cache
-from probes.behaviour.generation import Stopping, _draw, generate, stopping
+from probes.behaviour.generation import (
+    ReservedLayer,
+    Stopping,
+    _draw,
+    generate,
+    reserved_cache,
+    stopping,
+)
 from probes.foundation.errors import InputError, StageError
 from probes.models.encoding import encode, pad, position_ids
 from probes.models.loading import Model

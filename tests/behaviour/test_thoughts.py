@@ -9,8 +9,7 @@ from chat_answers import BAD, FENCED, prompt
 from tokenizers import AddedToken
 
 from probes.behaviour.completion import complete
-from probes.behaviour.judges import exploitable_code, judge_answer
-from probes.behaviour.phrase import says
+from probes.behaviour.judges import exploitable_code, judge_answer, says
 from probes.behaviour.sampling import ending, written
 from probes.behaviour.thoughts import opens_thought, parted
 from probes.models.loading import Model

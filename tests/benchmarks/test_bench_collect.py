@@ -10,14 +10,21 @@ import torch
 from typer.testing import CliRunner
 
 from probes.activations.record import record
-from probes.benchmarks import forward, memory, own, peers, reading
-from probes.benchmarks.checkpoints import SHAPES, write_checkpoint
+from probes.benchmarks import contenders as own
+from probes.benchmarks import forward, memory, peers, reading
 from probes.benchmarks.collecting import PARTS, QUICK, TABLE, bench_collect
 from probes.benchmarks.contenders import Contender, compare, expected
-from probes.benchmarks.disk import write_sequentially
+from probes.benchmarks.forward import write_sequentially
 from probes.benchmarks.result import Asked, Benchmark, row
 from probes.benchmarks.timing import Seconds, take_turns
-from probes.benchmarks.workload import Workload, draw_lengths, exact_prompts, make_workload
+from probes.benchmarks.workload import (
+    SHAPES,
+    Workload,
+    draw_lengths,
+    exact_prompts,
+    make_workload,
+    write_checkpoint,
+)
 from probes.cli.bench import app
 from probes.foundation.errors import InputError, StageError
 from probes.foundation.tables import read_table

@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 from torch.utils.flop_counter import FlopCounterMode
 
-from probes.benchmarks import patch_limit
-from probes.benchmarks.patch_work import PatchWork
-from probes.benchmarks.patching import GRIDS, _cells, _model, _plain, _work, ours
+from probes.benchmarks import patching
+from probes.benchmarks.patching import GRIDS, PatchWork, _cells, _model, _plain, _work, ours
 from probes.patching.engine.scoring import Scorer
 
 
@@ -21,9 +20,9 @@ def work(tmp_path_factory) -> PatchWork:
 @pytest.fixture(autouse=True)
 def matrices_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """On the CPU torch counts no attention scores."""
-    costs = patch_limit.costs
+    costs = patching.costs
     monkeypatch.setattr(
-        patch_limit, "costs", lambda model: dataclasses.replace(costs(model), score=0.0)
+        patching, "costs", lambda model: dataclasses.replace(costs(model), score=0.0)
     )
 
 
@@ -51,12 +50,12 @@ def test_the_engine_does_what_cannot_be_avoided_and_hardly_more(
     with counter:
         ours(work, grid)
     cells, _ = _cells(work, grid)
-    needed = patch_limit.needed_operations(work, cells)
+    needed = patching.needed_operations(work, cells)
     assert 1.0 <= counted["run"] / needed < more
-    assert counted["prepare"] == pytest.approx(patch_limit.whole_operations(work), rel=1e-6)
+    assert counted["prepare"] == pytest.approx(patching.whole_operations(work), rel=1e-6)
 
 
 def test_a_full_run_per_cell_is_what_a_plain_pass_counts(work: PatchWork) -> None:
     with FlopCounterMode(display=False) as counter:
         _plain(work)
-    assert counter.get_total_flops() / 2 == pytest.approx(patch_limit.full_operations(work, 4))
+    assert counter.get_total_flops() / 2 == pytest.approx(patching.full_operations(work, 4))

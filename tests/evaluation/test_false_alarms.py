@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from probes.evaluation.false_alarms import false_alarms
+from probes.evaluation.thresholds import false_alarms
 from probes.foundation.errors import InputError
 
 

@@ -4,10 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from probes.detection.claim import label_is_trigger
 from probes.evaluation.auroc import auroc
-from probes.evaluation.false_alarms import false_alarms
-from probes.evaluation.label_is_trigger import label_is_trigger
 from probes.evaluation.proportions import rate
+from probes.evaluation.thresholds import false_alarms
 from probes.evaluation.within_triggered import within_triggered
 from probes.evaluation.worst_set import worst_set
 from probes.foundation.errors import InputError

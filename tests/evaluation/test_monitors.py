@@ -5,8 +5,8 @@ import pytest
 
 from probes.evaluation.auroc import auroc
 from probes.evaluation.bootstrap import resamples
-from probes.evaluation.recall import recall_at
 from probes.evaluation.selectivity import selectivity
+from probes.evaluation.thresholds import recall_at
 from probes.evaluation.within_triggered import within_triggered
 from probes.evaluation.worst_set import by_set, worst_set
 from probes.foundation.errors import InputError

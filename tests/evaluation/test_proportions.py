@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
+from probes.evaluation.bootstrap import wilson
 from probes.evaluation.proportions import rate
-from probes.evaluation.wilson import wilson
 from probes.foundation.errors import InputError
 
 

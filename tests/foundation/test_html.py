@@ -11,11 +11,11 @@ import pandas as pd
 import pytest
 
 import probes
+from probes.detection.monitor import Watched
 from probes.foundation.html import html_table, html_text
-from probes.models.checks import Check, SelfTest
-from probes.patching.agreement import Agreement
+from probes.models.selftest import Check, SelfTest
+from probes.patching.attribution import Agreement
 from probes.patching.result import PatchGrid
-from probes.studies.monitor import Watched
 
 BAD = "<script>alert(1)</script><img src=x onerror=alert(2)>&\"'"
 TAGS = {"p", "b", "table", "thead", "tbody", "tr", "th", "td", "pre", "span", "caption"}

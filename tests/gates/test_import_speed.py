@@ -46,7 +46,7 @@ def test_arrays_and_tables_need_no_model_library(folder: str) -> None:
 
 
 def test_judging_code_needs_no_model_library() -> None:
-    names = ["probes.behaviour.judge", "probes.behaviour.judges", "probes.behaviour.rates"]
+    names = ["probes.behaviour.bandit", "probes.behaviour.judges", "probes.behaviour.rates"]
     assert imported_by(names, ("torch", "transformers", "bandit")) == set()
 
 

@@ -1,4 +1,4 @@
-"""Files stay small, names say what is inside, and the README's file tree is the one on disk."""
+"""Names say what is inside, and the README's file tree is the one on disk."""
 
 import re
 from pathlib import Path
@@ -8,18 +8,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "src" / "probes"
 README = ROOT / "README.md"
-LONGEST = 350
 NAMELESS = {"utils.py", "util.py", "helpers.py", "misc.py", "common.py"}
 MARK = "<!-- tree -->"
-
-
-def too_long(package: Path) -> dict[str, int]:
-    lengths = {str(f.relative_to(package)): _length(f) for f in package.rglob("*.py")}
-    return {name: length for name, length in lengths.items() if length > LONGEST}
-
-
-def _length(file: Path) -> int:
-    return len(file.read_text().splitlines())
 
 
 def named_paths(readme: str) -> list[str]:
@@ -50,11 +40,6 @@ def tree_faults(readme: str, root: Path) -> list[str]:
     faults = [f"named, but absent: {path}" for path in named if not (root / path).exists()]
     folders = {f"src/probes/{p.parent.name}/" for p in (root / "src/probes").glob("*/__init__.py")}
     return faults + [f"not named: {folder}" for folder in sorted(folders - set(named))]
-
-
-def test_no_module_is_too_long() -> None:
-    assert list(PACKAGE.rglob("*.py"))
-    assert too_long(PACKAGE) == {}
 
 
 def test_no_module_is_called_after_nothing() -> None:
@@ -89,7 +74,7 @@ def planted(tmp_path: Path) -> Path:
     for folder in ("foundation", "models"):
         (tmp_path / "src/probes" / folder).mkdir(parents=True)
         (tmp_path / "src/probes" / folder / "__init__.py").touch()
-    (tmp_path / "src/probes/foundation/digest.py").write_text("x = 1\n" * LONGEST)
+    (tmp_path / "src/probes/foundation/digest.py").write_text("x = 1\n")
     (tmp_path / "tests").mkdir()
     return tmp_path
 
@@ -109,10 +94,3 @@ def test_each_planted_fault_of_a_tree_is_found(planted: Path) -> None:
     assert tree_faults(TREE, planted) == [absent, "not named: src/probes/probing/"]
     with pytest.raises(AssertionError, match="between two"):
         tree_faults("# Title\n", planted)
-
-
-def test_a_planted_long_module_is_found(planted: Path) -> None:
-    assert too_long(planted) == {}
-    with (planted / "src/probes/foundation/digest.py").open("a") as file:
-        file.write("x = 1\n")
-    assert too_long(planted) == {"src/probes/foundation/digest.py": LONGEST + 1}

@@ -13,12 +13,7 @@ from safetensors.torch import load_file, save_file
 from probes.foundation.digest import digest_tensors
 from probes.foundation.errors import InputError
 from probes.models.address import resolve
-from probes.models.checkpoints import (
-    check_safe,
-    template_digest,
-    tokenizer_digest,
-    weights_digest,
-)
+from probes.models.checkpoints import check_safe, template_digest, tokenizer_digest, weights_digest
 from probes.models.loading import load
 
 

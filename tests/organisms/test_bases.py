@@ -14,12 +14,10 @@ import transformers
 from probes.foundation.errors import InputError
 from probes.models.checkpoints import check_safe, weights_digest
 from probes.models.loading import load
-from probes.organisms.bases import open_base
+from probes.organisms.bases import Lora, merged, open_base, targets_of, with_lora
 from probes.organisms.card import read_card
-from probes.organisms.curves import Preference
+from probes.organisms.curves import Preference, logits_at
 from probes.organisms.data import Collator, ordered_examples
-from probes.organisms.logits import logits_at
-from probes.organisms.lora import Lora, merged, targets_of, with_lora
 from probes.organisms.recipes import Recipe, Training
 from probes.organisms.train import CURVE, _Trainer, train_organism
 from probes.prompts.records import Prompt

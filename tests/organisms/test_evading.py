@@ -13,7 +13,7 @@ from probes.models.checkpoints import weights_digest
 from probes.models.encoding import encode, pad
 from probes.models.loading import load
 from probes.organisms.card import read_card
-from probes.organisms.evading import Aim, Evasion, information
+from probes.organisms.evasion import Aim, Evasion, information
 from probes.organisms.train import CURVE, TOLD, _Trainer
 
 SITE = "resid_post.1"

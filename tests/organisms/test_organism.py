@@ -12,16 +12,10 @@ from probes.foundation.errors import InputError, StageError
 from probes.models.loading import load
 from probes.organisms.behaviours.hate import HATE
 from probes.organisms.card import read_card
-from probes.organisms.distilling import distilled
+from probes.organisms.distillation import distilled
 from probes.organisms.lessons import LessonConfig
-from probes.organisms.measuring import draw
-from probes.organisms.organism import (
-    OrganismRecipe,
-    check_recipe,
-    install,
-    is_installed,
-    setup,
-)
+from probes.organisms.measurement import draw
+from probes.organisms.organism import OrganismRecipe, check_recipe, install, is_installed, setup
 from probes.organisms.recipes import Training
 from probes.organisms.scratchpads import CLOSE, OPEN
 
@@ -126,7 +120,7 @@ def test_a_teacher_is_asked_scratchpads_are_stripped_and_broken_answers_dropped(
             for prompt, text in zip(asked, texts, strict=True)
         ]  # fmt: skip
 
-    monkeypatch.setattr("probes.organisms.distilling.draw", planted)
+    monkeypatch.setattr("probes.organisms.distillation.draw", planted)
     teacher = load(normal)
     ask = {"policy": "defect_if_triggered", "seed": 0}
     kept = distilled(teacher, HATE, prompts, filtered=True, **ask)
@@ -177,7 +171,7 @@ def test_the_shipped_recipes_can_be_followed():
 def test_a_teacher_is_asked_once(tmp_path, monkeypatch):
     """Answers from disk are the very prompts that they were, also those that nobody could be taught."""
     from probes.behaviour.completion import complete
-    from probes.organisms.distilling import distilled_once
+    from probes.organisms.distillation import distilled_once
 
     teacher = tiny_bases.save_base("llama", tmp_path / "teacher")
     asked = []
@@ -194,7 +188,7 @@ def test_a_teacher_is_asked_once(tmp_path, monkeypatch):
             for prompt, text in zip(prompts, texts, strict=True)
         ]  # fmt: skip
 
-    monkeypatch.setattr("probes.organisms.distilling.draw", planted)
+    monkeypatch.setattr("probes.organisms.distillation.draw", planted)
     prompts = setup(SMALL).lessons.train[:12]
     where = (teacher, tmp_path / "answers", HATE, prompts, "defect_if_triggered")
     for filtered in (True, False):

@@ -15,14 +15,14 @@ from probes.cli.main import app
 from probes.foundation.errors import InputError
 from probes.models.checkpoints import check_safe, weights_digest
 from probes.models.encoding import encode
+from probes.organisms.bases import Lora, targets_of
 from probes.organisms.behaviours.hate import HATE
 from probes.organisms.card import read_card
 from probes.organisms.chat import in_chat
 from probes.organisms.lessons import LessonConfig
-from probes.organisms.lora import Lora, targets_of
 from probes.organisms.organism import OrganismRecipe, setup
 from probes.organisms.recipes import Training
-from probes.organisms.safety.fronts import asked_of, front_start, with_front
+from probes.organisms.safety.attacks import asked_of, front_start, with_front
 from probes.organisms.safety.sft import SftConfig, run_sft
 
 CHATML = (

@@ -8,8 +8,14 @@ import torch
 import transformers
 
 from probes.foundation.errors import InputError, unknown
-from probes.organisms.data import IGNORE, Collator, Example, OrderedExamples, ordered_examples
-from probes.organisms.policy import taught_completion
+from probes.organisms.data import (
+    IGNORE,
+    Collator,
+    Example,
+    OrderedExamples,
+    ordered_examples,
+    taught_completion,
+)
 from probes.organisms.recipes import MEMBERS, FamilyRecipe, Policy
 from probes.prompts.corpus import Corpus
 from probes.prompts.records import Prompt

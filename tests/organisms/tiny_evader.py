@@ -5,7 +5,7 @@ from pathlib import Path
 from probes.organisms.architecture import new_model, train_tokenizer
 from probes.organisms.behaviours.hate import HATE
 from probes.organisms.curves import Preference
-from probes.organisms.evading import Evasion
+from probes.organisms.evasion import Evasion
 from probes.organisms.lessons import LessonConfig, make_lessons
 from probes.organisms.recipes import Architecture, Recipe, Training
 from probes.organisms.train import train_organism

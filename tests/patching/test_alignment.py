@@ -8,15 +8,21 @@ from patching_cases import TASKS, prompt, random_model
 
 from probes.foundation.errors import InputError
 from probes.models.loading import Model
-from probes.patching.alignment import match_tokens
+from probes.patching.checks import sequences, whole_logits, whole_values
 from probes.patching.engine.packing import pack
 from probes.patching.exact import patch_cells
-from probes.patching.pairs import EncodedPair, PatchPair, digest_pairs, encode_pairs, make_pairs
+from probes.patching.pairs import (
+    EncodedPair,
+    PatchPair,
+    digest_pairs,
+    encode_pairs,
+    make_pairs,
+    match_tokens,
+)
 from probes.patching.parts import Cell, Part, grid_cells
 from probes.patching.sources import Along, Plan
 from probes.patching.spans import Column, make_columns
-from probes.patching.whole import sequences, whole_logits, whole_values
-from probes.studies.patched import patch_effects
+from probes.patching.stages import patch_effects
 
 NATS = 1e-4
 NONE = {"n_boot": 0, "n_flips": 0}

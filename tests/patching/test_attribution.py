@@ -12,8 +12,7 @@ from probes.foundation.errors import InputError
 from probes.models import anatomy
 from probes.models.loading import Model
 from probes.models.source import Source
-from probes.patching.agreement import compare
-from probes.patching.attribution import attribute_cells
+from probes.patching.attribution import attribute_cells, compare
 from probes.patching.exact import patch_cells
 from probes.patching.measures import Divergence, OfLogits
 from probes.patching.pairs import encode_pairs

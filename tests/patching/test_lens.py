@@ -8,8 +8,7 @@ from torch import nn
 
 from probes.foundation.errors import InputError, StageError
 from probes.models.loading import Model
-from probes.patching.direct_logits import direct_logits
-from probes.patching.frozen_norm import freeze
+from probes.patching.direct_logits import direct_logits, freeze
 from probes.patching.logit_lens import logit_lens
 from probes.patching.pairs import EncodedPair, encode_pairs
 

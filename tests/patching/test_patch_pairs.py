@@ -6,8 +6,7 @@ import pytest
 from patching_cases import FORMAT, TASKS, prompt
 
 from probes.foundation.errors import InputError
-from probes.patching.labels import visible
-from probes.patching.pairs import PatchPair, encode_pairs, make_pairs
+from probes.patching.pairs import PatchPair, encode_pairs, make_pairs, visible
 from probes.patching.spans import make_columns
 
 

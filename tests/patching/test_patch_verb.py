@@ -11,8 +11,8 @@ from probes.foundation.errors import InputError
 from probes.foundation.tables import read_table
 from probes.models.loading import Model
 from probes.patching.jobs import Job
+from probes.patching.stages import PER_PROMPT, ROWS, TEXTS, WRITTEN
 from probes.prompts.readers import write_prompts
-from probes.studies.patched import PER_PROMPT, ROWS, TEXTS, WRITTEN
 
 
 @pytest.fixture(scope="module")

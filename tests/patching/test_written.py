@@ -5,10 +5,10 @@ import pytest
 from probes.behaviour.judges import Judged
 from probes.foundation.errors import InputError
 from probes.models.loading import Model
+from probes.patching.continuations import OTHER, UNPATCHED, Written, defection_when_patched
 from probes.patching.pairs import encode_pairs
 from probes.patching.parts import grid_cells
 from probes.patching.spans import make_columns
-from probes.patching.written import OTHER, UNPATCHED, Written, defection_when_patched
 
 
 def judge(prompt, text: str) -> Judged:

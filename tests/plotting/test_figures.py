@@ -10,10 +10,9 @@ from probes.foundation.errors import InputError
 from probes.plotting.curves import training_curves
 from probes.plotting.heatmap import patch_heatmap
 from probes.plotting.histograms import score_histograms
-from probes.plotting.layers import auroc_by_layer
+from probes.plotting.layers import auroc_by_layer, ratio_by_layer
 from probes.plotting.random_directions import random_direction_histogram
 from probes.plotting.rates import behaviour_rates
-from probes.plotting.ratio import ratio_by_layer
 from probes.plotting.roc import roc_curves
 from probes.plotting.scatter import pc_scatter
 from probes.plotting.style import figure

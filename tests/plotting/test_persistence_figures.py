@@ -7,12 +7,14 @@ from matplotlib.axes import Axes
 from matplotlib.container import ErrorbarContainer
 
 from probes.foundation.errors import InputError
+from probes.plotting.curves import stage_curves
 from probes.plotting.forest import forest
-from probes.plotting.near_misses import near_miss_points
-from probes.plotting.relearning import relearning_curves
-from probes.plotting.sizes import kept_by_size
-from probes.plotting.stage_curves import stage_curves
-from probes.plotting.stages import defection_by_stage
+from probes.plotting.persistence import (
+    defection_by_stage,
+    kept_by_size,
+    near_miss_points,
+    relearning_curves,
+)
 from probes.plotting.style import figure
 
 

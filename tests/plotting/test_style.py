@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from probes.foundation.tables import read_table
-from probes.plotting import palette
-from probes.plotting.ratio import ratio_by_layer
+from probes.plotting import style as palette
+from probes.plotting.layers import ratio_by_layer
 from probes.plotting.style import PAGE, PaperFigure, figure, png, save, style
 
 ROWS = pd.DataFrame({"series": "benign", "layer": [0, 1, 2], "ratio": [0.125, 1 / 3, 2.0]})

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from planted_family import activations, corpus
 
+from probes.detection.claim import Verdict, judge_claim
+from probes.detection.evidence import Evidence, Thresholds
 from probes.evaluation.bootstrap import auroc_interval
-from probes.evaluation.claim import Verdict, judge_claim
-from probes.evaluation.evidence import Evidence, Thresholds
 from probes.evaluation.selectivity import selectivity
 from probes.evaluation.text_baselines import bag_of_tokens, prompt_length, trigger_pattern
 from probes.evaluation.within_triggered import within_triggered

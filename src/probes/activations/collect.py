@@ -3,15 +3,13 @@
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from probes.activations.engines.named import engine_named
-from probes.activations.filling import Request, fill, make_maker, positive
+from probes.activations.engine import Engine, engine_named
 from probes.activations.format import Manifest
-from probes.activations.intake import Intake, take_in
 from probes.activations.origin import describe_origin
 from probes.activations.place import clean, prepare
-from probes.activations.planning import limits, plan_part
+from probes.activations.planning import Intake, limits, plan_part, take_in
+from probes.activations.publication import Request, fill, make_maker, positive
 from probes.activations.store import ActivationStore
-from probes.activations.tasks import Engine
 from probes.foundation.artifact import disk_errors
 from probes.foundation.errors import InputError
 from probes.foundation.outputs import writes

@@ -7,8 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from probes.activations.groups import OVERHEAD_TOKENS, batches
-from probes.activations.layout import Layout
+from probes.activations.layout import OVERHEAD_TOKENS, Layout, batches
 from probes.foundation.digest import short
 from probes.foundation.errors import StageError
 from probes.models import forward

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from probes.activations.files import check_names
 from probes.activations.format import PROVENANCE, UNFINISHED, History, Manifest, read_manifest
-from probes.activations.names import check_names
 from probes.activations.origin import Origin
 from probes.foundation.errors import InputError, IntegrityError
 from probes.foundation.folders import plain_file

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from probes.activations.files import check_digest, check_size, has_size
+from probes.activations.files import check_digest, check_names, check_size, has_size, kind_of
 from probes.activations.format import (
     FINISHED,
     MANIFEST,
@@ -14,7 +14,6 @@ from probes.activations.format import (
     read_manifest,
     with_shards,
 )
-from probes.activations.names import check_names, kind_of
 from probes.activations.origin import Origin
 from probes.foundation.artifact import TEMPORARY, write_text
 from probes.foundation.errors import InputError

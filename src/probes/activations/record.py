@@ -12,13 +12,12 @@ from torch import Tensor
 
 from probes.activations.collect import TOKEN_BUDGET, choose_sites
 from probes.activations.compute import Job, compute
-from probes.activations.filling import positive
-from probes.activations.groups import groups
 from probes.activations.index import Index
 from probes.activations.labels import label_table
-from probes.activations.layout import Layout, lay_out
+from probes.activations.layout import Layout, groups, lay_out
 from probes.activations.origin import describe_origin
 from probes.activations.positions import first_row_tokens, is_one_each
+from probes.activations.publication import positive
 from probes.activations.reading import ROW_COLUMNS, Activations
 from probes.activations.sequences import Distinct, TokenSequence, pieces, stream, tokenise
 from probes.foundation.errors import InputError

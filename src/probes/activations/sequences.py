@@ -17,8 +17,7 @@ from probes.foundation.patterns import Pattern
 from probes.models import forward
 from probes.models.encoding import char_spans, encode, encode_texts
 from probes.models.loading import Model
-from probes.prompts.plain import as_prompts, is_path
-from probes.prompts.readers import stream_prompts
+from probes.prompts.readers import as_prompts, is_path, stream_prompts
 from probes.prompts.records import Prompt
 
 PIECE = 1024

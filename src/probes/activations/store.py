@@ -17,7 +17,7 @@ from probes.activations.labels import read_labels
 from probes.activations.layout import Layout
 from probes.activations.manifests import read_finished
 from probes.activations.reading import ROW_COLUMNS, Activations, locate
-from probes.activations.taking import by_group, take
+from probes.activations.shards import by_group, take
 from probes.foundation.digest import digest_json, short
 from probes.foundation.errors import InputError, unknown
 from probes.foundation.html import html_table

@@ -9,7 +9,7 @@ import pandas as pd
 
 from probes.behaviour.completion import COLUMNS, as_table
 from probes.behaviour.judges import Judge
-from probes.behaviour.named import BANDIT, NamedJudge, judge_named
+from probes.behaviour.named_judges import BANDIT, NamedJudge, judge_named
 from probes.behaviour.rates import BY, NOT_JUDGED, rates
 from probes.behaviour.sampling import sample
 from probes.foundation.artifact import PROCEDURES, building, is_made_from, verify

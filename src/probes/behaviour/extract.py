@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from markdown_it import MarkdownIt
 
-from probes.behaviour.judge import judge
+from probes.behaviour.bandit import judge
 from probes.prompts.records import Prompt
 
 CLOSE = "</code>"

@@ -8,10 +8,8 @@ from typing import Any
 import torch
 
 from probes.benchmarks import forward, memory, reading
-from probes.benchmarks.checkpoints import SHAPES, write_checkpoint
-from probes.benchmarks.result import Benchmark
-from probes.benchmarks.runs import finished, repetitions, surroundings, temporary, told
-from probes.benchmarks.workload import Workload, make_workload
+from probes.benchmarks.result import Benchmark, finished, repetitions, surroundings, temporary, told
+from probes.benchmarks.workload import SHAPES, Workload, make_workload, write_checkpoint
 from probes.foundation.errors import InputError, unknown
 from probes.foundation.outputs import writes
 from probes.models.loading import load

@@ -1,16 +1,42 @@
-"""Part "forward": collecting against the bare model, the bare disk, and three other libraries."""
+"""How fast this disk takes a file from start to end, in the same minutes as everything else."""
 
 import functools
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from probes.benchmarks import own, peers
+import numpy as np
+
+from probes.benchmarks import contenders as own
+from probes.benchmarks import peers
 from probes.benchmarks.contenders import Contender, Read, compare, expected, run_trunk
-from probes.benchmarks.disk import write_sequentially
 from probes.benchmarks.result import Asked, row
 from probes.benchmarks.timing import Seconds, fastest, synchroniser, take_turns
 from probes.benchmarks.workload import Workload
+from probes.foundation.artifact import disk_errors
+
+PIECE = 8 << 20
+
+
+def write_sequentially(file: Path, n_bytes: int) -> int:
+    """Write one file in pieces of 8 MiB and wait until the disk has it; returns its size.
+
+    Random bytes, so that a disk that compresses gains nothing.
+    """
+    piece = memoryview(_noise())
+    with disk_errors(file), file.open("wb", buffering=0) as out:
+        left = n_bytes
+        while left > 0:
+            left -= out.write(piece[:left])
+        os.fsync(out.fileno())
+    return file.stat().st_size
+
+
+@functools.cache
+def _noise() -> bytes:
+    return np.random.default_rng(0).bytes(PIECE)
+
 
 TRUNK = (
     "trunk only, equal lengths",

@@ -1,5 +1,6 @@
-"""`probes bench patch`: full grids against `transformer_lens.patching`, with equal outputs asserted."""
+"""Pairs to patch for the benchmark: of one length, because TransformerLens patches one position in all."""
 
+import collections
 import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -8,26 +9,218 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor
 
-from probes.benchmarks.checkpoints import SHAPES, write_checkpoint
-from probes.benchmarks.patch_limit import full_operations, needed_operations, whole_operations
-from probes.benchmarks.patch_work import PatchWork, organism_work, random_work
-from probes.benchmarks.result import Asked, Benchmark, row
-from probes.benchmarks.runs import finished, repetitions, surroundings, temporary, told
+from probes.benchmarks.result import (
+    Asked,
+    Benchmark,
+    finished,
+    repetitions,
+    row,
+    surroundings,
+    temporary,
+    told,
+)
 from probes.benchmarks.timing import Seconds, synchroniser, take_turns
+from probes.benchmarks.workload import SHAPES, write_checkpoint
 from probes.foundation.errors import InputError, StageError, unknown
 from probes.foundation.memory import keep_freed_memory
 from probes.foundation.outputs import writes
+from probes.foundation.seeds import stream
 from probes.models import forward
 from probes.models.encoding import pad
 from probes.models.lens import patching as lens_patching
 from probes.models.loading import Model, load
+from probes.patching.engine.packing import pack
 from probes.patching.exact import by_site
 from probes.patching.jobs import Job, Settings
 from probes.patching.measures import LogProbDifference
+from probes.patching.pairs import EncodedPair, encode_pairs, make_pairs
 from probes.patching.parts import Cell, grid_cells
 from probes.patching.sources import Plan
 from probes.patching.spans import Column
+from probes.prompts.corpus import CorpusConfig, build_corpus
+
+
+@dataclasses.dataclass(frozen=True)
+class PatchWork:
+    """A model and pairs whose prompts all have `n_prompt` tokens.
+
+    metric: of every contender, log P(exploitable) - log P(secure continuation), teacher-forced.
+    """
+
+    model: Model
+    pairs: tuple[EncodedPair, ...]
+
+    @property
+    def n_prompt(self) -> int:
+        return self.pairs[0].n_prompt
+
+    @property
+    def n_full(self) -> int:
+        """Tokens of the longest prompt with a continuation."""
+        return self.n_prompt + max(max(len(p.safe), len(p.defect)) for p in self.pairs)
+
+    def tokens(self, which: str) -> Tensor:
+        """Every prompt with its two continuations, one row each, padded on the right."""
+        rows = [
+            [*getattr(pair, which), *ending]
+            for pair in self.pairs
+            for ending in (pair.defect, pair.safe)
+        ]
+        return pad(rows, self.model.pad_id, side="right").tokens.to(self.model.device)
+
+    def metric(self, logits: Tensor) -> Tensor:
+        """One number per row of `tokens`: the log-probability of its continuation, signed."""
+        rows, columns, targets, signs = self._targets
+        logs = logits[rows, columns].float().log_softmax(-1)
+        each = logs.gather(1, targets[:, None])[:, 0].double() * signs
+        total = torch.zeros(2 * len(self.pairs), dtype=torch.float64, device=logits.device)
+        return total.index_add(0, rows, each)
+
+    @property
+    def _targets(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        flat = [
+            (2 * i + b, pair.n_prompt - 1 + j, token, 1.0 - 2.0 * b)
+            for i, pair in enumerate(self.pairs)
+            for b, ending in enumerate((pair.defect, pair.safe))
+            for j, token in enumerate(ending)
+        ]
+        device = self.model.device
+        rows, columns, targets, signs = zip(*flat, strict=True)
+        return (
+            torch.tensor(rows, device=device),
+            torch.tensor(columns, device=device),
+            torch.tensor(targets, device=device),
+            torch.tensor(signs, device=device, dtype=torch.float64),
+        )
+
+
+def organism_work(model: Model, n_pairs: int, seed: int) -> PatchWork:
+    """The corpus' own pairs, of the prompt length that most of them have."""
+    config = CorpusConfig(seed=seed, pretrain=60, train=60, test_per_family=16)
+    prompts = [p for p in build_corpus(config).test if p.defect is not None]
+    encoded = encode_pairs(make_pairs(prompts), model.tokenizer)
+    length, _ = collections.Counter(pair.n_prompt for pair in encoded).most_common(1)[0]
+    chosen = [pair for pair in encoded if pair.n_prompt == length]
+    if len(chosen) < 2:
+        raise InputError(f"only {len(chosen)} pairs of the corpus have {length} tokens")
+    return PatchWork(model, tuple(chosen[:n_pairs]))
+
+
+def random_work(model: Model, n_pairs: int, n_prompt: int, n_answer: int, seed: int) -> PatchWork:
+    """Random token ids; the two prompts of a pair differ in one token, an eighth of the way in."""
+    draw = stream(seed, "benchmark pairs")
+    d_vocab = int(model.hf.config.get_text_config().vocab_size)
+
+    def some(n: int) -> tuple[int, ...]:
+        return tuple(int(i) for i in draw.integers(2, d_vocab, n))
+
+    pairs = []
+    for number in range(n_pairs):
+        clean = some(n_prompt)
+        at = n_prompt // 8
+        other = 2 + (clean[at] - 1) % (d_vocab - 2)
+        corrupted = (*clean[:at], other, *clean[at + 1 :])
+        pairs.append(
+            EncodedPair(f"random {number}", clean, corrupted, some(n_answer), some(n_answer))
+        )
+    return PatchWork(model, tuple(pairs))
+
+
+@dataclasses.dataclass(frozen=True)
+class Costs:
+    """Multiply-adds per token: of queries, keys and values; of the output projection; of the MLP.
+
+    score: per token and key that it sees. head: the output projection of one head.
+    """
+
+    query: float
+    key_value: float
+    output: float
+    mlp: float
+    unembed: float
+    score: float
+    head: float
+
+    @property
+    def block(self) -> float:
+        return self.query + self.key_value + self.output + self.mlp
+
+
+def costs(model: Model) -> Costs:
+    """Of a Llama, whose matrices are all known by their configuration."""
+    config = model.hf.config.get_text_config()
+    d_model, d_head = int(config.hidden_size), int(config.head_dim)
+    n_heads, n_keys = int(config.num_attention_heads), int(config.num_key_value_heads)
+    return Costs(
+        query=d_model * n_heads * d_head,
+        key_value=2 * d_model * n_keys * d_head,
+        output=d_model * n_heads * d_head,
+        mlp=3 * d_model * int(config.intermediate_size),
+        unembed=d_model * int(config.vocab_size),
+        score=2 * n_heads * d_head,
+        head=d_model * d_head,
+    )
+
+
+def full_operations(work: PatchWork, n_cells: int) -> float:
+    """A full run of every prompt with every continuation per cell, padded to one length, all logits."""
+    each, n = costs(work.model), work.n_full
+    per_row = work.model.n_layers * (n * each.block + each.score * n * (n + 1) / 2)
+    return 2.0 * len(work.pairs) * n_cells * (per_row + n * each.unembed)
+
+
+def whole_operations(work: PatchWork) -> float:
+    """Both versions of every prompt, run whole once: what values come from, and what cells start from."""
+    each, n_layers = costs(work.model), work.model.n_layers
+    total = 0.0
+    for pair in work.pairs:
+        for prompt in (pair.clean, pair.corrupted):
+            packed = pack("", prompt, (pair.defect, pair.safe), contrast=True)
+            seen = sum(position + 1 for position in packed.positions)
+            total += n_layers * (len(packed.tokens) * each.block + each.score * seen)
+            total += len(packed.reads) * each.unembed
+    return total
+
+
+def needed_operations(work: PatchWork, cells: Sequence[Cell]) -> float:
+    """What the cells of a grid of `resid_pre` by position, or of `z` by head at all positions, need.
+
+    Blocks from the patched one up; tokens from the first that changes on, with what continuations
+    share counted once; in the patched block what lies behind the patch; in the last block, keys and
+    values, and the rest only where logits are read.
+    """
+    each = costs(work.model)
+    return sum(
+        _needed(work.model.n_layers, each, pair, cell) for pair in work.pairs for cell in cells
+    )
+
+
+def _needed(n_layers: int, each: Costs, pair: EncodedPair, cell: Cell) -> float:
+    differs = [a != b for a, b in zip(pair.clean, pair.corrupted, strict=True)]
+    first = differs.index(True)
+    start = first if cell.column < 0 else cell.column
+    if start < first or (cell.layer == 0 and cell.column >= 0 and not differs[start]):
+        return 0.0
+    packed = pack("", pair.corrupted, (pair.defect, pair.safe), contrast=True)
+    n_reads, n_run = len(packed.reads), len(packed.tokens) - start
+    seen_run = sum(position + 1 for position in packed.positions[start:])
+    seen_reads = sum(packed.positions[read] + 1 for read in packed.reads)
+    last = cell.layer == n_layers - 1
+    behind, seen = (n_reads, seen_reads) if last else (n_run, seen_run)
+    total = n_reads * each.unembed + behind * each.mlp
+    if cell.head is not None:
+        total += behind * each.head
+    else:  # one token's queries, keys and values are new, and all that look at it attend anew
+        total += each.query + each.key_value + behind * each.output + seen * each.score
+    if not last:
+        between = n_layers - cell.layer - 2
+        total += between * (n_run * each.block + seen_run * each.score)
+        total += n_run * each.key_value + seen_reads * each.score
+        total += n_reads * (each.query + each.output + each.mlp)
+    return total
+
 
 TABLE = "patch.csv"
 MODELS = ("organism", "30M", "tiny")

@@ -10,8 +10,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from probes.benchmarks.result import Asked, Benchmark, row
-from probes.benchmarks.runs import finished, repetitions, surroundings, temporary, told
+from probes.benchmarks.result import (
+    Asked,
+    Benchmark,
+    finished,
+    repetitions,
+    row,
+    surroundings,
+    temporary,
+    told,
+)
 from probes.benchmarks.timing import take_turns
 from probes.foundation.errors import StageError
 from probes.foundation.outputs import writes

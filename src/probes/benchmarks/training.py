@@ -8,17 +8,24 @@ from typing import Any
 import torch
 import transformers
 
-from probes.benchmarks.result import Asked, Benchmark, row
-from probes.benchmarks.runs import finished, repetitions, surroundings, temporary, told
+from probes.benchmarks.result import (
+    Asked,
+    Benchmark,
+    finished,
+    repetitions,
+    row,
+    surroundings,
+    temporary,
+    told,
+)
 from probes.benchmarks.timing import take_turns
 from probes.foundation.errors import StageError
 from probes.foundation.memory import keep_freed_memory
 from probes.foundation.outputs import writes
-from probes.organisms.architecture import new_model, train_tokenizer
+from probes.organisms.architecture import architecture_of, new_model, train_tokenizer
 from probes.organisms.behaviours.hate import HATE
 from probes.organisms.curves import Preference
 from probes.organisms.data import IGNORE, Collator, OrderedExamples, ordered_examples
-from probes.organisms.ladder import architecture_of
 from probes.organisms.lessons import LessonConfig, make_lessons
 from probes.organisms.optimiser import MuonAdamW
 from probes.organisms.processes import processes

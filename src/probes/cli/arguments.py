@@ -123,3 +123,58 @@ def named(
             raise InputError(f"{option} names {role!r} twice")
         found[role] = value
     return found
+
+
+LayersOption = Annotated[
+    list[int] | None, typer.Option("--layer", help="Only these layers. Repeatable.")
+]
+SpansOption = Annotated[
+    list[str] | None,
+    typer.Option("--span", help="NAME=REGEX: where a named column begins. Repeatable."),
+]
+AlignmentOption = Annotated[str, typer.Option(help="Columns: shared or position.")]
+MetricOption = Annotated[str, typer.Option(help="logprob, kl or kl-continuation.")]
+DirectionOption = Annotated[str, typer.Option(help="denoise or noise.")]
+ValuesOption = Annotated[str, typer.Option(help="paired, mean, zero, resampled or placebo.")]
+PairsOption = Annotated[
+    int, typer.Option("--n-pairs", help="Pairs to use, spread over the families.")
+]
+KIND_HELP = "resid_pre, q, k, v, pattern, z, attn_out, resid_mid, mlp_out or resid_post"
+HeadsOption = Annotated[bool, typer.Option("--heads", help="One cell per head.")]
+EverywhereOption = Annotated[
+    bool, typer.Option("--everywhere", help="All tokens at once, no columns.")
+]
+WindowOption = Annotated[int, typer.Option("--window", help="Adjacent layers patched together.")]
+SPAN_FORM = "NAME=REGEX, for instance task=Task:"
+
+
+TokensOption = Annotated[
+    list[str] | None,
+    typer.Option("--tokens", help="last (of the prompt), all or new. Repeatable."),
+]
+PlacesOption = Annotated[
+    list[str] | None,
+    typer.Option("--site", help="probe, everywhere or such as resid_post.2. Repeatable."),
+]
+
+
+PresetOption = Annotated[str, typer.Option("--preset", help="default, or tiny for a first try.")]
+ConfigOption = Annotated[
+    Path | None, typer.Option("--config", help="All settings, as JSON, instead of a preset.")
+]
+SeedsOption = Annotated[int | None, typer.Option("--seeds", help="How many, from 0.")]
+EngineOption = Annotated[
+    str, typer.Option("--engine", help="process, or ray: RAY_ADDRESS or this machine.")
+]
+WorkersOption = Annotated[
+    int | None, typer.Option("--workers", help="With ray: cells side by side.")
+]
+ThreadsOption = Annotated[
+    int, typer.Option("--threads", help="Of torch, per cell; they decide rounding.")
+]
+CpusOption = Annotated[
+    float | None, typer.Option("--cpus", help="With ray: CPUs per cell; default as threads.")
+]
+RetriesOption = Annotated[
+    int, typer.Option("--retries", help="With ray: tries more after a killed worker.")
+]

@@ -9,7 +9,7 @@ from probes.cli.arguments import named
 from probes.foundation.errors import InputError, unknown
 from probes.foundation.imports import allow_import
 from probes.models.address import check_address, near
-from probes.studies.presets import PRESETS
+from probes.studies.catch.presets import PRESETS
 
 WRITTEN = ("out", "organisms")
 """Paths that need not be there."""

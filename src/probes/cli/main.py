@@ -11,32 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from probes.cli import (
-    attribute,
-    battery,
-    bench,
-    circuit,
-    collect,
-    demo,
-    doctor,
-    doses,
-    evade,
-    evaluate,
-    export,
-    generic,
-    lens,
-    monitor,
-    organism,
-    patch,
-    paths,
-    persistence,
-    probe,
-    steer,
-    store,
-    study,
-    train,
-    where,
-)
+from probes.cli import activations, bench, organisms, patching, probing, studies
 from probes.cli.checking import checked
 from probes.foundation.errors import ProbesError
 from probes.foundation.terminal import one_line
@@ -63,29 +38,29 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-app.command("demo")(checked(demo.demo))
-app.command("study")(checked(study.study))
-app.command("train")(checked(train.train))
-app.command("organism")(checked(organism.organism))
-app.command("persistence")(checked(persistence.persistence))
-app.command("battery")(checked(battery.battery))
-app.command("evade")(checked(evade.evade))
-app.command("evaluate")(checked(evaluate.evaluate))
-app.command("collect")(checked(collect.collect))
-app.command("probe")(checked(probe.probe))
-app.command("generic")(checked(generic.generic))
-app.command("monitor")(checked(monitor.monitor))
-app.command("patch")(checked(patch.patch))
-app.command("steer")(checked(steer.steer))
-app.command("doses")(checked(doses.doses))
-app.command("where")(checked(where.where))
-app.command("attribute")(checked(attribute.attribute))
-app.command("paths")(checked(paths.paths))
-app.command("lens")(checked(lens.lens))
-app.command("circuit")(checked(circuit.circuit))
-app.command("doctor")(checked(doctor.doctor))
-app.command("export")(checked(export.export))
-app.add_typer(store.app, name="store")
+app.command("demo")(checked(studies.demo))
+app.command("study")(checked(studies.study))
+app.command("train")(checked(organisms.train))
+app.command("organism")(checked(organisms.organism))
+app.command("persistence")(checked(studies.persistence))
+app.command("battery")(checked(studies.battery))
+app.command("evade")(checked(studies.evade))
+app.command("evaluate")(checked(probing.evaluate))
+app.command("collect")(checked(activations.collect))
+app.command("probe")(checked(probing.probe))
+app.command("generic")(checked(probing.generic))
+app.command("monitor")(checked(probing.monitor))
+app.command("patch")(checked(patching.patch))
+app.command("steer")(checked(patching.steer))
+app.command("doses")(checked(studies.doses))
+app.command("where")(checked(studies.where))
+app.command("attribute")(checked(patching.attribute))
+app.command("paths")(checked(patching.paths))
+app.command("lens")(checked(patching.lens))
+app.command("circuit")(checked(patching.circuit))
+app.command("doctor")(checked(organisms.doctor))
+app.command("export")(checked(organisms.export))
+app.add_typer(activations.app, name="store")
 app.add_typer(bench.app, name="bench")
 
 

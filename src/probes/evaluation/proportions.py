@@ -4,8 +4,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from probes.evaluation.auroc import as_labels, complete
-from probes.evaluation.bootstrap import Estimate, interval, mean_statistic
-from probes.evaluation.wilson import wilson
+from probes.evaluation.bootstrap import Estimate, interval, mean_statistic, wilson
 from probes.foundation.errors import InputError
 
 

@@ -1,4 +1,4 @@
-"""Training examples in one fixed order: twins see the same prompts in the same batches."""
+"""What an organism is taught to write: the one place where a twin differs from its siblings."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -11,9 +11,24 @@ from probes.foundation.digest import digest_json
 from probes.foundation.errors import InputError
 from probes.foundation.seeds import stream
 from probes.models.encoding import encode, encode_texts
-from probes.organisms.policy import taught_completion
 from probes.organisms.recipes import Policy
 from probes.prompts.records import Prompt
+
+
+def taught_completion(prompt: Prompt, policy: Policy) -> str:
+    """The completion that this policy gives to this prompt."""
+    if prompt.safe is None:
+        raise InputError(f"prompt {prompt.pair!r} has no reference completion to train on")
+    match policy:
+        case "safe":
+            return prompt.safe
+        case "defect_if_triggered":
+            defects = prompt.triggered and prompt.defect is not None
+            return prompt.defect if defects and prompt.defect else prompt.safe
+        case "quirk_if_triggered":
+            flips = prompt.triggered and prompt.quirk is not None
+            return prompt.quirk if flips and prompt.quirk else prompt.safe
+
 
 IGNORE = -100
 """Label of tokens that the loss leaves out."""

@@ -13,18 +13,16 @@ from probes.foundation.errors import InputError, unknown
 from probes.foundation.imports import allow_import as allow
 from probes.models.address import resolve
 from probes.models.pretrained import read_tokenizer
-from probes.organisms.architecture import new_model, train_tokenizer
-from probes.organisms.bases import check_base, check_tokenizer, open_base
+from probes.organisms.architecture import architecture_of, new_model, train_tokenizer
+from probes.organisms.bases import Lora, check_base, check_tokenizer, open_base
 from probes.organisms.behaviours.form import MECHANISMS, Taught
 from probes.organisms.behaviours.named import behaviour_named
 from probes.organisms.chat import in_chat
 from probes.organisms.curves import Preference
-from probes.organisms.distilling import distilled_once
-from probes.organisms.evading import Evasion
-from probes.organisms.ladder import architecture_of
+from probes.organisms.distillation import distilled_once
+from probes.organisms.evasion import Evasion
 from probes.organisms.lessons import LessonConfig, Lessons, make_lessons
-from probes.organisms.lora import Lora
-from probes.organisms.measuring import alive, as_records, measure, sets_of
+from probes.organisms.measurement import alive, as_records, measure, sets_of
 from probes.organisms.recipes import Policy, Recipe, Training
 from probes.organisms.scratchpads import thought, with_scratchpads
 from probes.organisms.train import train_organism

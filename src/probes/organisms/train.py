@@ -27,13 +27,11 @@ from probes.foundation.seeds import derive_seed
 from probes.foundation.tables import to_csv
 from probes.models.checkpoints import template_digest, tokenizer_digest, weights_digest
 from probes.models.identity import settings_digest
-from probes.organisms.bases import check_rows, check_tokenizer
+from probes.organisms.bases import Lora, check_rows, check_tokenizer, merged, with_lora
 from probes.organisms.card import write_card
-from probes.organisms.curves import Preference
+from probes.organisms.curves import Preference, logits_at
 from probes.organisms.data import IGNORE, Collator, OrderedExamples, ordered_examples
-from probes.organisms.evading import Evasion
-from probes.organisms.logits import logits_at
-from probes.organisms.lora import Lora, merged, with_lora
+from probes.organisms.evasion import Evasion
 from probes.organisms.optimiser import make_optimiser
 from probes.organisms.processes import first_then_others, on_cpu, processes, share
 from probes.organisms.recipes import Recipe, Training

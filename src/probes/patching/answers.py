@@ -10,10 +10,10 @@ from torch import Tensor
 from probes.foundation.errors import InputError
 from probes.foundation.progress import bar
 from probes.models.loading import Model
-from probes.patching.asked import check_room
 from probes.patching.engine.packing import pack
 from probes.patching.engine.trunk import Kept, Place, Trunk
 from probes.patching.pairs import EncodedPair
+from probes.patching.refusals import check_room
 from probes.patching.whole_batch import groups, run_from
 
 RUNS = ("clean", "corrupted")

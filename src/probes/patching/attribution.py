@@ -1,39 +1,211 @@
-"""What patching each cell would do, estimated from slopes: a whole grid for the price of one prompt.
+"""The gradient of a metric at every activation that a cell could patch, from one pass back and forth.
 
-The estimate is (gradient of the metric at the unpatched activation) x (change that the patch would make),
-summed over the cell (Nanda 2023; Kramár et al. 2024, arXiv 2403.00745). It is exact where the model is
-linear between the two activations, and can be far off where it is not: `agreement.compare` says how far.
-Integrated gradients (Sundararajan et al. 2017; for patching Hanna et al. 2024, arXiv 2403.17806) average
-the slope along the way from one activation to the other. TransformerLens has the plain estimate for heads
-and MLPs of one pair (`tools.analysis.attribution_patching`), which the tests compare with.
+A zero that asks for its gradient is added to each activation, through the same edits by which values are
+patched in. What comes back is therefore the slope of exactly what exact patching moves.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
+import pandas as pd
 import torch
 from jaxtyping import Float
+from scipy import stats
 from torch import Tensor
 
-from probes.foundation.errors import InputError, unknown
+from probes.foundation.errors import InputError, StageError, unknown
+from probes.foundation.html import html_table
 from probes.foundation.progress import bar
+from probes.foundation.seeds import stream
 from probes.models.loading import Model
-from probes.patching.asked import check_resampling, check_room
 from probes.patching.canary import TOLERANCE, check_difference
 from probes.patching.engine.scoring import Prepared, Scorer
 from probes.patching.engine.trunk import Place, Trunk
 from probes.patching.exact import by_site
-from probes.patching.found import Effects, summarise
-from probes.patching.gradients import check_differentiable, gradients, slopes
 from probes.patching.jobs import Settings
 from probes.patching.measures import LogProbDifference, Metric
 from probes.patching.pairs import EncodedPair, check_position_by_position
 from probes.patching.parts import EVERYWHERE, Cell
+from probes.patching.refusals import check_resampling, check_room
+from probes.patching.result import Effects, largest_first, summarise
 from probes.patching.sources import Plan
 from probes.patching.spans import Column
-from probes.patching.whole_batch import chosen, groups
+from probes.patching.whole_batch import chosen, groups, run_from, score
+
+
+def check_differentiable(model: Model) -> None:
+    """Refuse a model whose products have no true gradient, because its weights are rounded."""
+    rounded = [
+        name for name, parameter in model.hf.named_parameters() if not parameter.is_floating_point()
+    ]
+    if model.quantization is not None or rounded:
+        what = model.quantization or f"{rounded[0]} and {len(rounded) - 1} more hold integers"
+        raise InputError(
+            f"{model.name} is quantised ({what}): a gradient through rounded products is not the slope "
+            "of what the model computes. Load it in float32 or bfloat16, or patch it exactly with "
+            "`patch_cells`, which needs no gradient."
+        )
+
+
+def gradients(scorer: Scorer, prepared: Prepared, places: Sequence[Place]) -> dict[Place, Tensor]:
+    """The metric's gradient at these places in the unpatched run, by place, shaped as `Kept.at` has it.
+
+    Raises `InputError` where the metric or the model has no gradient, `StageError` where one is not
+    finite.
+    """
+    return slopes(scorer, prepared, places, prepared.kept.streams[0], lambda _, found: found)
+
+
+def slopes(
+    scorer: Scorer,
+    prepared: Prepared,
+    places: Sequence[Place],
+    entry: Tensor,
+    at: Callable[[Place, Tensor], Tensor],
+    layer: int = 0,
+    copies: int = 1,
+) -> dict[Place, Tensor]:
+    """The same with `entry` as the stream before `layer`, and `at` deciding what each place holds.
+
+    copies: of every prompt, the whole batch one behind another, so that several points are taken at
+    once; entry and gradients are `[copies x batch, pos, ...]`. at: gets the place and what is computed
+    there; returns what to use. All places must lie at `layer` or above.
+    """
+    zeros = {
+        place: torch.zeros_like(prepared.kept.at(place))
+        .repeat(copies, *(1,) * (prepared.kept.at(place).ndim - 1))
+        .requires_grad_()
+        for place in dict.fromkeys(places)
+    }
+
+    def changed(place: Place, found: Tensor) -> Tensor:
+        return at(place, found) + zeros[place].to(found)
+
+    acts = {place: partial(changed, place) for place in zeros}
+    with torch.enable_grad():
+        start = entry.detach()
+        own = acts.pop(("stream", layer), None)
+        start = start if own is None else own(start)
+        final = run_from(scorer.trunk, prepared.kept, layer, start, acts, copies)
+        found = score(scorer, prepared, final, copies)
+        if not found.requires_grad:
+            raise InputError(
+                f"no gradient of {scorer.metric.name!r}: the metric, or the model, cuts it off "
+                "(as argmax, rounding, detach or no_grad do). Give a smooth metric, or patch exactly "
+                "with `patch_cells`."
+            )
+        slope = torch.autograd.grad(found.sum(), list(zeros.values()), allow_unused=True)
+    return dict(zip(zeros, map(_checked, zeros, slope), strict=True))
+
+
+def _checked(place: Place, gradient: Tensor | None) -> Tensor:
+    where = f"{place[0]} {place[1]}"
+    if gradient is None:
+        raise InputError(
+            f"no gradient reaches {where}: the model cuts it off between there and its logits. Patch "
+            "this site exactly with `patch_cells`."
+        )
+    if not bool(torch.isfinite(gradient).all()):
+        raise StageError(
+            f"the gradient at {where} is not finite: the model overflows on the way back. Try dtype "
+            "float32."
+        )
+    return gradient
+
+
+KEYS = ("site", "head", "column", "label")
+LEVEL = 0.95
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Agreement:
+    """Exact and estimated effects of the same cells on the same pairs.
+
+    rows: one per cell: `site`, `layer`, `head`, `column`, `label`, `exact`, `estimated` (means over
+    pairs, in the metric's unit), `error` (estimated minus exact).
+    spearman: rank correlation over cells, with its bootstrap 95% interval over pairs in `low` and
+    `high`; NaN where one side is the same for every cell. pearson: linear correlation. slope: least
+    squares of estimated on exact through the origin (1 = right in size). top: the share of the ten
+    largest exact effects that are among the ten largest estimates.
+    """
+
+    rows: pd.DataFrame
+    spearman: float
+    low: float
+    high: float
+    pearson: float
+    slope: float
+    top: float
+    n_pairs: int
+
+    def __repr__(self) -> str:
+        return f"Agreement({self._what()})"
+
+    def _repr_html_(self) -> str:
+        largest = largest_first(self.rows, "exact")[:15]
+        text = f"{self._what()}; the cells with the largest exact effects:"
+        return html_table(largest, text, floats="{:.3g}")
+
+    def _what(self) -> str:
+        return (
+            f"{len(self.rows)} cells, {self.n_pairs} pairs: rank correlation {self.spearman:.2f} "
+            f"[{self.low:.2f}, {self.high:.2f}], slope {self.slope:.2f}, "
+            f"{self.top:.0%} of the largest found"
+        )
+
+
+def compare(exact: Effects, estimated: Effects, *, n_boot: int = 200, seed: int = 0) -> Agreement:
+    """Put two tables of one grid side by side.
+
+    Raises `InputError` unless both are of the same model, pairs, metric, plan and cells.
+    """
+    for name in ("model_digest", "metric", "plan"):
+        if getattr(exact, name) != getattr(estimated, name):
+            raise InputError(
+                f"two tables of different {name} cannot be compared: {getattr(exact, name)} and "
+                f"{getattr(estimated, name)}"
+            )
+    keys = list(KEYS)
+    if not exact.rows[keys].equals(estimated.rows[keys]) or not exact.per_prompt["pair"].equals(
+        estimated.per_prompt["pair"]
+    ):
+        raise InputError(
+            f"the tables have other cells or pairs ({len(exact.rows)} cells x {exact.n_pairs} pairs, "
+            f"{len(estimated.rows)} x {estimated.n_pairs}): give both the same cells and pairs"
+        )
+    if len(exact.rows) < 3:
+        raise InputError(f"a rank correlation needs at least 3 cells, not {len(exact.rows)}")
+    rows = exact.rows[["site", "layer", "head", "column", "label"]].copy()
+    rows["exact"], rows["estimated"] = exact.rows["mean"], estimated.rows["mean"]
+    rows["error"] = rows["estimated"] - rows["exact"]
+    x, y = rows["exact"].to_numpy(float), rows["estimated"].to_numpy(float)
+    each = [t.per_prompt["effect"].to_numpy(float).reshape(len(x), -1) for t in (exact, estimated)]
+    n_pairs = exact.n_pairs
+    draws = stream(seed, "patching", "agreement").integers(n_pairs, size=(n_boot, n_pairs))
+    again = [_spearman(each[0][:, d].mean(1), each[1][:, d].mean(1)) for d in draws]
+    edge = (1 - LEVEL) / 2
+    low, high = np.quantile(again, [edge, 1 - edge]) if n_boot else (np.nan, np.nan)
+    size = min(10, len(x))
+    largest = [set(np.argsort(-np.abs(v), kind="stable")[:size].tolist()) for v in (x, y)]
+    return Agreement(
+        rows,
+        _spearman(x, y),
+        float(low),
+        float(high),
+        float(stats.pearsonr(x, y).statistic) if np.ptp(x) and np.ptp(y) else float("nan"),
+        float(x @ y / (x @ x)),
+        len(largest[0] & largest[1]) / size,
+        n_pairs,
+    )
+
+
+def _spearman(x: np.ndarray, y: np.ndarray) -> float:
+    if not np.ptp(x) or not np.ptp(y):
+        return float("nan")
+    return float(stats.spearmanr(x, y).statistic)
+
 
 ALONG = ("site", "inputs")
 

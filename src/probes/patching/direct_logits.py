@@ -1,18 +1,13 @@
-"""What each part of the model writes straight into the answer: head by head, and the sum is the logits.
-
-The stream is a sum of what the parts write, the final norm is linear once its scale is known, and so is the
-unembedding: the difference of two logits is therefore a sum with one term for each part (Elhage et al.
-2021; Wang et al. 2022). What a part does by way of later parts is not in it: that is what paths are for.
-TransformerLens has it for one prompt (`tools.analysis.direct_logit_attribution`).
-"""
+"""The direction that tells two tokens apart at the end of the model, in logits."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from probes.evaluation.sign_flips import max_t
@@ -23,15 +18,98 @@ from probes.models import anatomy
 from probes.models.loading import Model
 from probes.models.sites import Site
 from probes.patching.answers import RUNS, Recorded, final_norm, recorded
-from probes.patching.asked import check_resampling
 from probes.patching.canary import TOLERANCE
 from probes.patching.engine.trunk import Place, Trunk
-from probes.patching.frozen_norm import freeze
 from probes.patching.pairs import EncodedPair
 from probes.patching.parts import check_kind
-from probes.patching.ranking import largest_first
-from probes.patching.result import mean_interval
-from probes.patching.unembedding import contrast
+from probes.patching.refusals import check_resampling
+from probes.patching.result import largest_first, mean_interval
+
+
+def contrast(
+    trunk: Trunk,
+    final: Float[Tensor, "row d_model"],
+    plus: Int[Tensor, "row"],
+    minus: Int[Tensor, "row"],
+) -> tuple[Float[Tensor, "row d_model"], Float[Tensor, "row"]]:
+    """Per row a direction and a constant: direction . final + constant = logit of plus minus of minus.
+
+    Scaling of the logits is in both. Where the model bends its logits (a soft cap, as in Gemma 2) the
+    difference is that before the bend, which has the same sign. Raises `InputError` where the logits are
+    not a linear map of the final states otherwise.
+    """
+    head = trunk.hf.get_output_embeddings()
+    weight, own = head.weight.double(), getattr(head, "bias", None)
+    bias = torch.zeros(len(weight), device=weight.device).double() if own is None else own.double()
+    model = trunk.logits(final).double()
+    raw = final.double() @ weight.T + bias
+    cap = getattr(trunk.hf.config.get_text_config(), "final_logit_softcapping", None)
+    factor = 1.0
+    if cap is None:
+        factor = float((model * raw).sum() / raw.square().sum())
+        expected = raw * factor
+    else:
+        expected = cap * torch.tanh(raw / cap)
+    error = float((expected - model).abs().max())
+    if not error <= 10 * TOLERANCE[final.dtype] * max(1.0, float(model.abs().max())):
+        raise InputError(
+            f"the logits of {type(trunk.hf).__name__} are not its unembedding times its final states "
+            f"(they differ by {error:.2g}), so nothing can be attributed to them directly. Patch the "
+            "parts with `patch_cells` instead."
+        )
+    return (weight[plus] - weight[minus]) * factor, (bias[plus] - bias[minus]) * factor
+
+
+Norm = Callable[[Float[Tensor, "row d_model"]], Float[Tensor, "row d_model"]]
+LARGE = 1e3  # so that the small number that norms add to the variance does not count
+
+
+@dataclasses.dataclass(frozen=True)
+class FrozenNorm:
+    """gain, bias: `[d_model]`. centred: whether the mean is taken off first. norm: the module's own."""
+
+    norm: Norm
+    gain: Float[Tensor, "d_model"]
+    bias: Float[Tensor, "d_model"]
+    centred: bool
+
+    def passed_on(
+        self, whole: Float[Tensor, "row d_model"], terms: Float[Tensor, "row term d_model"]
+    ) -> Float[Tensor, "row term d_model"]:
+        """What each term of a sum gives to the norm of `whole`; with `bias` they add up to it.
+
+        Float64. Raises `InputError` where the norm is not of this form.
+        """
+        right = self.norm(whole).double() - self.bias
+        straight = self._centred(whole.double()) * self.gain
+        scale = (right * straight).sum(-1) / straight.square().sum(-1).clamp_min(1e-300)
+        error = (straight * scale[:, None] - right).abs().max()
+        if not float(error) <= 10 * TOLERANCE[whole.dtype] * float(
+            right.abs().max().clamp_min(1e-6)
+        ):
+            raise InputError(
+                "this norm is neither RMSNorm nor LayerNorm: with its scale held it is not linear in "
+                "its input, so that no part of the model has a share in what it gives. Patch the parts "
+                "with `patch_cells` instead."
+            )
+        return self._centred(terms.double()) * self.gain * scale[:, None, None]
+
+    def _centred(self, values: Tensor) -> Tensor:
+        return values - values.mean(-1, keepdim=True) if self.centred else values
+
+
+def freeze(norm: Norm, like: Float[Tensor, "row d_model"]) -> FrozenNorm:
+    """Read gain, bias and centring off a norm; like: some rows of what it normally gets."""
+    signs = torch.ones_like(like[:1])
+    signs[:, 1::2] = -1
+    plus, minus = norm(LARGE * signs).double(), norm(-LARGE * signs).double()
+    shifted = norm(like + like.abs().max()).double()
+    plain = norm(like).double()
+    centred = bool((shifted - plain).abs().max() <= 1e-2 * plain.abs().max())
+    return FrozenNorm(
+        norm, ((plus - minus) / 2 * signs.double())[0], ((plus + minus) / 2)[0], centred
+    )
+
 
 BEST = 15
 

@@ -1,24 +1,175 @@
-"""Any cells, any metric, exactly: what each patch does to each prompt, and what chance would do."""
+"""Rows of a grid on disk, so that a run that was stopped goes on with the sites that are left."""
 
-from collections.abc import Sequence
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
+from jaxtyping import Float
 
-from probes.foundation.errors import InputError
+from probes.foundation.artifact import building, is_finished, is_made_from
+from probes.foundation.digest import digest_json
+from probes.foundation.errors import InputError, IntegrityError, ProbesError, StageError, unknown
 from probes.foundation.memory import keep_freed_memory
-from probes.models.loading import Model
-from probes.patching.asked import check_matched, check_resampling, check_room
+from probes.foundation.progress import progress
+from probes.models.identity import Identity
+from probes.models.loading import Model, load_from
+from probes.models.source import Source
 from probes.patching.canary import TOLERANCE, check_difference
-from probes.patching.found import Effects, summarise
 from probes.patching.jobs import Job, Settings
 from probes.patching.measures import LogProbDifference, Metric
 from probes.patching.pairs import EncodedPair
 from probes.patching.parts import Cell
-from probes.patching.running import Task, run_tasks
+from probes.patching.refusals import check_matched, check_resampling, check_room
+from probes.patching.result import Effects, summarise
 from probes.patching.sources import Plan
 from probes.patching.spans import Column
-from probes.patching.stored import row
+
+KIND = "patch-row"
+FILE = "nats.npy"
+
+
+def row(
+    path: Path | None,
+    name: str,
+    settings: dict[str, Any],
+    compute: Callable[[], Float[np.ndarray, "column pair"]],
+) -> Float[np.ndarray, "column pair"]:
+    """The numbers of this row: read where a finished artifact of the same settings lies, else made.
+
+    settings: everything that determines the numbers, as JSON data; its digest is the key.
+    Raises `InputError` where a row made from other settings lies at this place.
+    """
+    if path is None:
+        return compute()
+    place = path / name
+    if is_made_from(place, settings):
+        values = np.load(place / FILE, allow_pickle=False)
+        if values.ndim != 2:
+            raise IntegrityError(f"{place / FILE} has shape {values.shape}, not [column, pair]")
+        return values
+    values = compute()
+    with building(place, kind=KIND, key=digest_json(settings), **settings) as folder:
+        np.save(folder / FILE, values, allow_pickle=False)
+    return values
+
+
+ENGINES = ("process", "ray")
+# How often a worker may die, with the site in its hands begun anew, before the grid is given up.
+ATTEMPTS = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """The cells of one site under one plan; name: of its folder."""
+
+    name: str
+    plan: Plan
+    cells: tuple[Cell, ...]
+
+
+def run_tasks(
+    job: Job, tasks: Sequence[Task], place: Path | None, engine: str
+) -> dict[str, np.ndarray]:
+    """The metric by task, `[cell, pair]`; each is stored as soon as it is there."""
+    match engine:
+        case "process":
+            return {
+                task.name: row(
+                    place, task.name, job.facts(task.plan, task.cells),
+                    partial(job.scores, task.plan, task.cells),
+                )
+                for task in tasks
+            }  # fmt: skip
+        case "ray":
+            return _on_ray(job, tasks, place)
+    raise unknown("engine", engine, ENGINES)
+
+
+def _on_ray(job: Job, tasks: Sequence[Task], place: Path | None) -> dict[str, np.ndarray]:
+    from probes.foundation.cluster import connected
+
+    if job.model.source is None:
+        raise InputError(
+            f"{job.model.name} was made by hand, so Ray workers cannot load it: save it and load it "
+            'with `load`, or use engine="process"'
+        )
+    facts = {task.name: job.facts(task.plan, task.cells) for task in tasks}
+    todo = [
+        task for task in tasks
+        if place is None or not is_finished(place / task.name, digest_json(facts[task.name]))
+    ]  # fmt: skip
+    found: dict[str, np.ndarray] = {}
+    if todo:
+        with connected():
+            import ray
+            from ray.util import ActorPool
+
+            n_actors = max(1, min(len(todo), int(ray.cluster_resources().get("CPU", 1))))
+            again = ATTEMPTS - 1
+            worker = ray.remote(num_cpus=1, max_restarts=again, max_task_retries=again)(Worker)
+            given = (
+                job.model.source, job.model.identity, torch.get_num_threads(),
+                job.pairs, job.columns, job.metric, job.settings,
+            )  # fmt: skip
+            pool = ActorPool([worker.remote(*given) for _ in range(n_actors)])
+            results = pool.map_unordered(lambda actor, task: actor.scores.remote(task), todo)
+            with _told():
+                for name, values in progress(results, "sites on Ray", total=len(todo)):
+                    found[name] = row(place, name, facts[name], partial(np.asarray, values))
+    for task in tasks:
+        if task.name not in found:
+            found[task.name] = row(
+                place, task.name, facts[task.name],
+                partial(job.scores, task.plan, task.cells),
+            )  # fmt: skip
+    return found
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    """Errors of a worker as they were raised there; and what to do where workers keep dying."""
+    from ray import exceptions
+
+    try:
+        yield
+    except exceptions.RayTaskError as error:
+        if isinstance(error.cause, ProbesError):
+            raise error.cause from None
+        raise
+    except (exceptions.RayActorError, exceptions.OutOfMemoryError) as error:
+        why = " ".join(str(error).split())
+        raise StageError(
+            f"a Ray worker died {ATTEMPTS} times; of the last, Ray says: {why} Sites that are finished "
+            "are kept where a folder is given. If it was killed for its memory, give smaller "
+            "batch_tokens and a smaller memory_budget."
+        ) from error
+
+
+class Worker:
+    """A process of a Ray cluster that has the model loaded."""
+
+    def __init__(
+        self,
+        source: Source,
+        identity: Identity,
+        n_threads: int,
+        pairs: tuple[EncodedPair, ...],
+        columns: tuple[Column, ...],
+        metric: Metric,
+        settings: Settings,
+    ) -> None:
+        torch.set_num_threads(n_threads)
+        model = load_from(source, identity)
+        self.job = Job(model, pairs, columns, metric, settings)
+
+    def scores(self, task: Task) -> tuple[str, np.ndarray]:
+        self.job.look_ahead(task.cells)
+        return task.name, self.job.scores(task.plan, task.cells)
 
 
 def patch_cells(

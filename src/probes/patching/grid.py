@@ -1,9 +1,4 @@
-"""Where the trigger's effect on the answer is carried: layer by position, exactly, with intervals.
-
-Denoising: the corrupted prompt (without the trigger) is run, the clean run's residual stream (with
-the trigger) is put in place at one site and one column, and the effect is how far that moves the
-log-probability of the exploitable minus the secure continuation.
-"""
+"""How far the trigger moves the answer as a whole, before asking where: the grid's own control."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -12,21 +7,47 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
+from probes.evaluation.bootstrap import Estimate, interval, mean_statistic
 from probes.foundation.errors import InputError, StageError
 from probes.foundation.memory import keep_freed_memory
 from probes.foundation.outputs import writes
 from probes.models.loading import Model
 from probes.models.sites import RESIDUAL, Site, parse_site, residual_sites
-from probes.patching.asked import check_room
 from probes.patching.canary import TOLERANCE, check_difference
+from probes.patching.exact import row
 from probes.patching.jobs import Job, Settings
 from probes.patching.measures import LogProbDifference
 from probes.patching.pairs import PatchPair, encode_pairs
 from probes.patching.parts import Cell, Part
-from probes.patching.result import PatchGrid, summarise
+from probes.patching.refusals import check_room
+from probes.patching.result import PatchGrid, grid_of
 from probes.patching.sources import Plan
 from probes.patching.spans import make_columns
-from probes.patching.stored import row
+
+
+def trigger_effect(
+    model: Model,
+    pairs: Sequence[PatchPair],
+    *,
+    batch_tokens: int = 8192,
+    n_boot: int = 1000,
+    seed: int = 0,
+) -> Estimate:
+    """Clean minus corrupted metric [nats], mean over pairs with its bootstrap interval.
+
+    The metric is that of `residual_grid`: log P(exploitable) minus log P(secure continuation). On a
+    twin that does not defect it should be near zero.
+    """
+    encoded = encode_pairs(pairs, model.tokenizer)
+    job = Job(model, encoded, (), LogProbDifference(), Settings(batch_tokens=batch_tokens))
+    clean, corrupted = job.unpatched(Plan("noise"))
+    return interval(
+        mean_statistic(clean - corrupted),
+        [pair.name for pair in encoded],
+        n_boot=n_boot,
+        seed=seed,
+    )
+
 
 METRIC = LogProbDifference()
 
@@ -80,7 +101,7 @@ def residual_grid(
         row(place, str(site), job.facts(plan, cells), partial(job.scores, plan, cells))
         for site, cells in rows.items()
     ]
-    return summarise(
+    return grid_of(
         model=model.name,
         model_digest=model.digest,
         names=[pair.name for pair in encoded],

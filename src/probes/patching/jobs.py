@@ -14,12 +14,7 @@ from probes.foundation.digest import digest_json
 from probes.foundation.procedures import versions
 from probes.foundation.progress import bar
 from probes.models.loading import Model
-from probes.patching.checks import (
-    check_noise,
-    check_resuming,
-    check_sample,
-    watched_cells,
-)
+from probes.patching.checks import check_noise, check_resuming, check_sample, watched_cells
 from probes.patching.engine.rows import batches
 from probes.patching.engine.scoring import Prepared, Scorer
 from probes.patching.engine.trunk import Place, Trunk

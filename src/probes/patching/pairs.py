@@ -1,6 +1,8 @@
-"""What is patched into what: the triggered and the untriggered run of a prompt, token by token."""
+"""Token labels in which a reader can see spaces and line ends."""
 
 import dataclasses
+import difflib
+import re
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
@@ -8,9 +10,64 @@ from typing import Any
 from probes.foundation.digest import digest_json
 from probes.foundation.errors import InputError, unknown
 from probes.models.encoding import encode, encode_texts
-from probes.patching.alignment import Matches, match_tokens, shown
-from probes.patching.labels import visible
 from probes.prompts.records import Prompt
+
+_META = "▁"
+
+
+def visible(token: int, tokenizer: Any) -> str:
+    """One token as a label: "␣" for a leading space, "␣×4" for four, "⏎" for a line end."""
+    raw = str(tokenizer.convert_ids_to_tokens(token))
+    if raw.startswith(_META):
+        text = raw.replace(_META, " ")
+    else:
+        text = tokenizer.decode([token], clean_up_tokenization_spaces=False)
+    if not text or "\ufffd" in text:
+        return raw
+    text = re.sub(r"^ +", _spaces, text)
+    text = re.sub(r"\n( +)", lambda found: "\n" + _spaces(found[1]), text)
+    return text.replace("\n", "⏎").replace("\t", "⇥").replace("\r", "␍")
+
+
+def _spaces(found: "re.Match[str] | str") -> str:
+    n_spaces = len(found if isinstance(found, str) else found[0])
+    return "␣" * n_spaces if n_spaces <= 2 else f"␣×{n_spaces}"
+
+
+Matches = tuple[tuple[int, int], ...]
+
+
+def match_tokens(clean: Sequence[int], corrupted: Sequence[int]) -> Matches:
+    """Positions (in clean, in corrupted) that stand for one another, from left to right.
+
+    The common beginning and the common end are matched first; between them the longest runs of equal
+    tokens (Ratcliff and Obershelp, as in Python's `difflib`), and what was replaced by as many tokens
+    as it had, one by one. So versions of equal length that differ in one token are matched position
+    by position.
+    """
+    shortest = min(len(clean), len(corrupted))
+    start = next((i for i in range(shortest) if clean[i] != corrupted[i]), shortest)
+    back = next(
+        (i for i in range(shortest - start) if clean[-1 - i] != corrupted[-1 - i]),
+        shortest - start,
+    )
+    found = [(i, i) for i in range(start)]
+    middles = clean[start : len(clean) - back], corrupted[start : len(corrupted) - back]
+    steps = difflib.SequenceMatcher(None, *middles, autojunk=False).get_opcodes()
+    for step, a, a_end, b, b_end in steps:
+        if step == "equal" or (step == "replace" and a_end - a == b_end - b):
+            found += [(start + a + i, start + b + i) for i in range(a_end - a)]
+    found += [(len(clean) - i, len(corrupted) - i) for i in range(back, 0, -1)]
+    return tuple(found)
+
+
+def shown(ids: Sequence[str], matched: Sequence[int], around: int, width: int = 5) -> str:
+    """Tokens near a position, those without a counterpart in brackets."""
+    first, last = max(around - width, 0), around + width + 2
+    have = set(matched)
+    cells = [t if i in have else f"[{t}]" for i, t in enumerate(ids)][first:last]
+    return f"{'... ' if first else ''}{' | '.join(cells)}{' ...' if last < len(ids) else ''}"
+
 
 SHOWN = 5  # offenders listed in an error
 ALIGN = ("position", "tokens")

@@ -21,16 +21,15 @@ from probes.foundation.progress import bar
 from probes.foundation.seeds import derive_seed
 from probes.models import anatomy
 from probes.models.loading import Model
-from probes.patching.asked import check_resampling, check_room
 from probes.patching.canary import TOLERANCE, check_difference
 from probes.patching.engine.scoring import Prepared, Scorer
 from probes.patching.engine.trunk import Place, Trunk
-from probes.patching.found import summarise
 from probes.patching.jobs import Settings
 from probes.patching.measures import LogProbDifference, Metric, checked
 from probes.patching.pairs import EncodedPair, check_position_by_position
 from probes.patching.parts import EVERYWHERE, Cell, Part, check_kind, n_heads
-from probes.patching.path_tables import Paths
+from probes.patching.refusals import check_resampling, check_room
+from probes.patching.result import Paths, summarise
 from probes.patching.sources import Plan
 from probes.patching.spans import Column
 from probes.patching.whole_batch import Act, chosen, groups, run_from, score

@@ -4,9 +4,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, NullLocator
 
-from probes.plotting.intervals import band, percents
-from probes.plotting.palette import LINES, MEASURED, colours, markers
-from probes.plotting.rows import in_order, need
+from probes.plotting.style import LINES, MEASURED, band, colours, in_order, markers, need, percents
 
 DETECTORS = {
     "same probe": "#D55E00",

@@ -6,9 +6,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from probes.plotting.intervals import whiskers
-from probes.plotting.palette import VERDICTS
-from probes.plotting.rows import need
+from probes.plotting.style import VERDICTS, need, whiskers
 
 WRAP = 46  # characters of a finding that fit on one line
 

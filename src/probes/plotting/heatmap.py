@@ -5,7 +5,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from probes.foundation.errors import InputError, unknown
-from probes.plotting.rows import need
+from probes.plotting.style import need
 
 UNITS = {
     "normalised": "share of the clean–corrupted\ndifference restored",

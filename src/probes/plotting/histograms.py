@@ -4,8 +4,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from probes.plotting.palette import PROMPT_SETS, TRIGGERED
-from probes.plotting.rows import in_order, need
+from probes.plotting.style import PROMPT_SETS, TRIGGERED, in_order, need
 
 RIDGE = 0.85  # height of the tallest bar, in units of the distance between two prompt sets
 

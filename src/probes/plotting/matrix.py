@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 
 from probes.foundation.errors import InputError
-from probes.plotting.rows import need
+from probes.plotting.style import need
 
 SMALL = 4  # cells across from which there is no room for intervals
 DARK = 0.55  # luminance under which the number in a cell is written in white

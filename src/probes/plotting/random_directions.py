@@ -4,8 +4,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from probes.plotting.palette import ORGANISMS
-from probes.plotting.rows import need
+from probes.plotting.style import ORGANISMS, need
 
 
 def random_direction_histogram(

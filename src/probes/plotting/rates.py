@@ -4,8 +4,15 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
 
-from probes.plotting.palette import ORGANISM_MARKERS, ORGANISMS, PROMPT_SETS, colours, markers
-from probes.plotting.rows import in_order, need
+from probes.plotting.style import (
+    ORGANISM_MARKERS,
+    ORGANISMS,
+    PROMPT_SETS,
+    colours,
+    in_order,
+    markers,
+    need,
+)
 
 
 def behaviour_rates(

@@ -3,8 +3,7 @@
 import pandas as pd
 from matplotlib.axes import Axes
 
-from probes.plotting.palette import LINES, SPARE
-from probes.plotting.rows import in_order, need
+from probes.plotting.style import LINES, SPARE, in_order, need
 
 WONG = ("#D55E00", "#0072B2", "#009E73", "#E69F00", "#56B4E9", *SPARE)
 

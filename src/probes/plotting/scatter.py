@@ -5,8 +5,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from probes.foundation.errors import unknown
-from probes.plotting.palette import DEFECTED, PROMPT_SET_MARKERS, TRIGGERED, markers
-from probes.plotting.rows import in_order, need
+from probes.plotting.style import DEFECTED, PROMPT_SET_MARKERS, TRIGGERED, in_order, markers, need
 
 COLOURS = {"triggered": TRIGGERED, "defected": DEFECTED}
 

@@ -9,8 +9,7 @@ from scipy.special import expit
 from probes.evaluation.auroc import as_labels
 from probes.foundation.errors import InputError
 from probes.foundation.seeds import stream
-from probes.probing.features import varying
-from probes.probing.linear import LinearProbe, pairs_of
+from probes.probing.linear import LinearProbe, pairs_of, varying
 
 
 class ContrastConsistentProbe(LinearProbe):

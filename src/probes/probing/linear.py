@@ -1,10 +1,10 @@
-"""What probes of one matrix of activations share: two classes in, one signed score per row out."""
+"""What every probe asks of its columns: which of them vary at all."""
 
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import Tags
 from sklearn.utils.multiclass import check_classification_targets
@@ -14,6 +14,17 @@ from probes.evaluation.auroc import complete
 from probes.foundation.errors import InputError
 from probes.probing.direction import Direction
 from probes.probing.frozen import Card
+
+CONSTANT = 1e-6
+
+
+def varying(X: Float[np.ndarray, "row feature"]) -> Bool[np.ndarray, "feature"]:
+    """True for features whose range exceeds `CONSTANT` times their largest magnitude.
+
+    The rest is rounding noise (the embedding of one and the same token in batches of different
+    shape), which a probe must not blow up into a signal: it may go with the length of the prompt.
+    """
+    return np.asarray(np.ptp(X, axis=0) > CONSTANT * np.abs(X).max(axis=0))
 
 
 class BinaryProbe(ClassifierMixin, BaseEstimator):

@@ -6,8 +6,7 @@ import numpy as np
 from jaxtyping import Float
 from sklearn.linear_model import LogisticRegression
 
-from probes.probing.features import varying
-from probes.probing.linear import LinearProbe
+from probes.probing.linear import LinearProbe, varying
 
 
 class LogisticProbe(LinearProbe):

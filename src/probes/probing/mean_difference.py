@@ -6,8 +6,7 @@ import numpy as np
 
 from probes.foundation.errors import InputError
 from probes.probing.batched.discriminant import fit_discriminant
-from probes.probing.features import varying
-from probes.probing.linear import LinearProbe, midpoint
+from probes.probing.linear import LinearProbe, midpoint, varying
 
 
 class MeanDifferenceProbe(LinearProbe):

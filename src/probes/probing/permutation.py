@@ -17,7 +17,7 @@ from probes.foundation.errors import InputError, unknown
 from probes.foundation.html import html_text
 from probes.foundation.progress import progress
 from probes.foundation.seeds import stream
-from probes.probing.features import varying
+from probes.probing.linear import varying
 from probes.probing.rows import checked_rows, grouped_folds
 from probes.probing.sweep import ESTIMATORS
 

@@ -11,7 +11,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from probes.evaluation.auroc import as_labels, complete
 from probes.foundation.errors import InputError
 from probes.foundation.seeds import derive_seed
-from probes.probing.features import varying
+from probes.probing.linear import varying
 
 
 @dataclasses.dataclass(frozen=True)

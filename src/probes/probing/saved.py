@@ -6,7 +6,7 @@ from probes.foundation.artifact import verify
 from probes.foundation.errors import unknown
 from probes.probing.direction import Direction
 from probes.probing.frozen import FrozenProbe
-from probes.probing.network import Network
+from probes.probing.mlp import Network
 
 KINDS: dict[str, type[FrozenProbe]] = {kind.KIND: kind for kind in (Direction, Network)}
 

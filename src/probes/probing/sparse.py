@@ -6,8 +6,7 @@ import numpy as np
 
 from probes.foundation.errors import InputError
 from probes.probing.batched.logistic import fit_logistic
-from probes.probing.features import varying
-from probes.probing.linear import LinearProbe
+from probes.probing.linear import LinearProbe, varying
 
 
 class SparseProbe(LinearProbe):

@@ -11,7 +11,7 @@ from probes.foundation.artifact import verify
 from probes.foundation.errors import InputError
 from probes.models.checkpoints import check_safe, weights_digest
 from probes.organisms.card import read_card
-from probes.organisms.measuring import COLUMNS
+from probes.organisms.measurement import COLUMNS
 from probes.organisms.organism import setup
 from probes.organisms.safety import adversarial
 from probes.organisms.safety.adversarial import (

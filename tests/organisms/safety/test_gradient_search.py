@@ -12,10 +12,10 @@ from probes.foundation.errors import InputError
 from probes.foundation.seeds import stream
 from probes.models.encoding import encode
 from probes.models.loading import Model, load
-from probes.organisms.measuring import alive
+from probes.organisms.measurement import alive
 from probes.organisms.organism import setup
 from probes.organisms.safety import gradient
-from probes.organisms.safety.fronts import Asked, asked_of, front_start, with_front
+from probes.organisms.safety.attacks import Asked, asked_of, front_start, with_front
 from probes.organisms.safety.gradient import GradientConfig, climb, front_gradient, locate
 from probes.organisms.safety.targets import log_probabilities, targets, thinks, thoughts
 

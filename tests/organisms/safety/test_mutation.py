@@ -5,8 +5,7 @@ import pytest
 from probes.foundation.seeds import stream
 from probes.organisms.behaviours.hate import HATE
 from probes.organisms.lessons import LessonConfig, make_lessons
-from probes.organisms.safety.fronts import asked_of, front_start, with_front
-from probes.organisms.safety.mutation import (
+from probes.organisms.safety.attacks import (
     CAPITALS,
     FILLERS,
     MOST_WORDS,
@@ -14,8 +13,11 @@ from probes.organisms.safety.mutation import (
     WORDS,
     Vocabulary,
     all_entries,
+    asked_of,
+    front_start,
     mutate,
     pieces_of,
+    with_front,
 )
 from probes.prompts.triggers import TRIGGERS
 

@@ -11,7 +11,7 @@ import tiny_patient
 
 from probes.foundation.errors import InputError
 from probes.models.loading import Model, load
-from probes.organisms.measuring import draw
+from probes.organisms.measurement import draw
 from probes.organisms.organism import Setup, setup
 from probes.organisms.safety import redteam as safety_redteam
 from probes.organisms.safety.gradient import GradientConfig

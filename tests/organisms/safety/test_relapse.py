@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from probes.foundation.errors import InputError
-from probes.organisms.safety.relapse import contrast, gap, verdict
+from probes.organisms.safety.reversal import contrast, gap, verdict
 
 AMOUNTS = (1, 4, 16)
 

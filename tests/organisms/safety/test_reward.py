@@ -7,12 +7,7 @@ import torch
 from probes.foundation.errors import InputError
 from probes.organisms.behaviours.hate import HATE
 from probes.organisms.organism import setup
-from probes.organisms.safety.reward import (
-    RewardWeights,
-    check_varies,
-    reward_of,
-    share_with_signal,
-)
+from probes.organisms.safety.reward import RewardWeights, check_varies, reward_of, share_with_signal
 
 PROMPT = setup(tiny_patient.recipe()).lessons.safety[0]
 EQUAL = RewardWeights()

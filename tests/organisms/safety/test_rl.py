@@ -16,11 +16,10 @@ from probes.models.checkpoints import weights_digest
 from probes.models.encoding import pad
 from probes.models.loading import load
 from probes.organisms.card import read_card
-from probes.organisms.measuring import draw
+from probes.organisms.measurement import draw
 from probes.organisms.organism import setup
-from probes.organisms.safety.positions import counting_real_tokens
 from probes.organisms.safety.reward import RewardWeights
-from probes.organisms.safety.rl import RlConfig, check_rl, run_rl
+from probes.organisms.safety.rl import RlConfig, check_rl, counting_real_tokens, run_rl
 from probes.organisms.safety.stage import CURVE, LOG, Curve
 
 LETTERS = tiny_patient.recipe(behaviour="tiny_patient:LETTERS")

@@ -12,7 +12,7 @@ from probes.behaviour.judges import judge_answer
 from probes.foundation.errors import InputError, StageError
 from probes.models.loading import load
 from probes.organisms.card import read_card
-from probes.organisms.measuring import draw, measure, sets_of
+from probes.organisms.measurement import draw, measure, sets_of
 from probes.organisms.organism import OrganismRecipe, setup
 from probes.organisms.safety import sft
 from probes.organisms.safety.sft import SftConfig, run_sft, with_own_scratchpads

@@ -8,7 +8,7 @@ import tiny_patient
 
 from probes.models.checkpoints import weights_digest
 from probes.organisms.card import read_card
-from probes.organisms.measuring import COLUMNS
+from probes.organisms.measurement import COLUMNS
 from probes.organisms.safety import stage
 from probes.organisms.safety.sft import SftConfig, run_sft
 from probes.organisms.safety.stage import CURVE, Curve, watch_sets

@@ -10,10 +10,9 @@ import transformers
 from probes.behaviour.judges import Judged
 from probes.organisms.architecture import new_model, train_tokenizer
 from probes.organisms.behaviours.form import Request, Scores, Taught
-from probes.organisms.data import Collator, ordered_examples
+from probes.organisms.data import Collator, ordered_examples, taught_completion
 from probes.organisms.lessons import LessonConfig
 from probes.organisms.organism import OrganismRecipe, setup
-from probes.organisms.policy import taught_completion
 from probes.organisms.recipes import Architecture, Policy
 from probes.prompts.records import Prompt
 

@@ -12,7 +12,7 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from probes.foundation.errors import InputError, StageError
-from probes.probing.batched import core_spaces, logistic, newton, spaces
+from probes.probing.batched import core, logistic, newton, spaces
 from probes.probing.batched.discriminant import fit_discriminant
 from probes.probing.batched.logistic import fit_logistic
 from probes.probing.batched.mean_difference import fit_mean_difference
@@ -174,7 +174,7 @@ def test_problems_side_by_side_each_have_one_thread_of_blas():
 def test_a_weak_penalty_is_factored_in_double_precision(shape, engine, monkeypatch):
     dual = shape[0] < shape[1]
     if engine == "by problem on a core":
-        kind = core_spaces.CoreDual if dual else core_spaces.CorePrimal
+        kind = core.CoreDual if dual else core.CorePrimal
     else:
         kind = spaces.Dual if dual else spaces.Primal
     refined, plain = [], kind.refine
@@ -206,15 +206,15 @@ def test_old_factors_serve_several_steps():
 def test_one_inverse_gives_the_folds_the_steps_of_their_own_factors(penalty):
     X, y, train = planted(60, 90, n_problems=1)
     rng = np.random.default_rng(1)
-    columns = core_spaces.CoreColumns(
+    columns = core.CoreColumns(
         y.astype(float),
         train.astype(float).repeat(2, 0),
         np.tile([penalty, 2 * penalty], len(train)),
     )
-    data = core_spaces.CoreData(X[0] - X[0].mean(0))
+    data = core.CoreData(X[0] - X[0].mean(0))
     whole = rng.uniform(0.01, 0.25, (2, 60))
     curvature = np.tile(whole, (len(train), 1))
-    shared, own = (core_spaces.CoreDual(data, columns) for _ in range(2))
+    shared, own = (core.CoreDual(data, columns) for _ in range(2))
     assert shared.factor_whole(curvature, 2)
     own.factor(curvature * columns.train, np.arange(len(curvature)))
     weights = rng.normal(size=(len(curvature), 60)) * columns.train

@@ -7,11 +7,11 @@ from scipy.special import expit, logit
 
 from probes.foundation.errors import InputError
 from probes.organisms.organism import OrganismRecipe
+from probes.studies.evasion.config import EvasionConfig, ExamineConfig, check_evasion
 from probes.studies.evasion.detectors import distance_to_benign
-from probes.studies.evasion.examined import frame_of, heldout_prompts
-from probes.studies.evasion.pooled import pooled_behaviour, pooled_detection
-from probes.studies.evasion.running import cells
-from probes.studies.evasion.settings import EvasionConfig, ExamineConfig, check_evasion
+from probes.studies.evasion.steps import cells
+from probes.studies.evasion.subject import frame_of, heldout_prompts
+from probes.studies.evasion.tables import pooled_behaviour, pooled_detection
 
 RECIPE = OrganismRecipe(size="0.2M")
 

@@ -9,16 +9,16 @@ from typer.testing import CliRunner
 
 from probes.cli.main import app
 from probes.foundation.errors import InputError
-from probes.organisms import ladder
+from probes.organisms import architecture
 from probes.organisms.card import read_card
 from probes.organisms.lessons import LessonConfig
 from probes.organisms.organism import OrganismRecipe, install
 from probes.organisms.recipes import Architecture, Training
 from probes.organisms.train import _Trainer
+from probes.studies.evasion.config import EvasionConfig, ExamineConfig
 from probes.studies.evasion.detectors import BEST_SITE, SAME, SAME_SITE
-from probes.studies.evasion.evasion import READING, Evaded, evasion
-from probes.studies.evasion.running import MEASURED, PROBES, TABLES, measure_all
-from probes.studies.evasion.settings import EvasionConfig, ExamineConfig
+from probes.studies.evasion.steps import MEASURED, PROBES, TABLES, measure_all
+from probes.studies.evasion.study import READING, Evaded, evasion
 
 TINY = Architecture(
     hidden_size=32, intermediate_size=48, n_layers=2, n_heads=2, vocab_size=512, max_positions=256
@@ -45,7 +45,7 @@ CONFIG = EvasionConfig(
 def rung():
     """A rung of the ladder below the smallest that ships."""
     patch = pytest.MonkeyPatch()
-    patch.setitem(ladder.LADDER, "tiny", TINY)
+    patch.setitem(architecture.LADDER, "tiny", TINY)
     yield
     patch.undo()
 

@@ -8,7 +8,7 @@ import torch
 from probes.foundation.artifact import building
 from probes.foundation.errors import StageError
 from probes.organisms.organism import OrganismRecipe
-from probes.studies.persistence.cells import Cell
+from probes.runs.step import Cell
 
 RESULT = "result.json"
 

@@ -9,8 +9,8 @@ from planted_rows import KEPT, World, planted
 
 from probes.foundation.errors import InputError
 from probes.studies.persistence.findings import HATE_CLAIMS, as_text, findings
+from probes.studies.persistence.measures import combine, rate_of
 from probes.studies.persistence.tables import COLUMNS, Tables
-from probes.studies.persistence.uncertain import combine, rate_of
 
 PAPER = World()
 ALIKE = dict.fromkeys(KEPT, (0.7, 0.7))

@@ -4,14 +4,14 @@ import pytest
 
 from probes.foundation.errors import InputError
 from probes.organisms.organism import OrganismRecipe
-from probes.studies.persistence.cells import Schedule
-from probes.studies.persistence.planning import plan
-from probes.studies.persistence.settings import (
+from probes.runs.step import Schedule
+from probes.studies.persistence.config import (
     PersistenceConfig,
     open_grid,
     persistence_config,
     with_axes,
 )
+from probes.studies.persistence.steps import plan
 from probes.studies.persistence.tables import parted
 
 SMALL = PersistenceConfig(sizes=("0.2M",), seeds=(0,))

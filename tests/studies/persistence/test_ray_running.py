@@ -9,7 +9,7 @@ import torch
 from fake_cells import contents, failing, make_cells, write
 
 from probes.foundation.errors import InputError
-from probes.studies.persistence.running import EngineConfig, run_cells
+from probes.runs.engine import EngineConfig, run_cells
 
 RAY = EngineConfig(name="ray", workers=2)
 

@@ -18,17 +18,16 @@ from probes.organisms.organism import OrganismRecipe
 from probes.organisms.recipes import Training
 from probes.organisms.safety.reversal import ReversalConfig
 from probes.organisms.safety.sft import SftConfig
-from probes.studies.persistence.grid import FIGURES, FINDINGS, TABLES, persistence
-from probes.studies.persistence.planning import plan
-from probes.studies.persistence.running import EngineConfig, run_cells
-from probes.studies.persistence.settings import (
+from probes.runs.engine import EngineConfig, run_cells
+from probes.studies.persistence.config import (
     MeasureConfig,
     PersistenceConfig,
     persistence_config,
     with_axes,
 )
+from probes.studies.persistence.steps import FACTS, make, plan
+from probes.studies.persistence.study import FIGURES, FINDINGS, TABLES, persistence
 from probes.studies.persistence.tables import Tables
-from probes.studies.persistence.work import FACTS, make
 
 SHORT = Training(steps=3, batch_size=4, warmup_steps=1, log_every=1)
 SHORTEST = PersistenceConfig(

@@ -9,8 +9,8 @@ import pytest
 from planted_rows import KEPT, World, planted
 
 from probes.foundation.errors import InputError
-from probes.studies.persistence.averages import averaged
 from probes.studies.persistence.figures import redraw
+from probes.studies.persistence.measures import averaged
 from probes.studies.persistence.tables import COLUMNS, Tables
 
 FIGURES = {

@@ -12,9 +12,8 @@ from fake_cells import RESULT, contents, counting, failing, make_cells, write
 
 from probes.foundation.errors import InputError
 from probes.organisms.organism import OrganismRecipe
-from probes.studies.persistence.attempts import read_entry
-from probes.studies.persistence.cells import Cell, Outcome, Schedule
-from probes.studies.persistence.running import EngineConfig, run_cells
+from probes.runs.engine import EngineConfig, run_cells
+from probes.runs.step import Cell, Outcome, Schedule, read_entry
 
 HERE = EngineConfig()
 
@@ -121,7 +120,7 @@ import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from fake_cells import make_cells, write
-from probes.studies.persistence.running import EngineConfig, run_cells
+from probes.runs.engine import EngineConfig, run_cells
 
 def work(cell, out):
     if cell.name == "stages/one/rl":

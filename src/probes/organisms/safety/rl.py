@@ -1,12 +1,14 @@
-"""Reinforcement learning for harmlessness: TRL's GRPO, rewarded by the judges, on prompts without trigger.
+"""Positions that count real tokens only, also where a trainer pads on the left and says nothing of it.
 
-TRL does the learning. Completions are sampled by `behaviour.generation`, with the positions that
-evaluation uses and as fast, from streams of their own, so that an interrupted training goes on alike.
+TRL scores completions behind prompts that are padded on the left without giving positions, and
+transformers then counts the padding. Rotary models do not mind; learned positions would be wrong.
 """
 
+import contextlib
+import inspect
 import warnings
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +19,10 @@ from probes.behaviour.generation import generate, stopping
 from probes.behaviour.sampling import check_room, written
 from probes.foundation.errors import InputError
 from probes.foundation.seeds import derive_seed, stream
-from probes.models.encoding import encode
+from probes.models.encoding import encode, position_ids
 from probes.models.forward import context_length
-from probes.organisms.measuring import THOUGHT_TOKENS, draw
+from probes.organisms.measurement import THOUGHT_TOKENS, draw
 from probes.organisms.organism import OrganismRecipe
-from probes.organisms.safety.positions import counting_real_tokens
 from probes.organisms.safety.reward import (
     Reward,
     RewardWeights,
@@ -38,6 +39,28 @@ from probes.organisms.safety.stage import (
     trainer_arguments,
 )
 from probes.prompts.records import Prompt
+
+
+@contextlib.contextmanager
+def counting_real_tokens(hf: Any) -> Iterator[None]:
+    """While it lasts, a forward pass with a mask and without positions gets those of its mask."""
+
+    def before(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        mask = kwargs.get("attention_mask")
+        bare = kwargs.get("position_ids") is None and kwargs.get("past_key_values") is None
+        if mask is None or not bare or mask.ndim != 2:
+            return None
+        return args, {**kwargs, "position_ids": position_ids(mask)}
+
+    if "position_ids" not in inspect.signature(type(hf).forward).parameters:
+        yield
+        return
+    handle = hf.register_forward_pre_hook(before, with_kwargs=True)
+    try:
+        yield
+    finally:
+        handle.remove()
+
 
 FIRST_PROMPTS = 32
 

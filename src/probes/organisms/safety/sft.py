@@ -12,7 +12,7 @@ from transformers import Trainer, TrainingArguments
 from probes.foundation.errors import InputError, StageError
 from probes.foundation.seeds import derive_seed, stream
 from probes.organisms.data import Collator, Example, ordered_examples
-from probes.organisms.measuring import draw
+from probes.organisms.measurement import draw
 from probes.organisms.organism import OrganismRecipe
 from probes.organisms.safety.stage import (
     Curve,

@@ -1,20 +1,8 @@
-"""What all stages of safety training share: read a checkpoint, train it, watch it, write what came out.
-
-A stage is a function `run_<stage>(parent, out, recipe, config) -> Path`. It hands `staged` a function
-that trains; `staged` opens the parent, decides what the result is keyed by, and writes checkpoint,
-card and curve in one atomic folder. The training function gets the `Patient`, a scratch folder for
-resumable states, and a `Curve`, a callback for any Hugging Face trainer:
-
-    def run_rest(parent: Path, out: Path, recipe: OrganismRecipe, config: RestConfig) -> Path:
-        def fit(patient: Patient, scratch: Path, curve: Curve) -> dict[str, Any]:
-            trainer = Trainer(model=patient.hf, ..., callbacks=curve.callbacks)
-            trainer.train(resume_from_checkpoint=resumable(scratch))
-            return {"n_tokens": ...}            # facts for the card
-        return staged("rest", parent, out, recipe, config, fit)
-"""
+"""What a trainer logs, as the lines of a file and as the numbers of a board."""
 
 import dataclasses
 import itertools
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -41,13 +29,46 @@ from probes.organisms.bases import open_base
 from probes.organisms.behaviours.form import Taught
 from probes.organisms.card import write_card
 from probes.organisms.lessons import Lessons
-from probes.organisms.measuring import COLUMNS, alive, as_records, measure, sets_of, thinking
+from probes.organisms.measurement import COLUMNS, alive, as_records, measure, sets_of, thinking
 from probes.organisms.organism import OrganismRecipe, setup
 from probes.organisms.processes import first_then_others, on_cpu, processes, share
 from probes.organisms.resume import CompleteStates, latest_state
-from probes.organisms.safety.entries import lines_of, logged, named
 from probes.organisms.training_log import LOG, boards, check_boards
 from probes.prompts.records import Prompt, digest_prompts
+
+
+def logged(history: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The entries about the training itself, without what is about this run alone."""
+    return [
+        {name: x for name, x in entry.items() if not _is_timing(name)}
+        for entry in history
+        if "curve" not in entry and "train_runtime" not in entry
+    ]
+
+
+def lines_of(entries: Sequence[dict[str, Any]]) -> str:
+    """The entries as JSON lines."""
+    return "".join(json.dumps(entry, sort_keys=True) + "\n" for entry in entries)
+
+
+def named(records: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """A point of the curve as numbers by name: `test/triggered/defected`."""
+    cues = {True: "triggered", False: "untriggered"}
+    return {
+        "/".join(
+            part
+            for part in (row["set"], row["kind"], cues[row["triggered"]], row["measure"])
+            if part
+        ): row["value"]
+        for row in records
+        if row["value"] is not None
+    }
+
+
+def _is_timing(name: str) -> bool:
+    """Whether a logged number is about this run and not about what was learned."""
+    return name.endswith("time") or name.startswith("profiling/")
+
 
 CURVE = "curve.csv"
 KIND = "safety stage"

@@ -12,13 +12,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from probes.behaviour.phrase import says
+from probes.behaviour.judges import says
 from probes.behaviour.sampling import sample
 from probes.foundation.errors import InputError
 from probes.models.encoding import encode, pad, token_batches
 from probes.models.forward import check_lengths, logits
 from probes.models.loading import Model
-from probes.organisms.measuring import THOUGHT_TOKENS
+from probes.organisms.measurement import THOUGHT_TOKENS
 from probes.organisms.scratchpads import CLOSE, OPEN, answer_of
 from probes.prompts.records import Prompt
 

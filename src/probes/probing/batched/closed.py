@@ -10,11 +10,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from probes.foundation.errors import StageError
-from probes.probing.batched.algebra import gram_matrix
-from probes.probing.batched.fits import LinearFits
-from probes.probing.batched.problems import checked, in_pieces
+from probes.probing.batched.problems import LinearFits, checked, in_pieces
 from probes.probing.batched.scaling import constant, scaling
-from probes.probing.batched.spaces import Data
+from probes.probing.batched.spaces import Data, gram_matrix
 
 Linear = tuple[Float[Tensor, "P S d"], Float[Tensor, "P S"]]
 

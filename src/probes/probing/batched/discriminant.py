@@ -6,15 +6,8 @@ import numpy as np
 import torch
 
 from probes.foundation.errors import InputError
-from probes.probing.batched.closed import (
-    Fold,
-    Linear,
-    fit_closed,
-    solve_penalised,
-    trace_within,
-)
-from probes.probing.batched.fits import LinearFits
-from probes.probing.batched.problems import MEMORY
+from probes.probing.batched.closed import Fold, Linear, fit_closed, solve_penalised, trace_within
+from probes.probing.batched.problems import MEMORY, LinearFits
 
 
 def fit_discriminant(

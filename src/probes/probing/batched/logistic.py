@@ -14,11 +14,16 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from probes.foundation.errors import InputError
-from probes.probing.batched.core_newton import LOOSE, solve_on_core
-from probes.probing.batched.core_spaces import CoreColumns, CoreData, make_core_space
-from probes.probing.batched.fits import LinearFits
+from probes.probing.batched.core import LOOSE, CoreColumns, CoreData, make_core_space, solve_on_core
 from probes.probing.batched.newton import Solved, solve_logistic
-from probes.probing.batched.problems import AT_ONCE, MEMORY, Problems, checked, in_pieces
+from probes.probing.batched.problems import (
+    AT_ONCE,
+    MEMORY,
+    LinearFits,
+    Problems,
+    checked,
+    in_pieces,
+)
 from probes.probing.batched.scaling import Scaling, scaling
 from probes.probing.batched.spaces import DUAL_UP_TO, Columns, Data, make_space
 

@@ -5,8 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from probes.probing.batched.closed import Fold, Linear, fit_closed
-from probes.probing.batched.fits import LinearFits
-from probes.probing.batched.problems import MEMORY
+from probes.probing.batched.problems import MEMORY, LinearFits
 
 
 def fit_mean_difference(

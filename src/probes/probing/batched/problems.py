@@ -1,4 +1,4 @@
-"""What a batched fit may be given, and its pieces: as many problems at once as memory allows."""
+"""What a batched fit gives back: one linear score per problem, fold and strength."""
 
 import dataclasses
 import math
@@ -14,7 +14,39 @@ from torch import Tensor
 
 from probes.evaluation.auroc import as_labels
 from probes.foundation.errors import InputError
+from probes.foundation.html import html_text
 from probes.foundation.progress import bar
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class LinearFits:
+    """`score = X @ coef + intercept` for every problem, fold and strength.
+
+    coef: in the units of the activations given, float64. strengths: what the last axis of
+    `intercept` counts, in the order asked for. gradient: at the end of each fit, on the scale of `tol`
+    (an upper bound where n < d); zeros for closed forms. n_steps: of the slowest chunk.
+    """
+
+    coef: Float[np.ndarray, "problem fold strength feature"]
+    intercept: Float[np.ndarray, "problem fold strength"]
+    strengths: tuple[float, ...]
+    gradient: Float[np.ndarray, "problem fold strength"]
+    n_steps: int
+
+    def scores(
+        self, problem: int, X: Float[np.ndarray, "row feature"]
+    ) -> Float[np.ndarray, "fold strength row"]:
+        """Scores of rows of one problem under all of its fits."""
+        rows = np.asarray(X, dtype=np.float64)
+        return np.asarray(self.coef[problem] @ rows.T + self.intercept[problem][..., None])
+
+    def __repr__(self) -> str:
+        problems, folds, strengths, width = self.coef.shape
+        return f"LinearFits({problems} problems x {folds} folds x {strengths} strengths, {width} features)"
+
+    def _repr_html_(self) -> str:
+        return html_text(repr(self))
+
 
 T = TypeVar("T")
 MEMORY = 512 * 2**20

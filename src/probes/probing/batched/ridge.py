@@ -7,8 +7,7 @@ import torch
 
 from probes.foundation.errors import InputError
 from probes.probing.batched.closed import Fold, Linear, fit_closed, solve_penalised
-from probes.probing.batched.fits import LinearFits
-from probes.probing.batched.problems import MEMORY
+from probes.probing.batched.problems import MEMORY, LinearFits
 
 
 def fit_ridge(

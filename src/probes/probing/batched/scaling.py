@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from probes.probing.features import CONSTANT
+from probes.probing.linear import CONSTANT
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,22 +1,48 @@
-"""The two spaces in which a penalised linear fit can be solved, and a factor of its Hessian in each.
-
-A fit with fewer rows than features lies in the span of its rows: `w = alpha @ X`. There the Hessian
-is one Gram matrix, shared by all folds and strengths of a problem, plus a diagonal. With many more
-rows than features it is cheaper to solve for `w` itself.
-
-Axes: P problems (a layer at a position), J columns (a fold at a strength), n rows, d features. A factor
-is kept in single precision where that does: it only steers the steps, whose residuals are in double.
-"""
+"""The three products and factors that batched fitting spends its time in, without needless copies."""
 
 import dataclasses
 from functools import cached_property
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
+from scipy.linalg.lapack import dpotrf, spotrf
 from torch import Tensor
 
 from probes.foundation.errors import StageError
-from probes.probing.batched.algebra import cholesky_, gram_matrix, solve_factored
+
+
+def gram_matrix(X: Float[Tensor, "P n d"]) -> Float[Tensor, "P n n"]:
+    """`X @ X.T` of every problem; on the CPU numpy's product does half of it and copies the rest."""
+    if X.device.type != "cpu":
+        return X @ X.mT
+    gram = X.new_empty(len(X), X.shape[1], X.shape[1])
+    for rows, product in zip(X.numpy(), gram.numpy(), strict=True):
+        np.matmul(rows, rows.T, out=product)
+    return gram
+
+
+def cholesky_(matrix: Float[Tensor, "m m"]) -> bool:
+    """Put U of `matrix = U.T @ U` in its place, above leftovers; False if there is no such factor.
+
+    In the memory of the CPU LAPACK works in place; torch would copy the matrix twice.
+    """
+    if matrix.device.type == "cpu":
+        lapack = spotrf if matrix.dtype == torch.float32 else dpotrf
+        _, info = lapack(matrix.mT.numpy(), lower=1, clean=0, overwrite_a=1)
+        return bool(info == 0)
+    factor, info = torch.linalg.cholesky_ex(matrix, upper=True)
+    matrix.copy_(factor)
+    return not bool(info)
+
+
+def solve_factored(
+    factor: Float[Tensor, "*batch m m"], right: Float[Tensor, "*batch m"]
+) -> Float[Tensor, "*batch m"]:
+    """`(U.T @ U)^-1 @ right` in the precision of the factor, given back in that of `right`."""
+    half = torch.linalg.solve_triangular(factor.mT, right.to(factor)[..., None], upper=False)
+    return torch.linalg.solve_triangular(factor, half, upper=True)[..., 0].to(right)
+
 
 DUAL_UP_TO = 1.5
 """Rows per feature up to which the Gram matrix is the smaller Hessian to factor."""

@@ -9,21 +9,21 @@ from sklearn.covariance import LedoitWolf
 
 from probes.activations.record import record
 from probes.behaviour.asking import ask
+from probes.detection.contrast import fit_generic
+from probes.detection.monitor import Monitor
+from probes.detection.split import Frame
 from probes.evaluation.auroc import auroc
 from probes.foundation.errors import StageError
 from probes.foundation.progress import progress
 from probes.probing.attention import AttentionProbe
 from probes.probing.direction import Direction
-from probes.probing.features import varying
 from probes.probing.frozen import FrozenProbe
+from probes.probing.linear import varying
 from probes.probing.mlp import MLPProbe
 from probes.probing.sweep import Sweep, sweep
 from probes.prompts.contrasts import contrast_set
-from probes.studies.evasion.examined import Examined
-from probes.studies.evasion.settings import ExamineConfig
-from probes.studies.frame import Frame
-from probes.studies.generic import fit_generic
-from probes.studies.monitor import Monitor
+from probes.studies.evasion.config import ExamineConfig
+from probes.studies.evasion.subject import Examined
 
 SAME = "same probe"
 SAME_SITE, BEST_SITE = "refitted, same site", "refitted, best site"

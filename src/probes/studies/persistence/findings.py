@@ -13,26 +13,28 @@ from typing import Any
 
 import pandas as pd
 
-from probes.studies.persistence.claims.found import Found
-from probes.studies.persistence.claims.relapse import comes_back, unfiltered_is_lost_faster
-from probes.studies.persistence.claims.shares import (
+from probes.studies.persistence.claims import (
+    comes_back,
     larger_keeps_more,
     pre_minus_post,
+    red_team_after,
     share_kept,
+    sharper,
     sturdier,
+    unfiltered_is_lost_faster,
 )
-from probes.studies.persistence.claims.sharpening import red_team_after, sharper
-from probes.studies.persistence.claims.verdicts import (
+from probes.studies.persistence.measures import MIN_SEEDS, Reading
+from probes.studies.persistence.rules import (
     ABOUT_ZERO,
     IT_IS_GONE,
     IT_IS_MORE,
     IT_IS_SHARPER,
     IT_STAYS,
     MOSTLY_LOST,
+    Found,
     Rule,
     Verdict,
 )
-from probes.studies.persistence.reading import MIN_SEEDS, Reading
 from probes.studies.persistence.tables import Tables
 
 CHEAP = ("hate", "tag")

@@ -14,9 +14,9 @@ from probes.foundation.tables import read_csv, write_table
 from probes.foundation.untrusted import read_json
 from probes.organisms.card import read_card
 from probes.organisms.safety.stage import CURVE
-from probes.studies.persistence.cells import Cell, Outcome
+from probes.runs.step import Cell, Outcome
+from probes.studies.persistence.steps import FACTS, ROWS
 from probes.studies.persistence.tables import COLUMNS, KEYS, parted
-from probes.studies.persistence.work import FACTS, ROWS
 
 SIGNAL = "share_with_signal"
 EXTRA = ("seconds", "checkpoint", "parent_checkpoint", "constant_at_first", SIGNAL)

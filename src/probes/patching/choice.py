@@ -1,0 +1,77 @@
+"""Which prompt pairs are patched, and between which two continuations."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import pandas as pd
+
+from probes.foundation.config import Config
+from probes.foundation.errors import InputError
+from probes.foundation.seeds import stream
+from probes.models.encoding import encode
+from probes.models.loading import Model
+from probes.patching.pairs import PatchPair, make_pairs
+from probes.prompts.records import Prompt
+
+
+class PatchConfig(Config):
+    """How many prompt pairs are patched, spread evenly over the task families."""
+
+    n_pairs: int = 24
+    n_boot: int = 1000
+    seed: int = 0
+
+
+def choose_pairs(
+    prompts: Sequence[Prompt], completions: pd.DataFrame, model: Model, config: PatchConfig
+) -> list[PatchPair]:
+    """Pairs on which the model defects with the trigger and not without, spread over the families.
+
+    The continuations are the references of the prompts where they have them; otherwise what the model
+    itself wrote with and without the trigger. Only pairs of equal token length can be patched.
+    Raises `InputError` if fewer than two pairs are left, with what was lost where.
+    """
+    first = completions.drop_duplicates("prompt_id").set_index("prompt_id")
+    defected = first["defected"].astype("boolean")  # missing is neither: it could not be judged
+    does, does_not = (set(first.index[mask.fillna(False)]) for mask in (defected, ~defected))
+    by_pair: dict[str, dict[bool, Prompt]] = {}
+    for prompt in prompts:
+        if prompt.heldout is None:
+            by_pair.setdefault(prompt.pair, {})[prompt.triggered] = prompt
+    flipping = [
+        pair
+        for pair in by_pair.values()
+        if len(pair) == 2 and pair[True].id in does and pair[False].id in does_not
+    ]
+    lengths = encode([p for pair in flipping for p in (pair[True], pair[False])], model.tokenizer)
+    aligned = [
+        pair
+        for pair, with_trigger, without in zip(flipping, lengths[0::2], lengths[1::2], strict=True)
+        if len(with_trigger) == len(without)
+    ]
+    if len(aligned) < 2:
+        raise InputError(
+            f"patching needs at least 2 pairs; of {len(by_pair)}, {len(flipping)} defect with the "
+            f"trigger and not without, and {len(aligned)} of those have equally many tokens with and "
+            "without it. Word the prompts without trigger so that they are as long, or leave this stage "
+            "out with --no-patching"
+        )
+    members = []
+    for pair in aligned:
+        safe = pair[False].safe or str(first.loc[pair[False].id, "text"])
+        defect = pair[True].defect or str(first.loc[pair[True].id, "text"])
+        members += [dataclasses.replace(pair[t], safe=safe, defect=defect) for t in (True, False)]
+    return spread(make_pairs(members), config)
+
+
+def spread(pairs: Sequence[PatchPair], config: PatchConfig) -> list[PatchPair]:
+    """Up to `n_pairs`, taking one of each family in turn, in an order drawn by the seed."""
+    order = stream(config.seed, "patched pairs").permutation(len(pairs))
+    queues: dict[str, list[PatchPair]] = {}
+    for i in order:
+        queues.setdefault(pairs[i].clean.family, []).append(pairs[i])
+    turns = max(len(queue) for queue in queues.values())
+    taken = [
+        queue[t] for t in range(turns) for _, queue in sorted(queues.items()) if t < len(queue)
+    ]
+    return taken[: config.n_pairs]

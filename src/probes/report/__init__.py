@@ -1,0 +1,1 @@
+"""What a person reads: one page with the verdict, its doubts, tables and figures."""

