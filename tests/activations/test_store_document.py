@@ -1,4 +1,4 @@
-"""docs/activation-store.md and a real store say the same, field by field."""
+"""docs/reference/activation-store.md and a real store say the same, field by field."""
 
 import hashlib
 import json
