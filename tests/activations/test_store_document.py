@@ -1,4 +1,4 @@
-"""docs/activation-store.md and a real store say the same, field by field."""
+"""docs/reference/activation-store.md and a real store say the same, field by field."""
 
 import hashlib
 import json
@@ -15,7 +15,7 @@ from probes.activations.format import SCHEMA_VERSION
 from probes.activations.positions import TOKENS, parse_positions
 from probes.activations.store import ActivationStore
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "activation-store.md"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "reference" / "activation-store.md"
 DTYPES = {"uint8": "U8", "int32": "I32", "int64": "I64", "`dtype`": "F16"}
 SITES = ["resid_pre.0", "z.1", "resid_post.2"]
 

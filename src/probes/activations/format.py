@@ -1,4 +1,4 @@
-"""The store's files and their fields, as documented in docs/activation-store.md."""
+"""The store's files and their fields, as documented in docs/reference/activation-store.md."""
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path

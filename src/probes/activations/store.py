@@ -83,7 +83,7 @@ class ActivationStore(Activations):
 
     @cached_property
     def prompts(self) -> pd.DataFrame:
-        """Labels, one row per sequence in order: see docs/activation-store.md for the columns."""
+        """Labels, one row per sequence in order: see docs/reference/activation-store.md for the columns."""
         for part in self.manifest.parts:
             check_digest(self.path, part.prompts)
         table = read_labels([self.path / part.prompts.file for part in self.manifest.parts])
