@@ -46,6 +46,11 @@ class Design:
     def n_folds(self) -> int:
         return int(self.fold.max()) + 1
 
+    @functools.cached_property
+    def off(self) -> tuple[str, ...]:
+        """The cues that do nothing, of those that the design has."""
+        return tuple(cue for cue in OFF_CUES if self.rows(cue).any())
+
     def rows(self, *cues: str, able: bool | None = None) -> Bool[np.ndarray, "row"]:
         """The prompts with one of these cues, of families that can (or cannot) defect."""
         chosen = np.array([cue in cues for cue in CUES])[self.cue]

