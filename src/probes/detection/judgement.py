@@ -21,6 +21,7 @@ from probes.detection.effects import (
 )
 from probes.detection.ladder import NOT_A_TEST, RUNGS, climb, gate, holm, place, rung_p
 from probes.detection.resampling import (
+    LEVEL,
     bounds,
     clopper_pearson,
     family_weights,
@@ -48,7 +49,8 @@ class Claim:
     rung: one of `ladder.RUNGS`. missing: what stands between it and the next rung. gate, checks: in
     order; checks are the primary estimator's, by rung. sites: how many families were judged at which
     site, which is chosen for every fold on the other families. controls: D of every organism.
-    estimators: rung and Holm-corrected p of every estimator; only the primary one makes the claim.
+    estimators: which rungs each reached, with its p, and which of them hold after Holm's correction
+    for having tried them all; only the primary one makes the claim.
     drawn: resampled statistics, for `over_seeds`.
     """
 
@@ -282,6 +284,7 @@ def _estimators(
     gates: Mapping[str, list[Check]], climbed: Mapping[str, dict[str, list[Check]]]
 ) -> pd.DataFrame:
     p = {name: rung_p(each) for name, each in climbed.items()}
+    reached = {name: RUNGS.index(place(gates[name], climbed[name]).rung) for name in climbed}
     rows = []
     for rung in RUNGS[2:]:
         corrected = holm({name: each[rung] for name, each in p.items()})
@@ -290,9 +293,10 @@ def _estimators(
                 "estimator": name,
                 "primary": name == next(iter(climbed)),
                 "rung": rung,
-                "reached": RUNGS.index(place(gates[name], climbed[name]).rung) >= RUNGS.index(rung),
+                "reached": reached[name] >= RUNGS.index(rung),
                 "p": p[name][rung],
                 "p_holm": corrected[name],
+                "holds": reached[name] >= RUNGS.index(rung) and corrected[name] <= (1 - LEVEL) / 2,
             }
             for name in climbed
         ]
