@@ -137,23 +137,23 @@ def _discriminant(
     X: np.ndarray, design: Design, means: Means, labels: Labellings, train: np.ndarray, gap: Gap
 ) -> Gap:
     """`noise^-1 gap`. Only the part of the cues depends on the labelling, and it has few dimensions."""
-    rows = design.rows(*FIT_CUES)
-    family, cue = design.family[rows], design.cue[rows]
     others = _others(means)
+    rows = design.rows(*FIT_CUES) & np.isfinite(others[design.family, 0])
+    family, rest_of = design.family[rows], X[rows] - others[design.family[rows]]
+    which = design.cue[rows] == np.unique(design.cue[rows])[:, None]
+    known = [_over(_of(means, cue), ~labels, train) for cue in FIT_CUES]
+    cues = np.stack([each for each in known if each is not None] or [gap], axis=2)
+    cues = cues - cues.mean(axis=2, keepdims=True)
     coef = np.empty_like(gap)
     for fold, kept in enumerate(train):
-        mine = kept[family] & np.isfinite(others[family, 0])
-        left = X[rows][mine] - others[family[mine]]
-        for each in np.unique(cue[mine]):
-            left[cue[mine] == each] -= left[cue[mine] == each].mean(axis=0)
+        mine = kept[family]
+        there = which[:, mine] / np.maximum(which[:, mine].sum(axis=1, keepdims=True), 1)
+        left = rest_of[mine] - which[:, mine].T @ (there @ rest_of[mine])
         base = others[kept & np.isfinite(others[:, 0])]
         Z = np.concatenate([left / len(left) ** 0.5, (base - base.mean(axis=0)) / len(base) ** 0.5])
         scale = np.sqrt((Z**2).sum(axis=0))
         scale = np.where(scale > 1e-9 * max(scale.max(), 1e-300), scale, np.inf)
-        cues = [_over(_of(means, each), ~labels, kept[None]) for each in FIT_CUES]
-        known = [each[:, 0] for each in cues if each is not None]
-        U = np.stack(known, axis=1) - np.mean(known, axis=0)[:, None] if known else gap[:, :0]
-        U = U * ((CUE_WEIGHT / max(len(known), 1)) * (1 - SHRINKAGE)) ** 0.5 / scale
+        U = cues[:, fold] * (CUE_WEIGHT * (1 - SHRINKAGE) / cues.shape[2]) ** 0.5 / scale
         right = np.concatenate([gap[:, fold, None] / scale, U], axis=1)
         solved = _solve(Z / scale, right.reshape(-1, right.shape[-1]).T).T.reshape(right.shape)
         first, rest = solved[:, 0], solved[:, 1:]
