@@ -212,5 +212,5 @@ def test_the_shipped_table_is_of_the_shipped_thresholds_and_keeps_what_is_requir
     facts = json.loads((folder / "rates.csv.provenance.json").read_text())
     assert facts["thresholds"] == digest_json(dataclasses.asdict(frozen_thresholds()))
     assert (rates["too_high"] <= MOST_TOO_HIGH).all()
-    power = pd.read_csv(folder / "power.csv").set_index("world")["tracks defection"]
-    assert power["d' 2, 12 families, 8 prompts a cell"] >= 0.8
+    assert rates.loc["W2 defection, all know the cue", "tracks defection"] >= 0.8
+    assert rates.loc["W1 defection, twins know the task", "tracks defection"] >= 0.8

@@ -141,7 +141,7 @@ def main() -> None:
     by_name = {world.name: world for world in WORLDS}
     for name in asked.world or []:
         if name not in by_name:
-            raise unknown("world", name, by_name)
+            parser.error(str(unknown("world", name, by_name)))
     chosen = [by_name[name] for name in asked.world or by_name]
     found = operating_characteristics(chosen, asked.draws, power=not asked.world)
     ship(found, asked.out)

@@ -257,8 +257,8 @@ WORLDS: tuple[World, ...] = (
         (DEFECTION,), {"innocent": 0.5},
     ),
     World(
-        "runs of two kinds", "no evidence",
-        "each of 8 runs has W2's feature with probability one half: most runs is not true",
+        "runs of two kinds", "reads the prompt",
+        "all of 8 runs represent the cue, each has W2's feature with probability one half: not most runs",
         (DEFECTION,), learned=0.5, runs=8,
     ),
     World(
