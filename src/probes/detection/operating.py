@@ -121,7 +121,8 @@ def ship(found: Operating, folder: Path = FOLDER) -> None:
         rows = rungs_reached(drawn.subplots(), found.rates, list(RUNGS))
         save(drawn, folder / "rungs", rows, thresholds=frozen)
     for name, table in dataclasses.asdict(found).items():
-        write_table(folder / f"{name}.csv", table, thresholds=frozen)
+        if len(table):
+            write_table(folder / f"{name}.csv", table, thresholds=frozen)
 
 
 def main() -> None:
