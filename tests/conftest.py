@@ -24,6 +24,7 @@ CHECKED = (
     "probes.probing",
     "probes.patching",
     "probes.evaluation",
+    "probes.detection",
     "probes.plotting",
     "probes.behaviour",
     "probes.organisms",
