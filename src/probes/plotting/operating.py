@@ -5,7 +5,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
-from probes.plotting.rows import need
+from probes.plotting.style import need
 
 
 def rungs_reached(ax: Axes, rows: pd.DataFrame, rungs: list[str]) -> pd.DataFrame:
