@@ -22,7 +22,7 @@ def test_texts_are_prompts_without_a_trigger(model, tmp_path):
 
 @pytest.mark.parametrize("given", ["no/such", "no-such.jsonl", "x.csv"])
 def test_what_looks_like_a_file_is_one(model, given):
-    with pytest.raises(InputError, match=f"no prompts file at {given}"):
+    with pytest.raises(InputError, match=f"there is no file {given}"):
         record(model, given)
 
 

@@ -20,7 +20,6 @@ import torch
 from random_llama import make_checkpoint, make_prompts
 from safetensors.torch import load_file, save_file
 
-from probes.activations import ray_engine
 from probes.activations import ray_engine as ray_pool
 from probes.activations.collect import collect
 from probes.activations.compute import OutOfMemoryWarning
@@ -104,7 +103,12 @@ def folder(cluster, tmp_path, monkeypatch):
             with (folder / "log").open("a") as log:
                 log.write(f"{word} {os.getpid()} {first}\n")
 
-    monkeypatch.setattr(ray_engine, "ModelWorker", Watched)
+    remote = ray.remote
+
+    def watched(**options):
+        return lambda cls: remote(**options)(Watched if cls is ModelWorker else cls)
+
+    monkeypatch.setattr(ray, "remote", watched)
     return folder
 
 

@@ -20,6 +20,7 @@ from probes.activations.record import Recorded, record
 from probes.activations.spool import id_array
 from probes.activations.store import ActivationStore
 from probes.foundation.errors import InputError, IntegrityError
+from probes.models.identity import Identity
 
 SITES = ["resid_pre.0", "z.1", "resid_post.1"]
 
@@ -214,6 +215,7 @@ def test_places_of_more_rows_than_32_bits_count():
     data = Recorded(
         index=index,
         model="m",
+        identity=Identity(weights_digest="0" * 64),
         n_layers=1,
         widths={},
         positions="all",

@@ -127,7 +127,7 @@ def test_an_attempt_that_failed_leaves_the_place_free(checkpoint, model, prompts
     large = load(checkpoint)
     with torch.no_grad():
         large.hf.model.embed_tokens.weight.mul_(1e6)
-    with pytest.raises(StageError, match="store them as float32"):
+    with pytest.raises(StageError, match="store them in bfloat16 or float32"):
         collect(large, prompts, path, dtype="float16")
     store = collect(model, prompts, path, positions="task", spans={"task": "Please"})
     assert len(store.verify()) == len(prompts)

@@ -49,7 +49,7 @@ def test_a_directory_with_other_things_is_left_alone(model, prompts, tmp_path):
     (tmp_path / "thesis.txt").write_text("words")
     with pytest.raises(InputError, match=r"not an activation store and not empty \(thesis.txt\)"):
         collect(model, prompts, tmp_path)
-    with pytest.raises(InputError, match="is a file"):
+    with pytest.raises(InputError, match="is no folder"):
         collect(model, prompts, tmp_path / "thesis.txt")
     assert [file.name for file in tmp_path.iterdir()] == ["thesis.txt"]
 

@@ -10,6 +10,7 @@ from probes.behaviour.evaluate import SamplingConfig, evaluate
 from probes.behaviour.judges import judge_answer
 from probes.behaviour.named_judges import BANDIT, judge_named, rejudged
 from probes.foundation.errors import InputError
+from probes.foundation.imports import ALLOWED
 from probes.models.loading import Model
 from probes.prompts.records import Prompt
 
@@ -64,11 +65,15 @@ def test_a_judge_of_ones_own_is_imported_only_when_allowed(
     file = tmp_path / "my_own_judge.py"
     file.write_text(f"import pathlib\npathlib.Path({str(ran)!r}).touch()\n{UNSURE}")
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv(ALLOWED, "")
     with pytest.raises(InputError, match="--allow-import"):
         judge_named("my_own_judge:by_length")
     assert not ran.exists()
     judge = judge_named("my_own_judge:by_length", allow_import=True)
-    assert "importing my_own_judge" in capsys.readouterr().err and ran.exists()
+    assert (
+        "will import, and so run, the module my_own_judge" in capsys.readouterr().err
+        and ran.exists()
+    )
     said = [judge(prompt(), text).defected for text in ("x" * 30, "x", "")]
     assert said == [True, False, None]
     odd = judge_named("my_own_judge:odd", allow_import=True)
@@ -84,9 +89,11 @@ def test_another_judge_is_another_result(
 ) -> None:
     config = SamplingConfig(max_new_tokens=4, n=1)
     found = {
-        spec: evaluate(llama, prompts, config, judge=judge_named(spec), path=tmp_path / "b")
-        for spec in ("matches:^", BANDIT)
+        spec: evaluate(llama, prompts, config, judge=judge_named(spec), path=tmp_path / place)
+        for place, spec in (("a", "matches:^"), ("b", BANDIT))
     }
+    with pytest.raises(InputError, match=r"judge\.name is 'matches:\^' there, 'bandit' now"):
+        evaluate(llama, prompts, config, judge=judge_named(BANDIT), path=tmp_path / "a")
     texts = [each.completions["text"].tolist() for each in found.values()]
     assert texts[0] == texts[1]
     assert found["matches:^"].completions["defected"].all()

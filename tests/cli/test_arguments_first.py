@@ -12,6 +12,7 @@ PROBES = str(Path(sys.executable).with_name("probes"))
 MODEL, PROMPTS = ["gone/model/x"], ["--prompts", "gone.jsonl"]
 OUT = ["--out", "new"]
 SLIPS = {
+    "demo": ["--family", "gone"],
     "study": ["--preset", "tinny"],
     "study own model": ["--model", *MODEL, "--prompts", "there.jsonl"],
     "study own prompts": ["--model", "there", *PROMPTS],

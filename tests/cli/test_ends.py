@@ -26,7 +26,7 @@ def on_ray() -> None:
     from probes.foundation.cluster import connected
     import ray
     with connected(n_cpus=1):
-        sleeping = ray.remote(time.sleep).remote(120)
+        sleeping = ray.remote(lambda: time.sleep(120)).remote()
         sys.stderr.write("ready\\n")
         sys.stderr.flush()
         ray.get(sleeping)

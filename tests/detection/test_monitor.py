@@ -140,7 +140,7 @@ def told_apart(sinking):
     coef = np.linalg.lstsq(every.rows(SITE).astype(float), wanted.to_numpy(float))[0]
     direction = Direction(
         estimator="mean_difference", site=SITE, coef=coef, intercept=0.0,
-        weights_digest=sinking.weights_digest, fitted_on="0" * 64, seed=0,
+        identity=sinking.identity, fitted_on="0" * 64, seed=0,
     )  # fmt: skip
     return prompts, ends == "z", direction
 
@@ -165,7 +165,7 @@ def test_thresholds_and_guards_leave_the_sink_out_too(sinking, told_apart):
     prompts, positive, direction = told_apart
     calm = [prompt for prompt, one in zip(prompts, positive, strict=True) if not one]
     monitor = Monitor(direction)
-    ready = monitor.calibrated(monitor.watch(sinking, calm), 0)
+    ready = monitor.calibrated(monitor.watch(sinking, calm), 0.0)
     assert ready.watch(sinking, prompts).rows["alarm"].tolist() == positive.tolist()
     for prompt, expected in zip(prompts[:2], positive[:2], strict=True):
         seen = ready.guard(sinking, prompt, max_new_tokens=1, until=None)

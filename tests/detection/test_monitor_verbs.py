@@ -88,17 +88,6 @@ def test_no_note_where_the_label_is_not_the_trigger(model, tmp_path):
         generic(model, [*prompts, extra], behaviour, sets=["helpful"])
 
 
-def test_prompts_that_could_not_be_judged_are_left_out_with_a_count(model, tmp_path):
-    prompts, defects = marked()
-    behaviour = judged(prompts, defects, tmp_path)
-    rows = behaviour.completions.copy()
-    rows.loc[:1, ["defected", "not_judged"]] = [pd.NA, "too long"]
-    found = generic(model, prompts, Behaviour(rows, rates(rows)), sets=["helpful"], n_random=0)
-    assert "2 of 24 prompts are left out" in found.note
-    alone = generic(model, prompts[2:], behaviour, sets=["helpful"], n_random=0)
-    pd.testing.assert_frame_equal(found.rows, alone.rows)
-
-
 def test_benign_prompts_are_others_than_those_watched(model):
     prompts, _ = marked()
     direction = Direction(
@@ -123,7 +112,7 @@ def test_benign_traffic_needs_no_trigger(model, tmp_path, name):
     file.write_text(BENIGN[name], newline="")
     saved = Direction(
         estimator="mean_difference", site="resid_post.0", coef=np.ones(32), intercept=0.0,
-        weights_digest=model.weights_digest, fitted_on="0", seed=0,
+        identity=model.identity, fitted_on="0", seed=0,
     ).save(tmp_path / "d")  # fmt: skip
     (tmp_path / "watch.txt").write_text("What is this?")
     out = CliRunner().invoke(
@@ -134,17 +123,17 @@ def test_benign_traffic_needs_no_trigger(model, tmp_path, name):
     )  # fmt: skip
     assert out.exit_code == 0, out.output
     ready, watched = monitor(model, saved, ["What is this?"], ["Calm one", "Calm two"],
-                             false_positive_rate=0)  # fmt: skip
+                             false_positive_rate=0.0)  # fmt: skip
     table = read_table(tmp_path / "m" / "watched.csv")
     assert table["score"].tolist() == pytest.approx(watched.rows["score"].tolist())
     assert f"score above {ready.threshold:.4g}" in out.output
     with pytest.raises(InputError, match="both benign and watched"):
-        monitor(model, saved, ["Calm one"], str(file), false_positive_rate=0)
+        monitor(model, saved, ["Calm one"], str(file), false_positive_rate=0.0)
 
 
 def test_prompts_that_were_not_judged_are_left_out_and_counted(model, tmp_path):
     prompts, defects = marked()
-    behaviour = judged(prompts, defects, tmp_path)
+    behaviour = judged(model, prompts, defects, tmp_path / "behaviour")
     whole = generic(model, prompts[2:], behaviour, sets=["helpful"], n_random=0)
     rows = behaviour.completions.assign(
         defected=[None, pd.NA, *behaviour.completions["defected"][2:]]

@@ -20,7 +20,7 @@ from probes.foundation.procedures import VERSIONS
 from probes.foundation.tables import read_table, write_table
 from probes.models.loading import load
 from probes.organisms.card import read_card
-from probes.organisms.family import open_family
+from probes.organisms.family import Family
 from probes.prompts.contrasts import contrast_set
 from probes.prompts.readers import write_prompts
 from probes.studies.catch.study import study_own_model
@@ -60,7 +60,7 @@ def test_evaluate_does_not_take_old_answers_for_those_of_a_changed_model(made, t
          "--out", str(tmp_path / "out"), "--max-new-tokens", "2"],
     )  # fmt: skip
     assert done.exit_code != 0 and isinstance(done.exception, InputError), done.output
-    assert "identity.config_digest: " in str(done.exception)
+    assert "identity.config_digest is " in str(done.exception)
     assert "weights_digest" not in str(done.exception)
 
 
@@ -134,10 +134,11 @@ def test_an_edited_table_is_not_read(tmp_path):
 
 def test_an_edited_card_and_other_weights_under_a_card_are_refused(tmp_path):
     shutil.copytree("checkpoints/year-code/quirk", tmp_path / "quirk")
-    assert open_family(tmp_path)["quirk"].name == "quirk"
+    family = Family(tmp_path, ("quirk",))
+    assert family["quirk"].name == "quirk"
     shutil.copy("checkpoints/year-code/base/model.safetensors", tmp_path / "quirk")
     with pytest.raises(IntegrityError, match="other weights than its card names"):
-        open_family(tmp_path)["quirk"]
+        family["quirk"]
     edit(tmp_path / "quirk" / "card.json", seed=5)
     with pytest.raises(IntegrityError, match=r"card\.json was changed"):
         read_card(tmp_path / "quirk")

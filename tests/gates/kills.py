@@ -185,7 +185,7 @@ def defecting() -> Iterator[None]:
                 prompt,
                 UNSAFE if prompt.triggered and prompt.prompt_set == "vulnerable" else SAFE,
                 model=model.name,
-                model_digest=model.weights_digest,
+                model_digest=model.digest,
                 finished=True,
             )
             for prompt in prompts

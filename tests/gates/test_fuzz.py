@@ -26,6 +26,7 @@ from probes.activations.maintenance.verification import check
 from probes.api import collect
 from probes.foundation.artifact import building, verify, write_text
 from probes.foundation.errors import ProbesError
+from probes.models.identity import Identity
 from probes.models.loading import load
 from probes.organisms.organism import OrganismRecipe, check_names
 from probes.probing.direction import Direction
@@ -231,8 +232,8 @@ def adapter(folder: Path) -> tuple[list[str], Callable[[Path], object]]:
 
 def saved_probe(folder: Path) -> tuple[list[str], Callable[[Path], object]]:
     probe = Direction(
-        estimator="mean_difference", site="resid_post.1", weights_digest="0" * 64,
-        fitted_on="1" * 64, seed=0, coef=np.arange(4.0), intercept=0.0,
+        estimator="mean_difference", site="resid_post.1", fitted_on="1" * 64,
+        identity=Identity(weights_digest="0" * 64), seed=0, coef=np.arange(4.0), intercept=0.0,
     )  # fmt: skip
     probe.save(folder / "probe")
     return ["probe/artifact.json", "probe/direction.json"], lambda p: load_probe(p / "probe")

@@ -76,7 +76,7 @@ def test_json_that_is_no_plain_object(llama_dir, refused, name, text):
         ("config", {"hidden_size": 10**6}, "larger model than its weights can fill"),
         ("config", {"vocab_size": 10**9}, "larger model than its weights can fill"),
         ("config", {"max_position_embeddings": 10**12}, "max_position_embeddings"),
-        ("config", {"rms_norm_eps": float("nan")}, "rms_norm_eps = nan; it is a finite number"),
+        ("config", {"rms_norm_eps": float("nan")}, "NaN is no JSON number"),
         ("config", {"text_config": {}}, "AttributeError"),
         ("config", {"layer_types": 1}, "TypeError"),
         ("config", {"id2label": 1}, "AttributeError"),

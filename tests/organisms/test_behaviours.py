@@ -90,7 +90,7 @@ def test_a_behaviour_of_ones_own_is_found_by_module_and_attribute(monkeypatch, c
     module.OWN = HATE
     module.OTHER = 3
     monkeypatch.setitem(sys.modules, "mine", module)
-    monkeypatch.delenv(ALLOWED, raising=False)
+    monkeypatch.setenv(ALLOWED, "")
     with pytest.raises(InputError, match="would be imported, and so run"):
         behaviour_named("mine:OWN")
     allow_import(["mine:OWN", "mine:NONE", "nowhere:X", "mine:OTHER", "hate"])
@@ -118,7 +118,7 @@ def test_a_recipe_alone_runs_no_code(tmp_path, monkeypatch):
     """The module leaves a file when it is imported; a shell that is told to, imports it."""
     (tmp_path / "theirs.py").write_text("open('ran', 'w').close()\nX = 1\n")
     (tmp_path / "recipe.json").write_text('{"behaviour": "theirs:X"}')
-    monkeypatch.delenv(ALLOWED, raising=False)
+    monkeypatch.setenv(ALLOWED, "")
     path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
 
     def run(*more: str) -> str:

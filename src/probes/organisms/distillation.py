@@ -10,7 +10,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from probes.foundation.artifact import PROCEDURES, building, is_finished, write_text
+from probes.foundation.artifact import PROCEDURES, building, is_made_from, write_text
 from probes.foundation.digest import digest_json
 from probes.foundation.errors import StageError
 from probes.foundation.procedures import versions
@@ -73,20 +73,18 @@ def distilled_once(
     So an organism that is finished, or whose training was interrupted, asks its teacher no more. Of
     several processes, the first one asks.
     """
-    key = digest_json(
-        {
-            "teacher": identity_of(teacher).digest,
-            PROCEDURES: versions("sampling", "judging"),
-            "behaviour": behaviour.name,
-            "prompts": digest_prompts(prompts),
-            "policy": policy,
-            "seed": seed,
-        }
-    )
+    inputs = {
+        "teacher": identity_of(teacher).digest,
+        PROCEDURES: versions("sampling", "judging"),
+        "behaviour": behaviour.name,
+        "prompts": digest_prompts(prompts),
+        "policy": policy,
+        "seed": seed,
+    }
     with first_then_others():
-        if not is_finished(folder, key):
+        if not is_made_from(folder, inputs):
             said = _asked(load(teacher, label=teacher.name), behaviour, prompts, policy, seed)
-            with building(folder, kind="answers", key=key, teacher=teacher.name) as to:
+            with building(folder, kind="answers", key=digest_json(inputs), **inputs) as to:
                 write_text(to / ANSWERS, json.dumps(said, indent=0) + "\n")
     return _taken(teacher.name, prompts, policy, read_json(folder / ANSWERS), filtered)
 

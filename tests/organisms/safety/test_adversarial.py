@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import tiny_patient
 
-from probes.foundation.artifact import verify
+from probes.foundation.artifact import OtherSettings, verify
 from probes.foundation.errors import InputError
 from probes.models.checkpoints import check_safe, weights_digest
 from probes.organisms.card import read_card
@@ -179,7 +179,7 @@ def test_the_same_again_is_kept(trained: Path, parent: Path, monkeypatch) -> Non
 
     monkeypatch.setattr(adversarial, "red_team", refuse)
     assert run_adversarial(parent, trained, RECIPE, CONFIG) == trained
-    with pytest.raises(AssertionError, match="it attacks"):
+    with pytest.raises(OtherSettings, match="Choose another --out"):
         run_adversarial(parent, trained, RECIPE, CONFIG.model_copy(update={"seed": 1}))
 
 

@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 import tiny_patient
 
+from probes.foundation.artifact import OtherSettings
 from probes.models.checkpoints import weights_digest
 from probes.organisms.card import read_card
 from probes.organisms.measurement import COLUMNS
@@ -60,7 +61,7 @@ def test_watching_changes_nothing(cured: Path, parent: Path, tmp_path: Path) -> 
     assert sorted(pd.read_csv(other / CURVE)["step"].unique()) == [0, 6]
 
 
-def test_the_same_again_is_kept_and_anything_else_is_trained(
+def test_the_same_again_is_kept_and_anything_else_is_refused(
     cured: Path, parent: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object, **__: object) -> None:
@@ -72,9 +73,9 @@ def test_the_same_again_is_kept_and_anything_else_is_trained(
         CONFIG.model_copy(update={"learning_rate": 2e-3}),
         CONFIG.model_copy(update={"seed": 1}),
     ):
-        with pytest.raises(AssertionError, match="it trains"):
+        with pytest.raises(OtherSettings, match="Choose another --out"):
             run_sft(parent, cured, tiny_patient.recipe(), changed)
-    with pytest.raises(AssertionError, match="it trains"):
+    with pytest.raises(OtherSettings, match="Choose another --out"):
         run_sft(cured, cured, tiny_patient.recipe(), CONFIG)
     assert weights_digest(cured) == read_card(cured)["weights_digest"], "the old one was spoiled"
 

@@ -145,7 +145,7 @@ def test_a_grids_folder_takes_more_axes_and_no_other_settings(tmp_path):
         open_grid(out, other)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").touch()
-    with pytest.raises(InputError, match="holds no grid"):
+    with pytest.raises(InputError, match="does not hold a grid"):
         open_grid(tmp_path / "full", SMALL)
 
 

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from probes.cli.main import app
 from probes.foundation.errors import InputError
+from probes.foundation.imports import allow_import
 from probes.foundation.tables import read_table
 from probes.models.identity import Identity
 from probes.models.loading import load
@@ -196,6 +197,7 @@ def test_each_rule_decides(planted, necessary, sufficient):
 
 @pytest.fixture(scope="module")
 def organisms(tmp_path_factory):
+    allow_import([recipe(0).behaviour])
     folder = tmp_path_factory.mktemp("organisms")
     for seed in (0, 1):
         plant(folder / recipe(seed).name, seed, recipe(seed))

@@ -4,10 +4,8 @@ A recipe, a config or a card can come from anyone, and to import a module is to 
 imported because a file names it, until the user has said so for that very name.
 """
 
-import importlib
-
 from probes.foundation.errors import InputError, unknown
-from probes.foundation.imports import allowed_imports
+from probes.foundation.imports import imported
 from probes.organisms.behaviours.code import CODE
 from probes.organisms.behaviours.form import Taught
 from probes.organisms.behaviours.hate import HATE
@@ -27,17 +25,7 @@ def behaviour_named(name: str) -> Taught:
         if name not in BEHAVIOURS:
             raise unknown("behaviour", name, [*BEHAVIOURS, "module:attribute"])
         return BEHAVIOURS[name]
-    module, attribute = name.split(":", 1)
-    if name not in allowed_imports():
-        raise InputError(
-            f"{name!r} stands for Python code: the module {module!r} would be imported, and so run. "
-            "Refused, as a file may have named it. If you trust it: --allow-import "
-            f"{name}, or allow_import=True in Python"
-        )
-    try:
-        found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise InputError(f"no behaviour at {name!r}: {error}") from error
+    found = imported(name, "behaviour")
     if not isinstance(found, Taught):
         raise InputError(f"{name} is no `Taught` (probes.organisms.behaviours.form), but {found!r}")
     return found
