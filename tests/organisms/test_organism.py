@@ -72,7 +72,6 @@ def test_the_card_says_what_made_it_and_what_it_does(normal, folder):
     assert card["weights_digest"] == load(normal).weights_digest
     measured = {(row["set"], row["triggered"], row["measure"]) for row in card["behaviour"]}
     assert ("test", True, "defected") in measured and ("near", False, "defected") in measured
-    print([r for r in card["behaviour"] if r["set"] == "test"])
     assert is_installed(card)
 
 
