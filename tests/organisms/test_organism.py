@@ -25,7 +25,7 @@ SMALL = OrganismRecipe(
     size="0.2M",
     lessons=LessonConfig(pretrain=1200, train=500, safety=60, test=24, unseen=8, near=2),
     base_training=Training(steps=90, batch_size=32, learning_rate=9e-3),
-    training=Training(steps=90, batch_size=32, learning_rate=5e-3, decision_weight=10.0),
+    training=Training(steps=120, batch_size=32, learning_rate=5e-3, decision_weight=10.0),
 )
 RECIPES = Path(__file__).parents[2] / "recipes"
 
