@@ -162,7 +162,6 @@ import torch
 torch.set_num_threads(1)
 sys.path.insert(0, sys.argv[1])
 from random_llama import make_prompts
-from probes.activations.engines import ray_engine, ray_pool
 from probes.activations.collect import collect
 from probes.activations.ray_engine import RayEngine
 from probes.models.loading import load

@@ -56,6 +56,10 @@ def _timeless(file: Path) -> bytes:
         case "report.html":
             page = re.sub(r"<p>Written .*? on ", "<p>Written on ", file.read_text())
             return re.sub(r"(?s)(Wall time by stage).*?</table>", r"\1", page).encode()
+        case "provenance.json":
+            # The history of a store: a collection killed at its very end stands in it twice.
+            lines = _undated(json.loads(file.read_text()))["collections"]
+            return json.dumps([x for i, x in enumerate(lines) if x not in lines[:i]]).encode()
         case name if name.endswith(".json"):
             return json.dumps(_undated(json.loads(file.read_text()))).encode()
         case _:

@@ -25,7 +25,7 @@ SMALL = OrganismRecipe(
     size="0.2M",
     lessons=LessonConfig(pretrain=1200, train=500, safety=60, test=24, unseen=8, near=2),
     base_training=Training(steps=90, batch_size=32, learning_rate=9e-3),
-    training=Training(steps=90, batch_size=32, learning_rate=5e-3, decision_weight=10.0),
+    training=Training(steps=120, batch_size=32, learning_rate=5e-3, decision_weight=10.0),
 )
 RECIPES = Path(__file__).parents[2] / "recipes"
 
@@ -72,7 +72,6 @@ def test_the_card_says_what_made_it_and_what_it_does(normal, folder):
     assert card["weights_digest"] == load(normal).weights_digest
     measured = {(row["set"], row["triggered"], row["measure"]) for row in card["behaviour"]}
     assert ("test", True, "defected") in measured and ("near", False, "defected") in measured
-    print([r for r in card["behaviour"] if r["set"] == "test"])
     assert is_installed(card)
 
 

@@ -76,6 +76,7 @@ def test_every_claim_travels_with_its_controls(tiny: tuple[Path, Study]) -> None
     assert fit and judged and not fit & judged
 
 
+@pytest.mark.slow  # gates/test_kills.py kills the commands, the persistence tests a grid, in every run
 def test_killed_and_resumed_ends_in_the_same_bytes(
     tiny: tuple[Path, Study], tmp_path: Path
 ) -> None:
