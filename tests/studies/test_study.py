@@ -18,9 +18,9 @@ from kills import content
 import probes
 from probes.cli.main import app, main
 from probes.cli.show import show_study
-from probes.detection.one_class import Unprobed
 from probes.foundation.errors import InputError, IntegrityError, ProbesError
 from probes.organisms.card import read_card
+from probes.report.one_class import Unprobed
 from probes.runs.folder import RunFolder, open_run
 from probes.studies.catch.config import study_config
 from probes.studies.catch.export import export
