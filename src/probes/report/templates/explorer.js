@@ -16,7 +16,9 @@
     return element;
   }
 
-  const fixed = (score) => score.toFixed(2).replace("-", "−");
+  function fixed(score) {
+    return score.toFixed(2).replace("-", "−");
+  }
 
   function explore(data) {
     const page = 40, limit = 4;
