@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+from PIL import Image, ImageChops
 
 HERE = Path(__file__).parent
 STYLE = HERE.parents[1] / "src/probes/report/templates/style.css"
-WIDTH, HEIGHT = 1000, 640
-PAGE = """<!doctype html><meta charset="utf-8"><style>{{ style }}
+WIDTH, HEIGHT = 1000, 1200
+PAGE = """<!doctype html><meta charset="utf-8"><style>{{ style | safe }}
 main { max-width:none; padding:22px 26px; } h1 { font-size:1.25rem; margin:0 0 .2rem; } h3 { margin:1rem 0 .3rem; }
 p { margin:.1rem 0 .6rem; max-width:none; font-size:.88rem; } .pair { display:grid; grid-template-columns:1fr 1fr; gap:14px; }
 article { border:1px solid var(--line); border-radius:5px; } article.bad { border-color:#d9822b; } table { width:100%; font-size:.86rem; }
@@ -91,6 +92,10 @@ def main(run: Path) -> None:
             "--force-device-scale-factor=1.5", f"--screenshot={HERE / 'demo.png'}", file.as_uri(),
         ]  # fmt: skip
         subprocess.run(command, check=True, capture_output=True)
+    with Image.open(HERE / "demo.png") as drawn:
+        picture = drawn.convert("RGB")
+    inked = ImageChops.difference(picture, Image.new("RGB", picture.size, "white")).getbbox()
+    picture.crop((0, 0, picture.width, inked[3] + 30)).save(HERE / "demo.png", optimize=True)
 
 
 if __name__ == "__main__":
