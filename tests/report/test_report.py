@@ -20,7 +20,7 @@ from probes.behaviour.evaluate import Behaviour
 from probes.behaviour.rates import rates as rates_of
 from probes.detection.examination import Examination
 from probes.detection.one_class import OneClass, bounds
-from probes.foundation.errors import InputError
+from probes.foundation.errors import InputError, IntegrityError
 from probes.prompts.records import Prompt
 from probes.report.doubts import doubts
 from probes.report.explorer import spread
@@ -336,6 +336,9 @@ def test_a_page_is_written_anew_from_its_folder_alone(full, bare, tmp_path: Path
     links = {a.get("href"): tag for tag, a in Page(again.comparison.read_text()).tags if tag == "a"}
     assert set(links) == {"one/report.html", "two/report.html"}
     assert report(folders[0]).comparison is None
+    (folders[0] / "figures/roc.png").write_bytes(b"a secret")
+    with pytest.raises(IntegrityError, match="is no PNG"):
+        report(folders[0])
     with pytest.raises(InputError, match="holds no finished run"):
         report(tmp_path)
 

@@ -11,6 +11,7 @@ import jinja2
 from markupsafe import Markup
 
 from probes.foundation.artifact import write_text
+from probes.foundation.errors import IntegrityError
 from probes.foundation.untrusted import read_json
 from probes.runs.folder import RunFolder
 
@@ -64,5 +65,7 @@ def write_kept(path: Path, seconds: Mapping[str, float]) -> Path:
 
 
 def _image(picture: bytes) -> str:
-    """A PNG as the address of an image that lies in the page itself."""
+    """A PNG as the address of an image that lies in the page itself; nothing else is put there."""
+    if not picture.startswith(b"\x89PNG\r\n"):
+        raise IntegrityError("a figure of this run is no PNG: run the study again to draw it")
     return f"data:image/png;base64,{base64.b64encode(picture).decode('ascii')}"
