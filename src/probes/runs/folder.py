@@ -46,6 +46,11 @@ class RunFolder:
         return self.root / "7-figures"
 
     @property
+    def page(self) -> Path:
+        """What the report is written from."""
+        return self.root / "8-page"
+
+    @property
     def timings(self) -> Path:
         return self.root / "timings.json"
 

