@@ -6,7 +6,7 @@ import pandas as pd
 
 from probes.detection.split import Frame
 from probes.evaluation.bootstrap import Estimate, auroc_interval
-from probes.evaluation.over_seeds import RATE, pooled
+from probes.evaluation.over_seeds import table_over_seeds
 from probes.evaluation.thresholds import recall_at
 from probes.evaluation.worst_set import worst_set
 from probes.organisms.measurement import LOSS
@@ -77,7 +77,7 @@ BY = ["against", "organism", "penalty"]
 
 def pooled_detection(rows: pd.DataFrame) -> pd.DataFrame:
     """Detectors over seeds: `BY`, `detector`, `measure`, `value`, `low`, `high`, `seeds`."""
-    return _pooled(rows, [*BY, "detector", "measure"])
+    return table_over_seeds(rows, [*BY, "detector", "measure"])
 
 
 def pooled_behaviour(rows: pd.DataFrame) -> pd.DataFrame:
@@ -86,26 +86,4 @@ def pooled_behaviour(rows: pd.DataFrame) -> pd.DataFrame:
     rates = rows[rows["measure"] != LOSS]
     names = [*BY, "set", "kind", "triggered", "measure"]
     shares = rates.groupby(names, sort=False, as_index=False)["installed"].mean()
-    return _pooled(rates, names).merge(shares, on=names, validate="one_to_one")
-
-
-def _pooled(rows: pd.DataFrame, names: list[str]) -> pd.DataFrame:
-    table = []
-    for values, part in rows.groupby(names, sort=False):
-        found = estimate_over(part)
-        table.append(
-            {
-                **dict(zip(names, values, strict=True)),
-                "value": found.value,
-                "low": found.low,
-                "high": found.high,
-                "seeds": part["seed"].nunique(),
-            }
-        )
-    return pd.DataFrame(table, columns=[*names, "value", "low", "high", "seeds"])
-
-
-def estimate_over(part: pd.DataFrame) -> Estimate:
-    """See `evaluation.over_seeds`. part: one row per seed with `value`, `low`, `high`."""
-    ends = part[["value", "low", "high"]].to_numpy(float).tolist()
-    return pooled([Estimate(value, low, high, 1) for value, low, high in ends], bounds=RATE)
+    return table_over_seeds(rates, names).merge(shares, on=names, validate="one_to_one")
