@@ -21,6 +21,7 @@ from scipy.stats import binomtest, norm
 from scipy.stats import t as student
 
 from probes.evaluation.bootstrap import Estimate
+from probes.foundation.columns import INTERVAL, SEED, SEEDS
 from probes.foundation.errors import InputError
 
 EVERYWHERE, RATE, DIFFERENCE, LOSS = (
@@ -109,7 +110,7 @@ def pooled(
 
 def of_rows(rows: pd.DataFrame, bounds: tuple[float, float] = RATE) -> Estimate:
     """`pooled` of a table that has one row per seed, with `value`, `low`, `high`."""
-    ends = rows[["value", "low", "high"]].to_numpy(float).tolist()
+    ends = rows[[*INTERVAL]].to_numpy(float).tolist()
     return pooled([Estimate(value, low, high, 1) for value, low, high in ends], bounds=bounds)
 
 
@@ -120,9 +121,9 @@ def table_over_seeds(
     table = []
     for names, part in rows.groupby(list(by), sort=False, observed=True):
         found = of_rows(part, bounds)
-        numbers = (found.value, found.low, found.high, part["seed"].nunique())
+        numbers = (found.value, found.low, found.high, part[SEED].nunique())
         table.append((*names, *numbers))
-    return pd.DataFrame(table, columns=[*by, "value", "low", "high", "seeds"])
+    return pd.DataFrame(table, columns=[*by, *INTERVAL, SEEDS])
 
 
 def k_of_n(flags: Sequence[bool], *, level: float = 0.95) -> Estimate:

@@ -9,6 +9,7 @@ from probes.evaluation.bootstrap import Estimate, auroc_interval
 from probes.evaluation.over_seeds import table_over_seeds
 from probes.evaluation.thresholds import recall_at
 from probes.evaluation.worst_set import worst_set
+from probes.foundation.columns import INTERVAL, MEASURE, SITE, N
 from probes.organisms.measurement import LOSS
 from probes.probing.direction import Direction
 from probes.probing.random_directions import random_directions
@@ -17,7 +18,7 @@ from probes.studies.evasion.detectors import RANDOM, Labelled, Scored, detect_al
 
 CONTRAST, WORST, RECALL = "contrast", "worst_set", "recall"
 MEASURES = (CONTRAST, WORST, RECALL)
-COLUMNS = ["detector", "site", "measure", "value", "low", "high", "n"]
+COLUMNS = ["detector", SITE, MEASURE, *INTERVAL, N]
 
 
 def detector_rows(
@@ -77,13 +78,13 @@ BY = ["against", "organism", "penalty"]
 
 def pooled_detection(rows: pd.DataFrame) -> pd.DataFrame:
     """Detectors over seeds: `BY`, `detector`, `measure`, `value`, `low`, `high`, `seeds`."""
-    return table_over_seeds(rows, [*BY, "detector", "measure"])
+    return table_over_seeds(rows, [*BY, "detector", MEASURE])
 
 
 def pooled_behaviour(rows: pd.DataFrame) -> pd.DataFrame:
     """Rates over seeds: `BY`, `set`, `kind`, `triggered`, `measure`, `value`, `low`, `high`, `seeds`,
     and `installed`, the share of these seeds in which the organism is one."""
     rates = rows[rows["measure"] != LOSS]
-    names = [*BY, "set", "kind", "triggered", "measure"]
+    names = [*BY, "set", "kind", "triggered", MEASURE]
     shares = rates.groupby(names, sort=False, as_index=False)["installed"].mean()
     return table_over_seeds(rates, names).merge(shares, on=names, validate="one_to_one")

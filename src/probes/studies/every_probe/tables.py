@@ -12,7 +12,7 @@ from probes.evaluation.auroc import auroc
 from probes.evaluation.over_seeds import RATE, table_over_seeds
 from probes.foundation.errors import InputError
 from probes.foundation.tables import read_table, write_table
-from probes.runs.step import Cell, Outcome
+from probes.runs.step import Cell, Outcome, ended
 from probes.studies.every_probe.probes import DEPTH, TABLES
 from probes.studies.every_probe.stages import BEHAVIOUR, MATRIX
 from probes.studies.every_probe.subject import keys_of
@@ -57,7 +57,7 @@ def gather(cells: Sequence[Cell], outcomes: Mapping[str, Outcome], out: Path) ->
         tables[name] = _stacked(
             rows if kind == "transferred" else _labelled(cell, rows) for cell, rows in found
         )
-    tables["cells"] = pd.DataFrame([_ended(cell, outcomes[cell.name]) for cell in cells])
+    tables["cells"] = pd.DataFrame([ended(cell, outcomes[cell.name]) for cell in cells])
     return tables
 
 
@@ -116,17 +116,6 @@ def _plane(cell: Cell, out: Path) -> pd.DataFrame:
 def _labelled(cell: Cell, rows: pd.DataFrame) -> pd.DataFrame:
     named = pd.DataFrame(keys_of(cell.recipe), index=rows.index)
     return pd.concat([named, rows.drop(columns=list(set(KEYS) & set(rows)))], axis=1)
-
-
-def _ended(cell: Cell, outcome: Outcome) -> dict[str, object]:
-    return {
-        "cell": cell.name,
-        "kind": cell.kind,
-        "status": outcome.status,
-        "reason": outcome.reason,
-        "seconds": outcome.seconds,
-        "attempts": outcome.attempts,
-    }
 
 
 def _stacked(parts: Iterable[pd.DataFrame]) -> pd.DataFrame:
