@@ -1,6 +1,7 @@
 """The interval over a few seeds holds the truth as often as it says, where a bootstrap does not."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.special import expit, logit
 from scipy.stats import beta, t, ttest_1samp
@@ -14,6 +15,7 @@ from probes.evaluation.over_seeds import (
     over_seeds,
     pooled,
     rate_draws,
+    table_over_seeds,
 )
 from probes.foundation.errors import InputError
 
@@ -112,3 +114,20 @@ def test_the_quantile_is_that_of_the_degrees_of_freedom() -> None:
     assert found.high - found.value == pytest.approx(
         t.ppf(0.975, 1) * np.std([0, 1], ddof=1) / 2**0.5
     )
+
+
+def test_rows_of_a_table_are_pooled_by_group_and_never_narrower_than_their_prompts_allow() -> None:
+    rows = pd.DataFrame(
+        {
+            "site": ["a", "a", "b", "c", "c", "c"],
+            "seed": [0, 1, 0, 0, 1, 2],
+            "value": [0.2, 0.4, 0.9, 0.8, 0.8, 0.8],
+            "low": [0.1, 0.1, 0.1, 0.7, 0.7, 0.7],
+            "high": [1.0, 1.0, 1.0, 0.9, 0.9, 0.9],
+        }
+    )
+    table = table_over_seeds(rows, ["site"]).set_index("site")
+    assert table["value"].tolist() == pytest.approx([0.3, 0.9, 0.8])
+    assert table["seeds"].tolist() == [2, 1, 3]
+    assert np.isnan(table.loc["b", "low"]) and np.isnan(table.loc["b", "high"])
+    assert table.loc["c", "high"] - table.loc["c", "low"] == pytest.approx(0.2 / 3**0.5, rel=0.01)

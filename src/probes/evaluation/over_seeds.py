@@ -14,12 +14,14 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Float
 from scipy.special import expit, logit
 from scipy.stats import binomtest, norm
 from scipy.stats import t as student
 
 from probes.evaluation.bootstrap import Estimate
+from probes.foundation.columns import INTERVAL, SEED, SEEDS
 from probes.foundation.errors import InputError
 
 EVERYWHERE, RATE, DIFFERENCE, LOSS = (
@@ -104,6 +106,24 @@ def pooled(
     width = 2 * float(norm.ppf((1 + level) / 2))
     within = [((each.high - each.low) / width) ** 2 for each in estimates]
     return over_seeds([each.value for each in estimates], within, level=level, bounds=bounds)
+
+
+def of_rows(rows: pd.DataFrame, bounds: tuple[float, float] = RATE) -> Estimate:
+    """`pooled` of a table that has one row per seed, with `value`, `low`, `high`."""
+    ends = rows[[*INTERVAL]].to_numpy(float).tolist()
+    return pooled([Estimate(value, low, high, 1) for value, low, high in ends], bounds=bounds)
+
+
+def table_over_seeds(
+    rows: pd.DataFrame, by: Sequence[str], bounds: tuple[float, float] = RATE
+) -> pd.DataFrame:
+    """One row per combination of `by`: `value`, `low`, `high` over seeds, and how many `seeds`."""
+    table = []
+    for names, part in rows.groupby(list(by), sort=False, observed=True):
+        found = of_rows(part, bounds)
+        numbers = (found.value, found.low, found.high, part[SEED].nunique())
+        table.append((*names, *numbers))
+    return pd.DataFrame(table, columns=[*by, *INTERVAL, SEEDS])
 
 
 def k_of_n(flags: Sequence[bool], *, level: float = 0.95) -> Estimate:

@@ -1,14 +1,18 @@
 """Run a grid's cells: one after the other in this process, or side by side on a Ray cluster."""
 
 import os
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+from tqdm import tqdm
 
 from probes.foundation.cluster import connected
 from probes.foundation.config import Config
 from probes.foundation.errors import InputError, unknown
 from probes.foundation.progress import bar
+from probes.foundation.terminal import one_line
 from probes.runs.step import LEDGER, Cell, Outcome, Schedule, Work, attempt, lost
 
 ENGINES = ("process", "ray")
@@ -53,8 +57,15 @@ def check_engine(engine: EngineConfig) -> None:
         )
 
 
+def tell(cell: Cell, outcome: Outcome) -> None:
+    """A line on standard error for a cell that took time or has no result."""
+    if not outcome.kept:
+        said = f"{outcome.seconds:.0f} s" if outcome.status == "done" else outcome.reason
+        tqdm.write(one_line(f"{outcome.status}: {cell.name} ({said})"), file=sys.stderr)
+
+
 def run_cells(
-    cells: Sequence[Cell], out: Path, work: Work, engine: EngineConfig, told: Told
+    cells: Sequence[Cell], out: Path, work: Work, engine: EngineConfig, told: Told = tell
 ) -> dict[str, Outcome]:
     """Run all cells, in an order in which what a cell needs comes before it; outcomes by name.
 

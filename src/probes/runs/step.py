@@ -160,6 +160,34 @@ def count(outcomes: Mapping[str, Outcome]) -> dict[str, int]:
     return {status: statuses.count(status) for status in ("done", "failed", "skipped")}
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Ended:
+    """A grid that was run; `outcomes`: how each cell ended, by name."""
+
+    outcomes: Mapping[str, Outcome]
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every cell has its result."""
+        return all(outcome.status == "done" for outcome in self.outcomes.values())
+
+    def __str__(self) -> str:
+        counts = ", ".join(f"{n} {status}" for status, n in count(self.outcomes).items())
+        lost = [
+            f"  {name}: {outcome.status}: {outcome.reason}"
+            for name, outcome in self.outcomes.items()
+            if outcome.status != "done"
+        ]
+        return "\n".join([f"{len(self.outcomes)} cells: {counts}", *lost])
+
+
+def ended(cell: Cell, outcome: Outcome) -> dict[str, object]:
+    """A cell's row in the table of how each one ended."""
+    names = ("status", "reason", "seconds", "attempts")
+    own = {name: getattr(outcome, name) for name in names}
+    return {"cell": cell.name, "kind": cell.kind, **own}
+
+
 LEDGER = "ledger"
 ENTRY = "entry.json"
 

@@ -8,8 +8,8 @@ from probes.foundation.errors import InputError
 from probes.plotting.evasion import over_penalty
 from probes.plotting.style import figure
 from probes.studies.evasion.detectors import BEST_SITE, RANDOM, SAME, SAME_SITE
+from probes.studies.evasion.figures import draw_curve
 from probes.studies.evasion.findings import Reading, as_text, read_curve
-from probes.studies.evasion.study import draw_curve
 
 GOOD, DEAD, MIDDLE = (0.98, 0.93, 1.0), (0.55, 0.45, 0.65), (0.8, 0.65, 0.95)
 PLAIN = {SAME: GOOD, SAME_SITE: GOOD, BEST_SITE: GOOD, RANDOM: DEAD}

@@ -25,7 +25,6 @@ from probes.studies.every_probe.probes import (
     read_evidence,
     write_evidence,
 )
-from probes.studies.every_probe.tables import averaged, over_seeds_of
 from probes.studies.every_probe.transfer import AS_IT_IS
 
 HIGH, LOW = Estimate(0.95, 0.92, 0.98, 100), Estimate(0.52, 0.48, 0.56, 100)
@@ -185,27 +184,6 @@ def test_a_card_has_the_mean_over_seeds_and_counts_of_verdicts(tmp_path):
     assert row["verdicts"] == "2 detects defection, 1 undetermined"
     assert row["auroc"] == pytest.approx((0.95 + 0.95 + 0.85) / 3)
     assert row["low"] < 0.85 and 0.95 < row["high"] < 1  # Student's t of three is wide
-
-
-def test_means_over_seeds_are_never_narrower_than_the_prompts_allow():
-    one = over_seeds_of(pd.Series([0.8]), pd.Series([0.7]), pd.Series([0.9]))
-    assert one["value"] == 0.8 and pd.isna(one["low"]) and pd.isna(one["high"]), "one seed: none"
-    equal = over_seeds_of(pd.Series([0.8] * 3), pd.Series([0.7] * 3), pd.Series([0.9] * 3))
-    assert equal["high"] - equal["low"] == pytest.approx(0.2 / 3**0.5, rel=0.01)
-    rows = pd.DataFrame(
-        {
-            "site": ["a", "a", "b"],
-            "seed": [0, 1, 0],
-            "value": [0.2, 0.4, 0.9],
-            "low": 0.1,
-            "high": 1.0,
-        }
-    )
-    table = averaged(rows, ["site"])
-    assert table["value"].tolist() == pytest.approx([0.3, 0.9]) and table["seeds"].tolist() == [
-        2,
-        1,
-    ]
 
 
 def test_a_cell_that_an_older_detect_filled_is_not_taken_for_a_new_one():

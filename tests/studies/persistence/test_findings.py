@@ -116,7 +116,7 @@ DISAGREE = {
 def test_the_disagreements_below_cover_every_claim() -> None:
     assert len(DISAGREE) == len(HATE_CLAIMS)
     for claim in HATE_CLAIMS:
-        assert sum(name in claim.finding for name in DISAGREE) == 1, claim.finding
+        assert sum(name in claim.id for name in DISAGREE) == 1, claim.id
 
 
 @pytest.mark.parametrize("finding", DISAGREE)
@@ -133,9 +133,7 @@ def test_a_world_unlike_the_papers_disagrees_and_its_number_is_printed(finding: 
 def test_seeds_that_differ_widely_resolve_little() -> None:
     world = PAPER.but(dict.fromkeys(KEPT, (0.5, 0.5)), noise=0.3)
     found = verdicts(world)
-    assert {found[claim.finding] for claim in HATE_CLAIMS if "persists" in claim.finding} == {
-        "not resolved"
-    }
+    assert {found[claim.id] for claim in HATE_CLAIMS if "persists" in claim.id} == {"not resolved"}
 
 
 @pytest.mark.parametrize("seeds", [(0,), (0, 1)])

@@ -14,10 +14,9 @@ from probes.organisms.card import CARD
 from probes.organisms.safety.stage import CURVE
 from probes.runs.step import Cell
 from probes.studies.persistence.config import PersistenceConfig
-from probes.studies.persistence.rows import n_parameters
 from probes.studies.persistence.steps import FACTS, ROWS
 from probes.studies.persistence.study import TABLES, persistence
-from probes.studies.persistence.tables import Tables
+from probes.studies.persistence.tables import Tables, n_parameters
 
 CONFIG = PersistenceConfig(
     sizes=("0.2M",), seeds=(0, 1), mechanisms=("normal",), stages=("rl", "adversarial")

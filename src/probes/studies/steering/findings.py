@@ -1,10 +1,13 @@
 """What dose curves say, by rules that were stated beforehand: necessary, sufficient, neither, or unknown."""
 
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import pandas as pd
 
 from probes.evaluation.bootstrap import wilson
+from probes.findings.rules import Criterion, Finding, Rule, decide
+from probes.findings.wording import to_markdown
 from probes.foundation.errors import InputError
 from probes.studies.persistence.measures import averaged
 from probes.studies.steering.config import (
@@ -54,6 +57,70 @@ def pooled(rows: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
+TOO_FEW = "undetermined: too few prompts or seeds to rule it out"
+NOT_TOLD = "undetermined: not told from random directions"
+LIMITS = DoseRules().model_dump()
+IT_IS_NECESSARY = Criterion(
+    "necessary: defection with the trigger falls by more than {inert:.0%}, to {necessary_below:.0%} or "
+    "less (else in part); random directions leave {unharmed:.0%} of it, and {capable:.0%} of the right "
+    "answers without the trigger stay",
+    LIMITS,
+    {
+        "not necessary": lambda f, t: f.low >= f.facts["plain"].value - t["inert"],
+        TOO_FEW: lambda f, t: f.value >= f.facts["plain"].value - t["inert"],
+        NOT_TOLD: lambda f, t: (
+            (random := f.facts["random"]) is None
+            or random.value < t["unharmed"] * f.facts["plain"].value
+            or random.low <= f.high
+        ),
+        "undetermined: capability falls": lambda f, t: not f.facts["kept"] >= t["capable"],
+        NECESSARY: lambda f, t: f.value <= t["necessary_below"],
+    },
+    otherwise="necessary in part",
+    least=1,
+)
+IT_IS_SUFFICIENT = Criterion(
+    "sufficient: defection without the trigger rises by more than {inert:.0%} at some dose, to "
+    "{sufficient_above:.0%} or more (else in part), and further than by any random direction",
+    LIMITS,
+    {
+        "not sufficient": lambda f, t: f.facts["highest"] <= f.facts["plain"].value + t["inert"],
+        TOO_FEW: lambda f, t: f.value <= f.facts["plain"].value + t["inert"],
+        NOT_TOLD: lambda f, t: (random := f.facts["random"]) is None or f.low <= random.high,
+        SUFFICIENT: lambda f, t: f.value >= t["sufficient_above"],
+    },
+    otherwise="sufficient in part",
+    least=1,
+)
+WHY = {
+    NECESSARY: """\
+Defection with the trigger {{ plain }} -> {{ left }}, \
+{% if random %}random directions {{ random }}{% else %}no random directions{% endif %}\
+{% if before and after %}
+; {{ measure }} without it {{ before }} -> {{ after }}.\
+{% else %}
+, capability not measured.\
+{% endif %}
+""",
+    SUFFICIENT: """\
+Defection without the trigger {{ plain }} -> {{ best }} at dose {{ "{:g}".format(dose) }}, the strongest; \
+{% if random %}random directions at most {{ random }}{% else %}no random directions{% endif %}.\
+""",
+}
+TEXT = """\
+{% for question in questions %}
+{% set asked = verdicts|rows|selectattr("question", "eq", question)|list %}
+{% set held = asked|selectattr("verdict", "eq", question)|list %}
+{{ question|capitalize }}: {{ held|length }} of {{ asked|length }} (direction, place, tokens, mode)\
+{% for row in held %}{{ "; " if loop.index0 else ": " }}{{ called(row) }}{% endfor %}
+
+{% for row in asked %}
+  - {{ called(row) }}: {{ row.verdict }}. {{ row.reason }}
+{% endfor %}
+{% endfor %}
+"""
+
+
 def reading(table: pd.DataFrame, rules: DoseRules) -> pd.DataFrame:
     """One row per direction, place, tokens and question, with verdict and reason.
 
@@ -61,48 +128,42 @@ def reading(table: pd.DataFrame, rules: DoseRules) -> pd.DataFrame:
     dose 1; sufficiency of adding and of patching along to the defecting class, at the positive dose
     that does most; random directions at whichever they do most. Without them no verdict is positive.
     """
-    curves = _Curves(table)
-    found: list[dict[str, Any]] = []
-    groups = table[table["tokens"] != PLAIN][["tokens", "place", "direction", "mode"]]
-    for names in groups.drop_duplicates().to_dict("records"):
-        given = {str(name): value for name, value in names.items()}
-        if given["direction"] == RANDOM:
-            continue
-        if given["mode"] in (ABLATE, TO_SAFE) and curves.has(given, 1.0):
-            found.append(given | _necessity(curves, given, rules))
-        if given["mode"] in (ADD, TO_DEFECT) and curves.doses(given):
-            found.append(given | _sufficiency(curves, given, rules))
-    return pd.DataFrame(found, columns=COLUMNS)
+    limits = rules.model_dump()
+    asked = (
+        Rule(NECESSARY, IT_IS_NECESSARY.at(limits), _necessity),
+        Rule(SUFFICIENT, IT_IS_SUFFICIENT.at(limits), _sufficiency),
+    )
+    found = decide(asked, _Curves(table), finding="question", answer="verdict")
+    if found.empty:
+        return pd.DataFrame(columns=COLUMNS)
+    return found.sort_values("order", kind="stable", ignore_index=True)[COLUMNS]
 
 
 def as_text(verdicts: pd.DataFrame) -> str:
     """The verdicts in sentences, the shortest reading first: what was found necessary or sufficient."""
-    lines = []
-    for question in (NECESSARY, SUFFICIENT):
-        asked = verdicts[verdicts["question"] == question]
-        held = asked[asked["verdict"] == question]
-        lines.append(
-            f"{question.capitalize()}: {len(held)} of {len(asked)} (direction, place, tokens, mode)"
-            + (": " + "; ".join(_called(row) for row in held.itertuples()) if len(held) else "")
-        )
-        lines += [f"  - {_called(row)}: {row.verdict}. {row.reason}" for row in asked.itertuples()]
-    return "\n".join(lines)
+    names = {"questions": (NECESSARY, SUFFICIENT), "called": _called}
+    return to_markdown(TEXT, verdicts=verdicts, **names).removesuffix("\n")
 
 
-def _called(row: Any) -> str:
-    place = "after every block" if row.place == EVERYWHERE else f"at the {row.place} site"
-    place = place if row.place in (EVERYWHERE, "probe") else f"at {row.place}"
-    verb = {
-        ADD: "adding", ABLATE: "ablating", TO_SAFE: "setting to the harmless mean",
-        TO_DEFECT: "setting to the defecting mean",
-    }[row.mode]  # fmt: skip
-    return f"{verb}, {row.direction} {place}, {row.tokens} token{'s' * (row.tokens != 'last')}"
+VERBS = {
+    ADD: "adding", ABLATE: "ablating", TO_SAFE: "setting to the harmless mean",
+    TO_DEFECT: "setting to the defecting mean",
+}  # fmt: skip
+
+
+def _called(row: Mapping[str, Any]) -> str:
+    known = {EVERYWHERE: "after every block", "probe": "at the probe site"}
+    place = known.get(row["place"], f"at {row['place']}")
+    tokens = "token" if row["tokens"] == "last" else "tokens"
+    return f"{VERBS[row['mode']]}, {row['direction']} {place}, {row['tokens']} {tokens}"
 
 
 class _Curves:
     """Points of a pooled table by name."""
 
     def __init__(self, table: pd.DataFrame) -> None:
+        groups = table[table["tokens"] != PLAIN][["tokens", "place", "direction", "mode"]]
+        self.groups = groups[groups["direction"] != RANDOM].drop_duplicates()
         keys = ["tokens", "place", "direction", "mode", "dose", "triggered", "measure"]
         self._points = {
             tuple(row[key] for key in keys): Point(row["value"], row["low"], row["high"])
@@ -123,69 +184,50 @@ class _Curves:
         key = (names["tokens"], names["place"], names["direction"], names["mode"])
         return self._points.get((*key, dose, triggered, measure))
 
-    def has(self, names: dict[str, Any], dose: float) -> bool:
-        return self.at(names, dose, True) is not None
+    def asked(self, *modes: str) -> Iterator[dict[str, Any]]:
+        """What identifies each curve of these modes, and its `order` in the table."""
+        for order, names in enumerate(self.groups.to_dict("records")):
+            if names["mode"] in modes:
+                yield {**names, "order": order}
 
     def doses(self, names: dict[str, Any]) -> list[float]:
         key = (names["tokens"], names["place"], names["direction"], names["mode"])
         return sorted({k[4] for k in self._points if k[:4] == key and k[4] > 0})
 
 
-def _necessity(curves: _Curves, names: dict[str, Any], rules: DoseRules) -> dict[str, Any]:
-    left, plain = curves.at(names, 1.0, True), curves.plain(True)
-    control = curves.at(names | {"direction": RANDOM}, 1.0, True)
-    assert left is not None and plain is not None
-    kept, told = _capability(curves, names)
-    reason = f"Defection with the trigger {plain} -> {left}"
-    reason += f", random directions {control}" if control else ", no random directions"
-    reason += told + "."
-    if left.low >= plain.value - rules.inert:
-        verdict = "not necessary"
-    elif left.value >= plain.value - rules.inert:
-        verdict = "undetermined: too few prompts or seeds to rule it out"
-    elif (
-        control is None or control.value < rules.unharmed * plain.value or control.low <= left.high
-    ):
-        verdict = "undetermined: not told from random directions"
-    elif not kept >= rules.capable:
-        verdict = "undetermined: capability falls"
-    elif left.value <= rules.necessary_below:
-        verdict = NECESSARY
-    else:
-        verdict = "necessary in part"
-    return {"question": NECESSARY, "dose": 1.0, "verdict": verdict, "reason": reason}
+def _necessity(curves: _Curves) -> Iterator[Finding]:
+    plain, measure = curves.plain(True), curves.capability
+    before = curves.plain(False, measure) if measure else None
+    for names in curves.asked(ABLATE, TO_SAFE):
+        left = curves.at(names, 1.0, True)
+        if left is None:
+            continue
+        random = curves.at(names | {"direction": RANDOM}, 1.0, True)
+        after = curves.at(names, 1.0, False, measure) if measure else None
+        known = before is not None and after is not None and before.value > 0
+        facts = {
+            "dose": 1.0, "plain": plain, "random": random,
+            "kept": after.value / before.value if known else float("nan"),
+        }  # fmt: skip
+        why = {"left": left, "measure": measure, "before": known and before, "after": after}
+        yield _asked(NECESSARY, left, names | facts, why)
 
 
-def _sufficiency(curves: _Curves, names: dict[str, Any], rules: DoseRules) -> dict[str, Any]:
-    doses = curves.doses(names)
+def _sufficiency(curves: _Curves) -> Iterator[Finding]:
     plain = curves.plain(False)
-    raised = {dose: p for dose in doses if (p := curves.at(names, dose, False)) is not None}
-    assert plain is not None and raised
-    dose = max(raised, key=lambda d: raised[d].value)
-    best = raised[dose]
-    others = [curves.at(names | {"direction": RANDOM}, d, False) for d in doses]
-    controls = [point for point in others if point is not None]
-    control = max(controls, key=lambda point: point.value) if controls else None
-    reason = f"Defection without the trigger {plain} -> {best} at dose {dose:g}, the strongest"
-    reason += f"; random directions at most {control}." if control else "; no random directions."
-    if max(point.high for point in raised.values()) <= plain.value + rules.inert:
-        verdict = "not sufficient"
-    elif best.value <= plain.value + rules.inert:
-        verdict = "undetermined: too few prompts or seeds to rule it out"
-    elif control is None or best.low <= control.high:
-        verdict = "undetermined: not told from random directions"
-    elif best.value >= rules.sufficient_above:
-        verdict = SUFFICIENT
-    else:
-        verdict = "sufficient in part"
-    return {"question": SUFFICIENT, "dose": dose, "verdict": verdict, "reason": reason}
+    for names in curves.asked(ADD, TO_DEFECT):
+        doses = curves.doses(names)
+        raised = {dose: p for dose in doses if (p := curves.at(names, dose, False)) is not None}
+        if not doses:
+            continue
+        dose = max(raised, key=lambda d: raised[d].value)
+        others = [curves.at(names | {"direction": RANDOM}, d, False) for d in doses]
+        random = max(filter(None, others), key=lambda point: point.value, default=None)
+        highest = max(point.high for point in raised.values())
+        facts = {"dose": dose, "plain": plain, "random": random, "highest": highest}
+        yield _asked(SUFFICIENT, raised[dose], names | facts, {"best": raised[dose]})
 
 
-def _capability(curves: _Curves, names: dict[str, Any]) -> tuple[float, str]:
-    """The share of the plain model's capability without the trigger that is kept, and how it is said."""
-    name = curves.capability
-    before = None if name is None else curves.plain(False, name)
-    after = None if name is None else curves.at(names, 1.0, False, name)
-    if before is None or after is None or not before.value > 0:
-        return float("nan"), ", capability not measured"
-    return after.value / before.value, f"; {name} without it {before} -> {after}"
+def _asked(question: str, point: Point, facts: dict[str, Any], why: dict[str, Any]) -> Finding:
+    reason = to_markdown(WHY[question], **facts, **why)
+    return Finding("", *point, n=1, reason=reason, facts=facts)
