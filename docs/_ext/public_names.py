@@ -1,0 +1,41 @@
+"""The directive `public-names`: every public name of the package, documented where it is defined."""
+
+import inspect
+from typing import Any
+
+from docutils import nodes
+from docutils.statemachine import StringList
+from sphinx.util.docutils import SphinxDirective
+from sphinx.util.nodes import nested_parse_with_titles
+
+
+def documented(module: str, names: list[str]) -> list[str]:
+    """Lines of reStructuredText that document these names of the module with autodoc."""
+    lines: list[str] = []
+    for name in names:
+        found = getattr(__import__(module, fromlist=[name]), name)
+        kind = "autoclass" if inspect.isclass(found) else "autofunction"
+        if not callable(found):
+            kind = "autodata"
+        lines += [f".. {kind}:: {found.__module__ if callable(found) else module}.{name}", ""]
+    return lines
+
+
+class PublicNames(SphinxDirective):
+    """Arguments: a module, then names in it; without names all of its `__all__`."""
+
+    required_arguments, optional_arguments, final_argument_whitespace = 1, 100, False
+
+    def run(self) -> list[nodes.Node]:
+        module, *names = self.arguments
+        chosen = names or sorted(__import__(module, fromlist=["__all__"]).__all__)
+        found = nodes.section()
+        found.document = self.state.document
+        where = self.get_source_info()[0]
+        nested_parse_with_titles(self.state, StringList(documented(module, chosen), where), found)
+        return found.children
+
+
+def setup(app: Any) -> dict[str, bool]:
+    app.add_directive("public-names", PublicNames)
+    return {"parallel_read_safe": True}
