@@ -30,7 +30,9 @@ nb_execution_mode = "off"
 nb_render_image_options = {"width": "100%"}
 myst_enable_extensions = ["colon_fence", "dollarmath"]
 myst_heading_anchors = 3
-suppress_warnings = ["mystnb.unknown_mime_type"]  # tables and figures have a second form that is shown
+suppress_warnings = [
+    "mystnb.unknown_mime_type"
+]  # tables and figures have a second form that is shown
 
 autodoc_typehints = "signature"
 autodoc_member_order = "bysource"

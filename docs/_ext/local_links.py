@@ -40,18 +40,21 @@ def broken(site: Path) -> list[str]:
                 continue
             target = name
             if parts.path:
-                target = posixpath.normpath(posixpath.join(posixpath.dirname(name), unquote(parts.path)))
-            if target.startswith("..") or not (site / target).is_file():
+                target = posixpath.normpath(
+                    posixpath.join(posixpath.dirname(name), unquote(parts.path))
+                )
+            missing = target.startswith("..") or not (site / target).is_file()
+            known = pages[target].ids if target in pages else {unquote(parts.fragment)}
+            if missing or (parts.fragment and unquote(parts.fragment) not in known):
                 found.append(f"{name}: {link}")
-            elif parts.fragment and target in pages:
-                if unquote(parts.fragment) not in pages[target].ids:
-                    found.append(f"{name}: {link}")
     return sorted(set(found))
 
 
 def from_elsewhere(site: Path) -> list[str]:
     """Scripts, styles and images that a page would fetch over the network, as "page: address"."""
-    fetched = re.compile(r"<(?:script|img|link|iframe)\b[^>]*?\b(?:src|href)=\"((?:https?:)?//[^\"]+)")
+    fetched = re.compile(
+        r"<(?:script|img|link|iframe)\b[^>]*?\b(?:src|href)=\"((?:https?:)?//[^\"]+)"
+    )
     return sorted(
         f"{file.relative_to(site)}: {address}"
         for file in site.rglob("*.html")
