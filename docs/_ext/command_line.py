@@ -13,7 +13,7 @@ from docutils import nodes
 from sphinx.util.docutils import SphinxDirective
 
 WIDTH = 84
-VERB = re.compile(r"^\W*([a-z][a-z-]*)(?=\s{2,}\S|:\s)")
+VERB = re.compile(r"(?:  |│ )([a-z][a-z-]*)\s{2,}\S")
 
 
 def help_of(*verbs: str) -> str:
@@ -36,16 +36,9 @@ def help_of(*verbs: str) -> str:
 
 
 def verbs_in(text: str) -> list[str]:
-    """Verbs that a help text lists under its headings of commands."""
-    found, listing = [], False
-    for line in text.splitlines():
-        if re.match(r"^[\W_]*(Commands|[A-Z][\w ]* commands)\b", line):
-            listing = True
-        elif re.match(r"^[\W_]*(Options|Arguments|Parameters|Usage)\b", line):
-            listing = False
-        elif listing and (verb := VERB.match(line)) and verb[1] not in found:
-            found.append(verb[1])
-    return found
+    """Verbs that a help text lists, each in the first column of its line; none where it takes none."""
+    usage, *lines = text.splitlines()
+    return [verb[1] for line in lines if (verb := VERB.match(line))] if "COMMAND" in usage else []
 
 
 def every_verb(*above: str) -> Iterator[tuple[tuple[str, ...], str]]:
@@ -63,7 +56,8 @@ class CommandLine(SphinxDirective):
     option_spec: ClassVar[dict[str, Any]] = {}
 
     def run(self) -> list[nodes.Node]:
-        for module in (Path(sys.modules["probes"].__path__[0]) / "cli").glob("*.py"):
+        package = Path(sys.modules["probes"].__path__[0])
+        for module in [package / "api.py", *(package / "cli").glob("*.py")]:
             self.env.note_dependency(str(module))
         found: list[nodes.Node] = [nodes.literal_block(help_of(), help_of(), language="text")]
         for verbs, text in every_verb():

@@ -1,6 +1,7 @@
 """What README and docs/ say is so: their code runs, their commands exist, their tables name every column."""
 
 import csv
+import importlib
 import os
 import re
 import subprocess
@@ -113,7 +114,6 @@ def test_a_command_exists_with_its_options(verb: str) -> None:
         [*program, *verb.split(), "--help"], env=environment, capture_output=True, text=True
     )
     assert said.returncode == 0, said.stderr
-    assert "Commands" not in said.stdout.splitlines()[0]
     unknown = {
         (page, option)
         for page, option in commands()[verb]
@@ -160,3 +160,44 @@ def test_pages_with_old_verdicts_or_figures_warn(page: str) -> None:
     text = (DOCS / page).read_text()
     assert ":::{warning}" in text.split("\n## ")[0]
     assert OLD_FIGURES.get(page, "") in text
+
+
+@pytest.fixture(scope="module")
+def links():
+    sys.path.insert(0, str(DOCS / "_ext"))
+    try:
+        yield importlib.import_module("local_links")
+    finally:
+        sys.path.remove(str(DOCS / "_ext"))
+
+
+def test_links_that_lead_nowhere_are_found(links, tmp_path: Path) -> None:
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "a.html").write_text('<h1 id="top">A</h1><a href="deep/b.html#there">b</a>')
+    page = tmp_path / "deep" / "b.html"
+    page.write_text(
+        '<h1 id="there">B</h1><a href="../a.html#top">a</a><a href="https://x.org">x</a>'
+    )
+    assert links.broken(tmp_path) == [] == links.from_elsewhere(tmp_path)
+    page.write_text(
+        '<a href="../a.html#gone">a</a><img src="c.png"><a href="../../d.html">d</a>'
+        '<script src="https://x.org/y.js"></script>'
+    )
+    assert links.broken(tmp_path) == [
+        "a.html: deep/b.html#there",
+        "deep/b.html: ../../d.html",
+        "deep/b.html: ../a.html#gone",
+        "deep/b.html: c.png",
+    ]
+    assert links.from_elsewhere(tmp_path) == ["deep/b.html: https://x.org/y.js"]
+
+
+def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
+    """Warnings, links that lead nowhere and pages that fetch from elsewhere are errors."""
+    build = [sys.executable, "-m", "sphinx", "-q", "-W", "-c", DOCS, ROOT, tmp_path / "site"]
+    done = subprocess.run(build, capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stderr[-3000:]
+    line = (tmp_path / "site/docs/reference/command-line.html").read_text()
+    assert 'id="store-verify"' in line and "probes collect" in line
+    api = (tmp_path / "site/docs/reference/python.html").read_text()
+    assert "probes.api.collect" in api and "ActivationStore" in api
