@@ -78,7 +78,7 @@ def test_a_log_gives_prompts_and_behaviour(
     assert (low["defected"] != found["defected"]).all()
     said = logged_behaviour(path, judge=judge_named("says:hi")).completions
     assert said.loc[said["defected"].astype(bool), "text"].tolist() == ["hi"]
-    with pytest.raises(InputError, match="unknown scorer 'include'.*Did you mean 'includes'"):
+    with pytest.raises(InputError, match=r"unknown scorer 'include'.*Did you mean 'includes'"):
         logged_behaviour(path, scorer="include")
 
 
