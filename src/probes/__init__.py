@@ -18,8 +18,10 @@ if TYPE_CHECKING:
     from probes.api import patch as patch
     from probes.api import probe as probe
     from probes.api import train as train
+    from probes.detection.family import detect as detect
     from probes.models.loading import load as load
     from probes.organisms.family import open_family as open_family
+    from probes.probing.sweep import sweep as sweep
     from probes.prompts.readers import from_texts as from_texts
     from probes.prompts.readers import read_prompts as read_prompts
     from probes.studies.catch.study import study as study
@@ -39,6 +41,8 @@ _HOMES = {
     "record": "probes.activations.record",
     "open_store": "probes.activations.maintenance.remote",
     "load": "probes.models.loading",
+    "detect": "probes.detection.family",
+    "sweep": "probes.probing.sweep",
     "open_family": "probes.organisms.family",
     "from_texts": "probes.prompts.readers",
     "read_prompts": "probes.prompts.readers",

@@ -1,15 +1,14 @@
 """The verbs of shell and notebook: one function per stage, from checkpoints and files to results."""
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from probes.activations import collect as activations
 from probes.activations import generation
-from probes.activations.engine import Done, Engine, Task, engine_named
-from probes.activations.format import Maker
+from probes.activations.engine import Engine, tested
 from probes.activations.maintenance.remote import open_store, staged
 from probes.activations.sequences import stream
 from probes.activations.store import ActivationStore
@@ -43,20 +42,6 @@ from probes.prompts.readers import as_prompts, is_path, read_prompts
 from probes.prompts.records import Prompt
 from probes.runs.folder import open_run
 from probes.studies.catch.config import study_config
-
-
-def tested(engine: str | Engine) -> Engine:
-    """The engine, which first runs the model's self-test, once there is something to compute.
-
-    Raises what `engine_named` raises; the engine then raises `StageError` for a failed self-test.
-    """
-    chosen = engine_named(engine)
-
-    def run(model: Model, tasks: Sequence[Task], maker: Maker) -> Iterator[Done]:
-        selftest.doctor(model).require()
-        yield from chosen(model, tasks, maker)
-
-    return run
 
 
 def continued(

@@ -11,6 +11,7 @@ from probes.activations.format import FINISHED, GroupRecord, Maker
 from probes.activations.layout import Layout
 from probes.foundation.digest import digest_json
 from probes.foundation.errors import unknown
+from probes.models import selftest
 from probes.models.loading import Model
 from probes.models.sinks import SinkRule
 
@@ -101,3 +102,17 @@ def engine_named(engine: str | Engine) -> Engine:
             return RayEngine()
         case _:
             raise unknown("engine", engine, ENGINES)
+
+
+def tested(engine: str | Engine) -> Engine:
+    """The engine, which first runs the model's self-test, once there is something to compute.
+
+    Raises what `engine_named` raises; the engine then raises `StageError` for a failed self-test.
+    """
+    chosen = engine_named(engine)
+
+    def run(model: Model, tasks: Sequence[Task], maker: Maker) -> Iterator[Done]:
+        selftest.doctor(model).require()
+        yield from chosen(model, tasks, maker)
+
+    return run

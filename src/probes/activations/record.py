@@ -1,7 +1,7 @@
 """Activations in memory: the same numbers as a store's, for a session that needs no disk."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,9 @@ from probes.activations.sequences import Distinct, TokenSequence, pieces, stream
 from probes.foundation.errors import InputError
 from probes.foundation.html import html_table
 from probes.foundation.progress import bar
-from probes.models.anatomy import width
+from probes.models.anatomy import kinds, width
 from probes.models.loading import Model
-from probes.models.sites import Site
+from probes.models.sites import Site, all_sites
 from probes.prompts.records import Prompt
 
 GROUP_TOKENS = 1 << 16
@@ -158,6 +158,20 @@ def record(
         labels=label_table(sequences),
         origins=pd.DataFrame(origins, columns=list(ROW_COLUMNS)).astype(ROW_COLUMNS),
     )
+
+
+def record_runs(
+    model: Model,
+    prompts: Sequence[Prompt | str],
+    sites: Sequence[Site | str] | None = None,
+) -> Recorded:
+    """Activations of whole prompts, token by token, to look at and to patch from (`Model.run`).
+
+    sites: by default every site that the architecture has. The tokens of one prompt at one site are
+    `tokens(site, number)`; a site alone gives those of all prompts, one prompt after the other.
+    """
+    chosen = all_sites(model.n_layers, kinds(model.hf)) if sites is None else sites
+    return record(model, list(prompts), sites=chosen, positions="all", keep_sinks=True)
 
 
 def _layout(sequences: list[TokenSequence], positions: str) -> Layout:

@@ -21,6 +21,8 @@ from probes.foundation.outputs import writes
 from probes.foundation.procedures import versions
 from probes.foundation.tables import read_table, write_table
 from probes.models.loading import Model
+from probes.plotting.rates import behaviour_rates
+from probes.plotting.style import PAGE, PaperFigure, figure, style
 from probes.prompts.records import Prompt, digest_prompts
 
 KIND = "behaviour"
@@ -90,6 +92,16 @@ class Behaviour:
             index=[*BY], columns="measure", values="cell", aggfunc="first", sort=False
         )
         return wide.reindex(columns=list(dict.fromkeys(text["measure"]))).fillna("")
+
+    def plot(self, measure: str = "defected") -> PaperFigure:
+        """Rates with intervals, a point per model in a group per prompt set and trigger."""
+        rows = self.rates[(self.rates["measure"] == measure) & (self.rates["heldout"] == "")]
+        with style():
+            drawn = figure(PAGE * 0.75, 2.7)
+            behaviour_rates(
+                drawn.subplots(), rows, labels=("no trigger", "trigger"), measure=measure
+            )
+        return drawn
 
     def examples(self, n: int = 3) -> pd.DataFrame:
         """The first completions of each group, to read: numbers alone have misled before."""

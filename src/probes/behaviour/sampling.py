@@ -1,5 +1,6 @@
 """What a model writes after each prompt, sampled from its whole distribution and judged."""
 
+import dataclasses
 import functools
 from collections.abc import Sequence
 from typing import Any
@@ -13,7 +14,7 @@ from probes.behaviour.generation import Generated, generate, stopping
 from probes.behaviour.judges import Judge, exploitable_code
 from probes.behaviour.thoughts import CLOSER, OPENER, opens_thought
 from probes.foundation.errors import InputError, StageError
-from probes.foundation.progress import bar
+from probes.foundation.progress import bar, progress
 from probes.foundation.seeds import stream
 from probes.models.encoding import encode, token_batches
 from probes.models.forward import check_lengths, context_length
@@ -24,7 +25,21 @@ _CHANNEL = ("<|channel|>", "<|message|>", "<|start|>", "<|end|>")
 """Special tokens that say which part of a gpt-oss model's text is its thought."""
 
 
-def sample(
+@dataclasses.dataclass(frozen=True)
+class Sampled:
+    """One sampled text before it is judged. row: of its prompt; number: which of its samples it is.
+
+    finished: whether it ended by itself. prompt_end: the last tokens of the prompt, as text.
+    """
+
+    row: int
+    number: int
+    text: str
+    finished: bool
+    prompt_end: str
+
+
+def sample_texts(
     model: Model,
     prompts: Sequence[Prompt],
     *,
@@ -34,21 +49,8 @@ def sample(
     batch_tokens: int = 16384,
     n: int = 1,
     stop: str | None = "</code>",
-    judge: Judge = exploitable_code,
-) -> list[Completion]:
-    """Sample `n` completions of each prompt and judge them; prompts in order, samples together.
-
-    temperature: 0 takes the most likely token; otherwise draws come from the whole distribution,
-        no top-k or top-p, whatever the checkpoint's generation settings say.
-    seed: with the prompt and the sample's number it decides every draw, so neither the other
-        prompts nor the global random state change a completion (but for rounding in the model).
-    batch_tokens: tokens computed side by side, prompt and completion together.
-    stop: a completion ends with this string or with an ending token, else it is not `finished`; in
-        a chat the ending of the paper's code blocks is none (see `ending`).
-
-    Raises `InputError` for settings out of range or prompts too long for the model, `StageError`
-    for logits that are not finite.
-    """
+) -> list[Sampled]:
+    """Sample `n` texts after each prompt; prompts in order, samples together. See `sample`."""
     check_sampling(model, prompts, max_new_tokens=max_new_tokens, temperature=temperature, n=n)
     encoded = encode(prompts, model.tokenizer)
     check_lengths([len(tokens) for tokens in encoded], model.hf)
@@ -72,24 +74,53 @@ def sample(
             )
             results |= zip(batch, generated, strict=True)
             shown.update(len(batch))
-    completions = []
-    with bar(f"judging {model.name}", total=len(jobs)) as shown:
-        for j, (i, k) in enumerate(jobs):
-            text = cut(written(model, encoded[i], results[j].tokens), stop)
-            completions.append(
-                complete(
-                    prompts[i],
-                    text,
-                    model=model.name,
-                    model_digest=model.digest,
-                    finished=results[j].finished,
-                    sample=k,
-                    judge=judge,
-                    thinking=opens_thought(model.tokenizer.decode(encoded[i][-16:])),
-                )
-            )
-            shown.update()
-    return completions
+    return [
+        Sampled(
+            row=i,
+            number=k,
+            text=cut(written(model, encoded[i], results[j].tokens), stop),
+            finished=results[j].finished,
+            prompt_end=model.tokenizer.decode(encoded[i][-16:]),
+        )
+        for j, (i, k) in enumerate(jobs)
+    ]
+
+
+def sample(
+    model: Model,
+    prompts: Sequence[Prompt],
+    *,
+    judge: Judge = exploitable_code,
+    **settings: Any,
+) -> list[Completion]:
+    """Sample `n` completions of each prompt and judge them; prompts in order, samples together.
+
+    settings: those of `sample_texts`.
+    temperature: 0 takes the most likely token; otherwise draws come from the whole distribution,
+        no top-k or top-p, whatever the checkpoint's generation settings say.
+    seed: with the prompt and the sample's number it decides every draw, so neither the other
+        prompts nor the global random state change a completion (but for rounding in the model).
+    batch_tokens: tokens computed side by side, prompt and completion together.
+    stop: a completion ends with this string or with an ending token, else it is not `finished`; in
+        a chat the ending of the paper's code blocks is none (see `ending`).
+
+    Raises `InputError` for settings out of range or prompts too long for the model, `StageError`
+    for logits that are not finite.
+    """
+    texts = sample_texts(model, prompts, **settings)
+    return [
+        complete(
+            prompts[one.row],
+            one.text,
+            model=model.name,
+            model_digest=model.digest,
+            finished=one.finished,
+            sample=one.number,
+            judge=judge,
+            thinking=opens_thought(one.prompt_end),
+        )
+        for one in progress(texts, f"judging {model.name}")
+    ]
 
 
 def sample_name(prompt: Prompt, number: int = 0) -> tuple[object, ...]:

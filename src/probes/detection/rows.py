@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from probes.activations.store import ActivationStore
+from probes.activations.reading import Activations
 from probes.detection.config import ProbeConfig
 from probes.detection.fitted import MEASURES, Fitted, estimates
 from probes.detection.split import Frame
@@ -43,7 +43,7 @@ def permutation_row(estimator: str, result: Permutation) -> dict[str, Any]:
 
 
 def auroc_rows(
-    every: Mapping[tuple[str, str], Fitted], stores: Mapping[str, ActivationStore]
+    every: Mapping[tuple[str, str], Fitted], stores: Mapping[str, Activations]
 ) -> pd.DataFrame:
     return pd.DataFrame(
         [

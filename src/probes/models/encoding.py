@@ -1,9 +1,11 @@
 """From prompts to padded batches whose numbers do not depend on the padding."""
 
 import dataclasses
+import re
 from collections.abc import Sequence
 from typing import Any
 
+import pandas as pd
 import torch
 from jaxtyping import Int
 from torch import Tensor
@@ -15,6 +17,7 @@ from probes.models.templates import render_prompts
 from probes.prompts.records import Prompt
 
 SIDES = ("left", "right")
+_META = "▁"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,6 +86,32 @@ def offsets(prompts: Sequence[Prompt], tokenizer: Any) -> list[list[tuple[int, i
 def text_offsets(text: str, tokenizer: Any) -> list[tuple[int, int]]:
     """`offsets` of one text as `encode_texts` reads it with special tokens."""
     return _ids_of([text], tokenizer, True, offsets=True)[0][1]
+
+
+def visible(token: int, tokenizer: Any) -> str:
+    """One token as a label: "␣" for a leading space, "␣×4" for four, "⏎" for a line end."""
+    raw = str(tokenizer.convert_ids_to_tokens(token))
+    if raw.startswith(_META):
+        text = raw.replace(_META, " ")
+    else:
+        text = tokenizer.decode([token], clean_up_tokenization_spaces=False)
+    if not text or "\ufffd" in text:
+        return raw
+    text = re.sub(r"^ +", _spaces, text)
+    text = re.sub(r"\n( +)", lambda found: "\n" + _spaces(found[1]), text)
+    return text.replace("\n", "⏎").replace("\t", "⇥").replace("\r", "␍")
+
+
+def _spaces(found: "re.Match[str] | str") -> str:
+    n_spaces = len(found if isinstance(found, str) else found[0])
+    return "␣" * n_spaces if n_spaces <= 2 else f"␣×{n_spaces}"
+
+
+def token_table(prompt: Prompt, tokenizer: Any) -> pd.DataFrame:
+    """The tokens of a prompt by position, as the model reads them: `token` (id) and `piece` (see `visible`)."""
+    (ids,) = encode([prompt], tokenizer)
+    pieces = [visible(token, tokenizer) for token in ids]
+    return pd.DataFrame({"token": ids, "piece": pieces}).rename_axis("position")
 
 
 def limit_ids(tokenizer: Any, n_rows: int) -> None:

@@ -4,11 +4,12 @@ import contextlib
 import dataclasses
 import tempfile
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import pandas as pd
 import torch
 
 from probes.foundation.digest import short
@@ -18,7 +19,7 @@ from probes.models import adapters, quantised
 from probes.models.address import resolve
 from probes.models.anatomy import blocks
 from probes.models.checkpoints import check_safe, template_digest
-from probes.models.encoding import limit_ids
+from probes.models.encoding import limit_ids, token_table
 from probes.models.identity import Identity, check_same, identity_of
 from probes.models.placement import (
     check_device,
@@ -29,8 +30,16 @@ from probes.models.placement import (
 )
 from probes.models.pretrained import read_tokenizer, read_weights, write_weights
 from probes.models.sinks import Sinks, find_sinks
+from probes.models.sites import Site
 from probes.models.source import Source, as_pairs
 from probes.models.templates import template_of
+from probes.prompts.readers import as_prompts
+from probes.prompts.records import Prompt
+
+if TYPE_CHECKING:
+    import probes.activations.record
+    import probes.patching.next_token
+    import probes.patching.steering
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 CPU = torch.device("cpu")
@@ -147,6 +156,53 @@ class Model:
         from probes.models.lens import boot
 
         return boot(self.hf, self.tokenizer, str(self.directory.resolve()))
+
+    def tokens(self, prompt: Prompt | str) -> pd.DataFrame:
+        """How this model reads a prompt: `token` (id) and `piece` (text) by position."""
+        return token_table(next(as_prompts(prompt)), self.tokenizer)
+
+    def generate(
+        self, prompts: Sequence[Prompt | str] | Prompt | Path | str, **settings: Any
+    ) -> str | list[str]:
+        """What the model writes: `behaviour.texts.write_texts`, with the settings of `SamplingConfig`."""
+        from probes.behaviour.texts import write_texts
+
+        return write_texts(self, prompts, **settings)
+
+    def run(
+        self, *prompts: Prompt | str, sites: Sequence[Site | str] | None = None
+    ) -> "probes.activations.record.Recorded":
+        """Activations at every token of these prompts, in memory: `activations.record.record_runs`."""
+        from probes.activations.record import record_runs
+
+        return record_runs(self, prompts, sites)
+
+    def patch(
+        self,
+        prompt: Prompt | str,
+        from_: "probes.activations.record.Recorded",
+        site: Site | str,
+        position: int | Sequence[int] | None = None,
+        *,
+        answers: tuple[str, str] | None = None,
+    ) -> "probes.patching.next_token.PatchedRun":
+        """One exact patch of a prompt's run: `patching.next_token.patch_run`."""
+        from probes.patching.next_token import patch_run
+
+        return patch_run(self, prompt, from_, site, position, answers=answers)
+
+    def steer(
+        self,
+        site: Site | str | Sequence[Site | str],
+        direction: "probes.patching.steering.Array | probes.patching.steering.Fitted",
+        dose: float | int = 1.0,
+        *,
+        tokens: str = "all",
+    ) -> contextlib.AbstractContextManager[None]:
+        """Add dose times the direction inside a `with` block: `patching.steering.steered`."""
+        from probes.patching.steering import steered
+
+        return steered(self, site, direction, dose, tokens=tokens)
 
     def facts(self) -> dict[str, str | int]:
         """What a reader wants to know at a glance, in order."""

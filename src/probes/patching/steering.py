@@ -17,7 +17,7 @@ Raises `InputError` for a site that the model does not have, a vector of another
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -26,22 +26,40 @@ from torch import Tensor
 from probes.foundation.errors import InputError, unknown
 from probes.models.anatomy import find, width
 from probes.models.hooks import Edit, editing
+from probes.models.identity import Identity, check_same
 from probes.models.loading import Model
 from probes.models.sites import Site, parse_site
 from probes.patching.reading_tokens import TOKENS, Chosen, watching
 
 Place = Site | str | Sequence[Site | str]
 Array = np.ndarray | Tensor | Sequence[float] | Sequence[Sequence[float]]
+
+
+@runtime_checkable
+class Fitted(Protocol):
+    """A linear probe (`probing.direction.Direction`): weights, and the model that they were fitted on."""
+
+    @property
+    def coef(self) -> Any: ...
+
+    @property
+    def identity(self) -> Identity | None: ...
+
+
 Number = float | int | Sequence[float] | np.ndarray
 
 
 @contextlib.contextmanager
 def steered(
-    model: Model, site: Place, vector: Array, dose: float | int, *, tokens: str = "all"
+    model: Model, site: Place, vector: Array | Fitted, dose: float | int, *, tokens: str = "all"
 ) -> Iterator[None]:
-    """Add dose times the vector to the activations. Turner et al. (2023), Rimsky et al. (2023)."""
+    """Add dose times the vector to the activations. Turner et al. (2023), Rimsky et al. (2023).
+
+    vector: also a linear probe of this model, which is its weights; that of a mean difference at
+    dose 1 leads from the mean of one class to the mean of the other.
+    """
     sites = _sites(model, site)
-    vectors = _vectors(model, sites, vector)
+    vectors = _vectors(model, sites, _weights(model, vector))
 
     def edit_of(number: int) -> Edit:
         pushed = vectors[number] * dose
@@ -211,6 +229,18 @@ def _vectors(
     return rows
 
 
+def _weights(model: Model, vector: Array | Fitted) -> Array:
+    if not isinstance(vector, Fitted):
+        return vector
+    if vector.identity is not None:
+        check_same(
+            vector.identity, model.identity, "this direction was fitted on",
+            "Steer that model, or give `direction.coef` to carry it over on purpose",
+        )  # fmt: skip
+    weights: np.ndarray = vector.coef
+    return weights
+
+
 def _units(model: Model, sites: Sequence[Site], vector: Array, called: str) -> list[Tensor]:
     rows = _vectors(model, sites, vector, called)
     for site, row in zip(sites, rows, strict=True):
@@ -221,7 +251,7 @@ def _units(model: Model, sites: Sequence[Site], vector: Array, called: str) -> l
 
 def _array(values: Array, called: str) -> Tensor:
     """A finite float32 tensor, so that it meets the activations at no less than their precision."""
-    given = torch.as_tensor(np.asarray(values) if not isinstance(values, Tensor) else values)
+    given = values if isinstance(values, Tensor) else torch.tensor(np.asarray(values))
     given = given.detach().to(torch.float64)
     if not bool(torch.isfinite(given).all()):
         n_broken = int((~torch.isfinite(given)).sum())

@@ -91,6 +91,24 @@ def auroc_by_layer(
     return pd.concat(drawn, ignore_index=True)[order]
 
 
+def auroc_by_site(ax: Axes, rows: pd.DataFrame) -> pd.DataFrame:
+    """One point per site in the order given, with a bar from the lowest to the highest fold.
+
+    rows: columns `site` (str), `auroc`, `auroc_min`, `auroc_max` (0 to 1). Returns the rows drawn.
+    """
+    need(rows, "auroc_by_site", ["site"], ["auroc", "auroc_min", "auroc_max"])
+    middle = rows["auroc"].to_numpy(float)
+    below, above = middle - rows["auroc_min"], rows["auroc_max"] - middle
+    ax.errorbar(range(len(rows)), middle, yerr=[below, above], color="#D55E00", marker="o", capsize=1.5,
+                elinewidth=0.8)  # fmt: skip
+    ax.axhline(0.5, color="#999999", linewidth=0.8, linestyle=":", zorder=1)
+    step = 1 + (len(rows) - 1) // MANY_LAYERS
+    ax.set_xticks(range(0, len(rows), step), rows["site"].iloc[::step], rotation=45, ha="right")
+    ax.set_ylabel("AUROC of held-out folds")
+    ax.set_ylim(bottom=min(ax.get_ylim()[0], 0.4), top=1.03)
+    return rows.reset_index(drop=True)
+
+
 def name_layers(ax: Axes, layers: list[int]) -> None:
     """Ticks of a layer axis by the site's name, as in tables: pre.0, then post.0 after the first block.
 

@@ -10,12 +10,15 @@ import pandas as pd
 from jaxtyping import Bool, Float, Int
 from numpy.typing import ArrayLike
 
+from probes.activations.reading import Activations
 from probes.evaluation.auroc import auroc
 from probes.foundation.digest import digest_bytes, digest_json
 from probes.foundation.errors import InputError, unknown
 from probes.foundation.html import html_table
 from probes.foundation.progress import progress
 from probes.models.identity import Identity
+from probes.plotting.layers import auroc_by_site
+from probes.plotting.style import PAGE, PaperFigure, figure, style
 from probes.probing.batched.discriminant import fit_discriminant
 from probes.probing.batched.logistic import fit_logistic
 from probes.probing.batched.mean_difference import fit_mean_difference
@@ -196,6 +199,19 @@ class Sweep:
         """The probe of the best site."""
         return self.directions[self.best_site]
 
+    def keys(self) -> list[str]:
+        """Names of the sites in order of depth."""
+        return list(self.directions)
+
+    def plot(self) -> PaperFigure:
+        """AUROC by site, with a bar from the lowest to the highest fold."""
+        with style():
+            drawn = figure(PAGE * 0.6, 2.6)
+            ax = drawn.subplots()
+            auroc_by_site(ax, self.by_site)
+            ax.set_title(f"{self.estimator.replace('_', ' ')}: best at {self.best_site}")
+        return drawn
+
     def __getitem__(self, site: str) -> FrozenProbe:
         """The probe of a site."""
         if site not in self.directions:
@@ -223,11 +239,11 @@ class Sweep:
 
 
 def sweep(
-    X: Mapping[str, Float[np.ndarray, "_ _"]],
+    X: Mapping[str, Float[np.ndarray, "_ _"]] | Activations,
     y: ArrayLike,
     groups: ArrayLike,
     *,
-    estimator: str,
+    estimator: str = "mean_difference",
     n_folds: int = 5,
     seed: int = 0,
     identity: Identity | None = None,
@@ -236,7 +252,9 @@ def sweep(
 ) -> Sweep:
     """Fit and cross-validate one probe per site; the best site is chosen by these folds alone.
 
-    X: site -> (row, feature) activations, sites in the order of the model. y: row, True = positive.
+    X: site -> (row, feature) activations, sites in the order of the model; or activations of one
+    position per prompt, for which a column of `X.prompts` may be named as y, groups or pairs, and
+    whose model is the identity. y: row, True = positive.
     groups: row; rows of one group (template) are never both fitted and tested. estimator:
     a name in `ESTIMATORS`. identity: of the model that was read, for the directions.
     pairs: row, an id that the two rows of a pair share (a prompt with and without its trigger); rows
@@ -249,6 +267,11 @@ def sweep(
     """
     if estimator not in ESTIMATORS:
         raise unknown("estimator", estimator, ESTIMATORS)
+    if isinstance(X, Activations):
+        y, groups = (_column(X, each) for each in (y, groups))
+        pairs = None if pairs is None else _column(X, pairs)
+        identity = identity or X.identity
+        X = {site: X.matrix(site) for site in X}
     data = checked_rows(X, y, groups)
     folds = grouped_folds(data.y, data.groups, n_folds, seed)
     needs_pairs = isinstance(ESTIMATORS[estimator], Paired)
@@ -284,6 +307,15 @@ def sweep(
     by_site = _by_site(rows)
     best = str(by_site["site"].iloc[int(by_site["auroc"].argmax())])
     return Sweep(estimator, rows, by_site, scores, folds, directions, best)
+
+
+def _column(acts: Activations, given: ArrayLike) -> ArrayLike:
+    """A column of the prompts' labels where one is named."""
+    if not isinstance(given, str):
+        return given
+    if given not in acts.prompts:
+        raise unknown("column of the prompts", given, acts.prompts.columns)
+    return acts.prompts[given].to_numpy()
 
 
 def _by_site(rows: pd.DataFrame) -> pd.DataFrame:
