@@ -9,15 +9,18 @@ from sphinx.util.docutils import SphinxDirective
 from sphinx.util.nodes import nested_parse_with_titles
 
 
-def documented(module: str, names: list[str]) -> list[str]:
-    """Lines of reStructuredText that document these names of the module with autodoc."""
+def documented(module: str, names: list[str], before: set[str]) -> list[str]:
+    """Lines of reStructuredText that document these names of the module, but for those of `before`."""
     lines: list[str] = []
     for name in names:
         found = getattr(__import__(module, fromlist=[name]), name)
         kind = "autoclass" if inspect.isclass(found) else "autofunction"
         if not callable(found):
             kind = "autodata"
-        lines += [f".. {kind}:: {found.__module__ if callable(found) else module}.{name}", ""]
+        path = f"{found.__module__ if callable(found) else module}.{name}"
+        if path not in before:
+            lines += [f".. {kind}:: {path}", ""]
+            before.add(path)
     return lines
 
 
@@ -29,10 +32,13 @@ class PublicNames(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         module, *names = self.arguments
         chosen = names or sorted(__import__(module, fromlist=["__all__"]).__all__)
+        before = self.env.temp_data.setdefault("public_names", set())
         found = nodes.section()
         found.document = self.state.document
         where = self.get_source_info()[0]
-        nested_parse_with_titles(self.state, StringList(documented(module, chosen), where), found)
+        nested_parse_with_titles(
+            self.state, StringList(documented(module, chosen, before), where), found
+        )
         return found.children
 
 
