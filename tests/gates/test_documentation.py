@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md")), *sorted(DOCS.glob("*/*.md"))]
 RUN = re.compile(
-    r"(?:<!--\s*(?P<mark>run|slow|not run)\b[^>]*-->\s*)?^```(?P<kind>python|sh)\n(?P<code>.*?)^```$",
+    r"(?:<!--\s*(?P<mark>run|not run)\b[^>]*-->\s*)?^```(?P<kind>python|sh)\n(?P<code>.*?)^```$",
     re.DOTALL | re.MULTILINE,
 )
 SLOW = "<!-- slow -->"
