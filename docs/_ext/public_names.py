@@ -42,6 +42,23 @@ class PublicNames(SphinxDirective):
         return found.children
 
 
+def plain_signature(
+    app: Any, what: str, name: str, found: Any, options: Any, signature: str, returned: str
+) -> tuple[str, str] | None:
+    """A verb's signature without what its annotations say to the shell; None to leave it as it is."""
+    if what != "function":
+        return None
+    known = inspect.signature(found)
+    if not any(hasattr(each.annotation, "__metadata__") for each in known.parameters.values()):
+        return None
+    plain = [
+        each.replace(annotation=each.empty) if hasattr(each.annotation, "__metadata__") else each
+        for each in known.parameters.values()
+    ]
+    return str(known.replace(parameters=plain, return_annotation=known.empty)), returned
+
+
 def setup(app: Any) -> dict[str, bool]:
     app.add_directive("public-names", PublicNames)
+    app.connect("autodoc-process-signature", plain_signature)
     return {"parallel_read_safe": True}
