@@ -24,7 +24,7 @@ extensions = [
 ]
 root_doc = "docs/index"
 include_patterns = ["docs/*.md", "docs/*/*.md", "notebooks/*.ipynb", "CHANGELOG.md"]
-exclude_patterns = ["docs/_*"]
+exclude_patterns = ["docs/_*", ".*", "build", "checkpoints", "figures", "runs", "src", "tests"]
 
 nb_execution_mode = "off"
 nb_render_image_options = {"width": "100%"}
