@@ -39,7 +39,6 @@ from probes.prompts.records import Prompt
 if TYPE_CHECKING:
     import probes.activations.record
     import probes.patching.next_token
-    import probes.patching.steering
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 CPU = torch.device("cpu")
@@ -194,12 +193,12 @@ class Model:
     def steer(
         self,
         site: Site | str | Sequence[Site | str],
-        direction: "probes.patching.steering.Array | probes.patching.steering.Fitted",
+        direction: Any,
         dose: float | int = 1.0,
         *,
         tokens: str = "all",
     ) -> contextlib.AbstractContextManager[None]:
-        """Add dose times the direction inside a `with` block: `patching.steering.steered`."""
+        """Add dose times the direction (numbers, or a linear probe) in a block: `patching.steering.steered`."""
         from probes.patching.steering import steered
 
         return steered(self, site, direction, dose, tokens=tokens)

@@ -117,7 +117,6 @@ def patch_run(
         "Record them from the model that is patched (model.run)",
     )  # fmt: skip
     (ids,) = encode([asked], model.tokenizer)
-    check_lengths([len(ids)], model.hf)
     number, theirs = _source(source, asked, ids, model)
     name = str(parse_site(str(site), model.n_layers))
     values = torch.from_numpy(source.tokens(name, number)).to(model.device)
@@ -126,9 +125,11 @@ def patch_run(
     if answers is None and asked.safe is not None and asked.defect is not None:
         answers, names = (asked.defect, asked.safe), ("defect", "safe")
     follow = _answers(answers, model)
+    check_lengths([len(ids) + max(map(len, follow), default=0)], model.hf)
 
     def run(tokens: list[int], patched: bool) -> tuple[np.ndarray, float | None]:
-        last, sums = None, []
+        last: torch.Tensor | None = None
+        sums: list[float] = []
         for extra in follow or [[]]:
             whole = [*tokens, *extra]
             mask = torch.zeros(1, len(whole), dtype=torch.bool, device=model.device)
@@ -207,7 +208,7 @@ def _source(source: Recorded, asked: Prompt, ids: list[int], model: Model) -> tu
 def _positions(position: int | Sequence[int] | None, n_tokens: int) -> tuple[int, ...]:
     if position is None:
         return tuple(range(n_tokens))
-    given = [position] if isinstance(position, int) else list(position)
+    given: list[int] = np.atleast_1d(np.asarray(position)).tolist()
     bad = [i for i in given if not -n_tokens <= i < n_tokens]
     if bad or not given:
         raise InputError(
