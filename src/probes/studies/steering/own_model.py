@@ -47,7 +47,7 @@ def dose_curves_of(
     be of this model unless `allow_other`. out: a folder for tables, reading and figures.
     """
     loaded = model if isinstance(model, Model) else load(model)
-    given = read_prompts(prompts) if isinstance(prompts, Path | str) else prompts
+    given = read_prompts(prompts, paired=True) if isinstance(prompts, Path | str) else prompts
     settings = config or DoseConfig()
     fit, tested = halves(given, settings)
     written = sample(
