@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from probes.studies.steering.study import Doses
 
     AnyModel = Model | Path | str
+    Address = Path | str
     AnyPrompts = Sequence[Prompt | str] | Prompt | Path | str
     ManyPrompts = Iterable[Prompt | str] | Prompt | Path | str
     AnyStore = ActivationStore | Path | str
@@ -70,7 +71,7 @@ if TYPE_CHECKING:
     Files = Sequence[Path | str]
     Pairs = Mapping[str, Any] | Sequence[str]
 else:  # what the shell reads
-    AnyModel = AnyEngine = AnyJudge = str
+    AnyModel = AnyEngine = AnyJudge = Address = str
     AnyPrompts = ManyPrompts = AnyStore = AnyBehaviour = AnyCompletions = AnyDirection = Path
     AnyRecipe = AnyPath = Path
     AnyGenerate, AnyConfig = bool, object
@@ -169,8 +170,8 @@ def study(
     out: AnyPath | None = None,
     *,
     preset: Preset = "default",
-    model: AnyModel | None = None,
-    prompts: AnyPrompts | None = None,
+    model: Address | None = None,
+    prompts: AnyPath | None = None,
     twins: Twins = None,
     pattern: Annotated[str | None, Parameter(name="--trigger-pattern")] = None,
     patching: bool = True,
@@ -1080,7 +1081,7 @@ def bench_collect(
     out: Folder = BENCH,
     *,
     parts: Annotated[Words, Parameter(name="--part")] = ("forward", "reading", "memory"),
-    model: AnyModel | None = None,
+    model: Address | None = None,
     device: str = "cpu",
     n_prompts: Annotated[int | None, Parameter(name="--prompts")] = None,
     token_budget: int = 8192,

@@ -54,8 +54,8 @@ WRITTEN = ("out", "organisms")
 MODELS = ("model", "base", "adapter")
 EVERY = Group("With every verb", sort_key=99)
 MORE = {
-    "json": Annotated[bool, Parameter(help="Print the main table as JSON records, and nothing else.", negative="", group=EVERY)],
-    "dry_run": Annotated[bool, Parameter(help="Say what would be done, and about how long it takes.", negative="", group=EVERY)],
+    "json": Annotated[bool, Parameter(help="Print the main table as JSON records, and nothing else.", negative="", show_default=False, group=EVERY)],
+    "dry_run": Annotated[bool, Parameter(help="Say what would be done, and about how long it takes.", negative="", show_default=False, group=EVERY)],
     "device": Annotated[str | None, Parameter(help="Where models are loaded: cpu, cuda, cuda:1, mps, or auto; default cpu.", group=EVERY)],
 }  # fmt: skip
 
@@ -89,7 +89,12 @@ def command(verb: Callable[..., Any], alone: bool = True) -> Callable[..., int]:
         if not _is_hidden(each.annotation)
     ]
     extra = [
-        inspect.Parameter(one, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=MORE[one])
+        inspect.Parameter(
+            one,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=None if one == "device" else False,
+            annotation=MORE[one],
+        )
         for one in more
     ]
     signature = inspect.Signature([*parameters, *extra])
@@ -107,7 +112,7 @@ def command(verb: Callable[..., Any], alone: bool = True) -> Callable[..., int]:
             if asked["json"]:  # whatever the verb prints is not the answer
                 stack.enter_context(contextlib.redirect_stdout(sys.stderr))
             if asked.get("dry_run"):
-                from probes.benchmarks.estimate import estimate
+                from probes.cli.estimate import estimate
 
                 name, result = "dry_run", estimate(verb.__name__, whole)
             else:

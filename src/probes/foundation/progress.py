@@ -39,6 +39,9 @@ class Lines(tqdm):  # type: ignore[misc]
             self.fp.flush()
         return True
 
+    def clear(self, nolock: bool = False) -> None:
+        """Lines stay."""
+
     def close(self) -> None:
         """Say so if the way is done, where its tenths were said."""
         if not self.disable:

@@ -8,13 +8,15 @@ import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from probes import api
 from probes.foundation.html import html_table
-from probes.runs.step import Cell, read_entry
+
+if TYPE_CHECKING:
+    from probes.runs.step import Cell
 
 STUDY_S = {
     "corpus": 2, "organisms": 503, "behaviour": 25, "activations": 6, "probes": 12, "patching": 4,
@@ -150,8 +152,10 @@ def _place(name: str, given: Mapping[str, Any]) -> Path:
     return api._default(name, given["preset"])
 
 
-def _cells(cells: Sequence[Cell], out: Path | str) -> Estimate:
+def _cells(cells: "Sequence[Cell]", out: Path | str) -> Estimate:
     """By kind of cell, from what cells of that kind took in this folder, or took once."""
+    from probes.runs.step import read_entry
+
     rows, measured = [], False
     for kind in dict.fromkeys(cell.kind for cell in cells):
         entries = [read_entry(cell, Path(out)) for cell in cells if cell.kind == kind]
