@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from probes.studies.steering.study import Doses
 
     AnyModel = Model | Path | str
-    Address = Path | str
+    Address = OutPath = Path | str
     AnyPrompts = Sequence[Prompt | str] | Prompt | Path | str
     ManyPrompts = Iterable[Prompt | str] | Prompt | Path | str
     AnyStore = ActivationStore | Path | str
@@ -71,6 +71,7 @@ if TYPE_CHECKING:
     Files = Sequence[Path | str]
     Pairs = Mapping[str, Any] | Sequence[str]
 else:  # what the shell reads
+    OutPath = str | Path  # text first: an empty one is no path
     AnyModel = AnyEngine = AnyJudge = Address = str
     AnyPrompts = ManyPrompts = AnyStore = AnyBehaviour = AnyCompletions = AnyDirection = Path
     AnyRecipe = AnyPath = Path
@@ -89,8 +90,8 @@ def _flag(name: str | None, text: str) -> Parameter:
 
 ModelArgument = Annotated[AnyModel, _flag(None, "Checkpoint: a local directory or a hub id.")]
 Prompts = Annotated[AnyPrompts, _flag(None, "JSON Lines of prompt pairs (see the README).")]
-Out = Annotated[AnyPath | None, _flag(None, "Folder to write to; see `probes --help`.")]
-Folder = Annotated[AnyPath, _flag(None, "Folder to write to; see `probes --help`.")]
+Out = Annotated[OutPath | None, _flag(None, "Folder to write to; see `probes --help`.")]
+Folder = Annotated[OutPath, _flag(None, "Folder to write to; see `probes --help`.")]
 Seed = Annotated[int, _flag(None, "Seed of everything random.")]
 SiteNames = Annotated[
     Sites | None,
@@ -167,7 +168,7 @@ def demo(
 
 
 def study(
-    out: AnyPath | None = None,
+    out: OutPath | None = None,
     *,
     preset: Preset = "default",
     model: Address | None = None,
@@ -780,7 +781,7 @@ def steer(
 
 
 def persistence(
-    out: AnyPath | None = None,
+    out: OutPath | None = None,
     *,
     preset: Preset = "default",
     config: ConfigFile = None,
@@ -828,7 +829,7 @@ def persistence(
 
 
 def every_probe(
-    out: AnyPath | None = None,
+    out: OutPath | None = None,
     *,
     preset: Preset = "default",
     config: ConfigFile = None,

@@ -102,6 +102,8 @@ def command(verb: Callable[..., Any], alone: bool = True) -> Callable[..., int]:
     def run(*args: Any, **kwargs: Any) -> int:
         given = signature.bind(*args, **kwargs).arguments
         asked = {one: given.pop(one, None) for one in more}
+        if given.get("out") is not None and not name.startswith("store_"):
+            given["out"] = _folder(given["out"])
         check(given)
         whole = {n: p.default for n, p in known.items()} | given
         with contextlib.ExitStack() as stack:
@@ -114,12 +116,12 @@ def command(verb: Callable[..., Any], alone: bool = True) -> Callable[..., int]:
             if asked.get("dry_run"):
                 from probes.cli.estimate import estimate
 
-                name, result = "dry_run", estimate(verb.__name__, whole)
+                shown, result = "dry_run", estimate(name, whole)
             else:
-                name, result = verb.__name__, verb(**given)
+                shown, result = name, verb(**given)
         from probes.cli.show import show
 
-        return show(name, result, whole, as_json=bool(asked["json"]))
+        return show(shown, result, whole, as_json=bool(asked["json"]))
 
     run.__name__, run.__doc__, run.__module__ = (
         name,
@@ -177,12 +179,15 @@ def check(given: Mapping[str, Any]) -> None:
                 check_address(twin)
         elif name == "preset" and value not in PRESETS:
             raise unknown("preset", value, PRESETS)
-        elif name == "out" and "://" not in str(value):
-            output_folder(value)
         elif name not in WRITTEN:
             for path in value if isinstance(value, tuple) else (value,):
                 if isinstance(path, Path):
                     _check_path(path)
+
+
+def _folder(out: Path | str) -> Path | str:
+    """The folder to write to, checked; a URL as it is."""
+    return out if "://" in str(out) else output_folder(out)
 
 
 def _check_path(path: Path) -> None:
@@ -251,7 +256,7 @@ def _status(error: BaseException) -> int:
             return 130
         case OSError():
             what = [error.strerror or type(error).__name__, error.filename, error.filename2]
-            _tell(f"the system refused: {', '.join(str(each) for each in what if each)}")
+            _tell(f"the system refused: {': '.join(str(each) for each in what if each)}")
         case _:
             _tell(str(error))
     return 2
