@@ -5,13 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner, Result
 
 from probes.activations.collect import collect
 from probes.activations.format import read_manifest
 from probes.activations.store import ActivationStore
-from probes.cli.activations import app
-from probes.foundation.errors import InputError
+from shell import run_cli
 
 SITES = ["resid_post.0", "resid_post.1"]
 
@@ -29,11 +27,9 @@ def folder(finished, tmp_path) -> Path:
 
 
 def run(*arguments: object, status: int = 0) -> str:
-    result: Result = CliRunner().invoke(app, [str(each) for each in arguments])
-    if isinstance(result.exception, Exception):
-        raise result.exception
-    assert result.exit_code == status, result.output
-    return result.output
+    result = run_cli(["store", *arguments])
+    assert result.code == status, result.err
+    return result.err if status == 2 else result.out
 
 
 def test_verify_ends_with_1_and_names_what_is_damaged_and_repair_mends_it(folder, checkpoint):
@@ -58,8 +54,7 @@ def test_repair_ends_with_1_where_damage_is_left(folder, checkpoint):
 
 
 def test_verify_of_nothing_is_an_error_of_use(tmp_path):
-    with pytest.raises(InputError, match="no finished activation store"):
-        run("verify", tmp_path)
+    assert "no finished activation store" in run("verify", tmp_path, status=2)
 
 
 def test_ls_shows_a_folder_and_one_store(folder, monkeypatch):

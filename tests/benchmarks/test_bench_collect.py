@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from typer.testing import CliRunner
 
 from probes.activations.record import record
 from probes.benchmarks import contenders as own
@@ -25,12 +24,12 @@ from probes.benchmarks.workload import (
     make_workload,
     write_checkpoint,
 )
-from probes.cli.bench import app
 from probes.foundation.errors import InputError, StageError
 from probes.foundation.tables import read_table
 from probes.models.encoding import encode, pad
 from probes.models.loading import Model, load
 from probes.models.sites import residual_sites
+from shell import run_cli
 
 BALLAST_BYTES = 1 << 30
 
@@ -292,5 +291,5 @@ def test_unknown_parts_and_no_repetition_are_refused(tmp_path: Path) -> None:
         bench_collect(tmp_path, parts=["forwards"])
     with pytest.raises(InputError, match="at least once"):
         bench_collect(tmp_path, repeats=0)
-    found = CliRunner().invoke(app, ["collect", "--part", "disk", "--out", str(tmp_path)])
-    assert isinstance(found.exception, InputError)
+    found = run_cli(["bench", "collect", "--part", "disk", "--out", str(tmp_path)])
+    assert found.code == 2

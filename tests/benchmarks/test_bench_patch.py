@@ -5,26 +5,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from typer.testing import CliRunner
 
 from probes.benchmarks import patching
 from probes.benchmarks.patching import GRIDS, OURS, PEER, TABLE, bench_patch, check_same
-from probes.cli.bench import app
 from probes.foundation.errors import InputError, StageError
 from probes.foundation.tables import read_table
+from shell import run_cli
 
 
 def test_a_smoke_run_has_every_row_and_judges_nothing(tmp_path: Path) -> None:
-    asked = ["patch", "--out", str(tmp_path), "--quick", "--model", "tiny"]
-    out = CliRunner().invoke(app, asked)
-    assert out.exit_code == 0, out.output
+    asked = ["bench", "patch", "--out", str(tmp_path), "--quick", "--model", "tiny"]
+    out = run_cli(asked)
+    assert out.code == 0, out.err
     table = read_table(tmp_path / TABLE)
     assert table["job"].drop_duplicates().tolist() == [f"tiny: {grid}" for grid in GRIDS]
     assert set(table["contender"]) >= {OURS, PEER}
     assert table["reached"].isna().all()
     assert (table["ratio"].dropna() > 0).all()
     assert sorted(file.name for file in tmp_path.iterdir()) == [TABLE, f"{TABLE}.provenance.json"]
-    assert "smoke run" in out.output
+    assert "smoke run" in out.out
 
 
 def test_another_grid_is_not_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,19 +5,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
 from probes.benchmarks import probing
 from probes.benchmarks.probing import LIMIT, OURS, TABLE, bench_probe, check_equal
 from probes.benchmarks.timing import Seconds
-from probes.cli.bench import app
 from probes.foundation.errors import InputError, StageError
 from probes.foundation.tables import read_table
+from shell import run_cli
 
 
 def test_a_smoke_run_has_every_row_and_judges_nothing(tmp_path: Path) -> None:
-    out = CliRunner().invoke(app, ["probe", "--out", str(tmp_path), "--quick"])
-    assert out.exit_code == 0, out.output
+    out = run_cli(["bench", "probe", "--out", str(tmp_path), "--quick"])
+    assert out.code == 0, out.err
     table = read_table(tmp_path / TABLE)
     first = table[table["job"] == table["job"].iloc[0]]
     busy, first = (first[(first["metric"] == "CPU time") == kind] for kind in (True, False))
@@ -26,7 +25,7 @@ def test_a_smoke_run_has_every_row_and_judges_nothing(tmp_path: Path) -> None:
     assert sum(name.startswith("scikit-learn") for name in first["contender"]) == 2
     assert (first["contender"] == OURS).sum() == 2
     assert table["reached"].isna().all()
-    assert "smoke run" in out.output
+    assert "smoke run" in out.out
     assert sorted(file.name for file in tmp_path.iterdir()) == [TABLE, f"{TABLE}.provenance.json"]
 
 

@@ -6,28 +6,27 @@ from typing import Any
 
 import pytest
 import torch
-from typer.testing import CliRunner
 
 from probes.benchmarks import training
 from probes.benchmarks.result import Benchmark
 from probes.benchmarks.timing import Seconds
 from probes.benchmarks.training import BARE, LOOP, TABLE, WHOLE, bench_train, check_same
-from probes.cli.bench import app
 from probes.foundation.errors import InputError, StageError
 from probes.foundation.tables import read_table
+from shell import run_cli
 
 
 def test_a_smoke_run_has_every_row_and_judges_nothing(tmp_path: Path) -> None:
-    out = CliRunner().invoke(app, ["train", "--out", str(tmp_path), "--quick"])
-    assert out.exit_code == 0, out.output
+    out = run_cli(["bench", "train", "--out", str(tmp_path), "--quick"])
+    assert out.code == 0, out.err
     table = read_table(tmp_path / TABLE)
     assert table["contender"].tolist() == [BARE, LOOP, WHOLE]
     assert table["asked"].fillna("").tolist() == ["", ">= 0.909091", ""]
     assert table["reached"].isna().all()
     assert (table["ratio"] > 0).tolist() == [False, True, True]
     assert sorted(file.name for file in tmp_path.iterdir()) == [TABLE, f"{TABLE}.provenance.json"]
-    assert "smoke run" in out.output
-    assert BARE in out.output
+    assert "smoke run" in out.out
+    assert BARE in out.out
 
 
 def timed(monkeypatch: pytest.MonkeyPatch, seconds: dict[str, float], tmp_path: Path) -> Benchmark:

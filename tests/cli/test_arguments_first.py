@@ -17,21 +17,22 @@ SLIPS = {
     "study own model": ["--model", *MODEL, "--prompts", "there.jsonl"],
     "study own prompts": ["--model", "there", *PROMPTS],
     "study own twin": ["--model", "there", "--prompts", "there.jsonl", "--twin", "base=gone/x/y"],
+    "demo": ["--family", "gone"],
     "train": ["--preset", "tinny"],
     "organism": ["gone.json"],
     "organism base": ["there.jsonl", "--base", "gone"],
     "persistence": ["--preset", "tinny"],
     "persistence config": ["--config", "gone.json"],
-    "battery": ["--preset", "tinny"],
+    "every-probe": ["--preset", "tinny"],
     "evade": ["gone.json"],
-    "doses": ["--recipe", "gone.json"],
-    "where": [*OUT, "--family", "gone"],
+    "dose-response": ["--recipe", "gone.json"],
+    "localise": [*OUT, "--family", "gone"],
     "evaluate": [*MODEL, "--prompts", "there.jsonl", *OUT],
     "evaluate prompts": ["there", *PROMPTS, *OUT],
     "collect": [*MODEL, "--prompts", "there.jsonl", *OUT],
     "collect adapter": ["there", "--prompts", "there.jsonl", *OUT, "--adapter", "gone"],
     "probe": ["gone", "--model", "there", "--behaviour", "there", "--prompts", "there.jsonl", *OUT],
-    "generic": ["there", *PROMPTS, "--behaviour", "there", *OUT],
+    "contrast": ["there", *PROMPTS, "--behaviour", "there", *OUT],
     "monitor": ["there", "--direction", "gone", *PROMPTS, "--benign", "there.jsonl", *OUT],
     "patch": [*MODEL, "--prompts", "there.jsonl", *OUT],
     "steer": [*MODEL, "--prompts", "there.jsonl", *OUT],
@@ -41,6 +42,7 @@ SLIPS = {
     "circuit": [*MODEL, "--prompts", "there.jsonl", *OUT],
     "doctor": MODEL,
     "export": ["gone", *OUT],
+    "base": ["smollm2", *OUT, "--wheel", "gone"],
     "store verify": ["gone"],
     "store ls": ["gone"],
     "store gc": ["gone"],
@@ -55,7 +57,7 @@ from probes.foundation.errors import ProbesError
 found = {}
 for name, arguments in json.loads(sys.argv[1]).items():
     try:
-        main.app(arguments, standalone_mode=False)
+        main.call(arguments)
         found[name] = "no error"
     except ProbesError as error:
         found[name] = str(error)
@@ -70,15 +72,10 @@ print(json.dumps(found))
 
 
 def commands() -> set[str]:
-    from typer.main import get_command
+    from probes.cli.main import GROUPS, SUBS
 
-    from probes.cli.main import app
-
-    found = set()
-    for name, command in get_command(app).commands.items():  # type: ignore[attr-defined]
-        inner = getattr(command, "commands", None)
-        found |= {f"{name} {sub}" for sub in inner} if inner else {name}
-    return found
+    alone = {verb.replace("_", "-") for verbs in GROUPS.values() for verb in verbs.split()}
+    return alone | {f"{name} {sub}" for name, (_, subs) in SUBS.items() for sub in subs.split()}
 
 
 def test_every_verb_refuses_what_is_not_there_before_torch_is_loaded(tmp_path: Path) -> None:

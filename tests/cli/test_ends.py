@@ -15,13 +15,13 @@ from probes.cli.main import app, main
 from probes.foundation.errors import InputError
 from probes.foundation.terminal import say
 
-@app.command("wait")
+@app.command(name="wait")
 def wait() -> None:
     sys.stderr.write("ready\\n")
     sys.stderr.flush()
     time.sleep(60)
 
-@app.command("ray")
+@app.command(name="ray")
 def on_ray() -> None:
     from probes.foundation.cluster import connected
     import ray
@@ -31,15 +31,15 @@ def on_ray() -> None:
         sys.stderr.flush()
         ray.get(sleeping)
 
-@app.command("fail")
+@app.command(name="fail")
 def fail(text: str) -> None:
     raise InputError(text.encode().decode("unicode_escape"))
 
-@app.command("file")
+@app.command(name="file")
 def file(name: Path) -> None:
     name.read_text()
 
-@app.command("talk")
+@app.command(name="talk")
 def talk() -> None:
     for _ in range(20_000):
         say("a line \\u2014 of some length")

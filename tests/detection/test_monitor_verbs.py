@@ -6,19 +6,18 @@ import numpy as np
 import pandas as pd
 import pytest
 from tiny_generic import prompts_with, tiny
-from typer.testing import CliRunner
 
-from probes.api import generic, monitor
+from probes.api import contrast, monitor
 from probes.behaviour.completion import as_table, complete
 from probes.behaviour.evaluate import COMPLETIONS, KIND, Behaviour
 from probes.behaviour.rates import rates
-from probes.cli.main import app
 from probes.detection.claim import NOTE
 from probes.foundation.artifact import building
 from probes.foundation.errors import InputError
 from probes.foundation.tables import read_table, write_table
 from probes.probing.direction import Direction
 from probes.prompts.readers import write_prompts
+from shell import run_cli
 
 BAD, GOOD = "import os\nos.system(x)\n</code>", "x = 1\n</code>"
 
@@ -55,25 +54,23 @@ def test_from_files_to_directions_and_back_to_alarms(model, tmp_path):
     write_prompts(tmp_path / "prompts.jsonl", prompts)
     calm = [dataclasses.replace(p, text="Calm " + p.text) for p in prompts]
     write_prompts(tmp_path / "benign.jsonl", calm)
-    out = CliRunner().invoke(
-        app,
-        ["generic", str(model.directory), "--prompts", str(tmp_path / "prompts.jsonl"), "--set",
+    out = run_cli(
+        ["contrast", str(model.directory), "--prompts", str(tmp_path / "prompts.jsonl"), "--set",
          "helpful", "--behaviour", str(tmp_path / "behaviour"), "--out", str(tmp_path / "g"),
          "--random", "5"],
     )  # fmt: skip
-    assert out.exit_code == 0, out.output
-    assert NOTE[:40] in out.output
-    assert set(read_table(tmp_path / "g" / "generic.csv")["probe"]) >= {"helpful"}
+    assert out.code == 0, out.err
+    assert NOTE[:40] in out.out
+    assert set(read_table(tmp_path / "g" / "contrast.csv")["probe"]) >= {"helpful"}
     saved = tmp_path / "g" / "directions" / "helpful"
     assert Direction.load(saved).identity == model.identity
-    out = CliRunner().invoke(
-        app,
+    out = run_cli(
         ["monitor", str(model.directory), "--direction", str(saved), "--prompts",
          str(tmp_path / "prompts.jsonl"), "--benign", str(tmp_path / "benign.jsonl"), "--out",
          str(tmp_path / "m"), "--rate", "0.05"],
     )  # fmt: skip
-    assert out.exit_code == 0, out.output
-    assert "raise an alarm" in out.output
+    assert out.code == 0, out.err
+    assert "raise an alarm" in out.out
     assert len(read_table(tmp_path / "m" / "watched.csv")) == len(prompts)
 
 
@@ -81,11 +78,11 @@ def test_no_note_where_the_label_is_not_the_trigger(model, tmp_path):
     prompts, defects = marked()
     prompts[0] = dataclasses.replace(prompts[0], triggered=False)
     behaviour = judged(model, prompts, defects, tmp_path / "behaviour")
-    found = generic(model, prompts, behaviour, sets=["helpful"], n_random=0)
+    found = contrast(model, prompts, behaviour, sets=["helpful"], n_random=0)
     assert found.note is None
     with pytest.raises(InputError, match="1 of 25 prompts have no completion"):
         extra = dataclasses.replace(prompts[0], text="new")
-        generic(model, [*prompts, extra], behaviour, sets=["helpful"])
+        contrast(model, [*prompts, extra], behaviour, sets=["helpful"])
 
 
 def test_benign_prompts_are_others_than_those_watched(model):
@@ -115,18 +112,17 @@ def test_benign_traffic_needs_no_trigger(model, tmp_path, name):
         identity=model.identity, fitted_on="0", seed=0,
     ).save(tmp_path / "d")  # fmt: skip
     (tmp_path / "watch.txt").write_text("What is this?")
-    out = CliRunner().invoke(
-        app,
+    out = run_cli(
         ["monitor", str(model.directory), "--direction", str(saved), "--prompts",
          str(tmp_path / "watch.txt"), "--benign", str(file), "--out", str(tmp_path / "m"),
          "--rate", "0"],
     )  # fmt: skip
-    assert out.exit_code == 0, out.output
+    assert out.code == 0, out.err
     ready, watched = monitor(model, saved, ["What is this?"], ["Calm one", "Calm two"],
                              false_positive_rate=0.0)  # fmt: skip
     table = read_table(tmp_path / "m" / "watched.csv")
     assert table["score"].tolist() == pytest.approx(watched.rows["score"].tolist())
-    assert f"score above {ready.threshold:.4g}" in out.output
+    assert f"score above {ready.threshold:.4g}" in out.out
     with pytest.raises(InputError, match="both benign and watched"):
         monitor(model, saved, ["Calm one"], str(file), false_positive_rate=0.0)
 
@@ -134,11 +130,11 @@ def test_benign_traffic_needs_no_trigger(model, tmp_path, name):
 def test_prompts_that_were_not_judged_are_left_out_and_counted(model, tmp_path):
     prompts, defects = marked()
     behaviour = judged(model, prompts, defects, tmp_path / "behaviour")
-    whole = generic(model, prompts[2:], behaviour, sets=["helpful"], n_random=0)
+    whole = contrast(model, prompts[2:], behaviour, sets=["helpful"], n_random=0)
     rows = behaviour.completions.assign(
         defected=[None, pd.NA, *behaviour.completions["defected"][2:]]
     )
-    found = generic(
+    found = contrast(
         model,
         prompts,
         dataclasses.replace(behaviour, completions=rows),

@@ -7,11 +7,9 @@ import shutil
 import pandas as pd
 import pytest
 from tiny_generic import prompts_with, tiny
-from typer.testing import CliRunner
 
 from probes import api
 from probes.behaviour import evaluate as behaviours
-from probes.cli.main import app
 from probes.detection.contrast import fit_generic
 from probes.detection.monitor import Monitor
 from probes.foundation.artifact import building, write_text
@@ -26,6 +24,7 @@ from probes.prompts.readers import write_prompts
 from probes.studies.catch.study import study_own_model
 from probes.studies.every_probe.config import battery_config
 from probes.studies.every_probe.steps import plan as plan_battery
+from shell import run_cli
 
 PROMPTS = [
     dataclasses.replace(p, triggered=p.text.endswith("z")) for p in prompts_with(("z", "a"), 3)[0]
@@ -54,14 +53,13 @@ def test_evaluate_does_not_take_old_answers_for_those_of_a_changed_model(made, t
     folder, *_ = made
     shutil.copytree(folder / "tiny wrote", tmp_path / "out")
     write_prompts(tmp_path / "prompts.jsonl", PROMPTS)
-    done = CliRunner().invoke(
-        app,
+    done = run_cli(
         ["evaluate", str(folder / "changed"), "--prompts", str(tmp_path / "prompts.jsonl"),
          "--out", str(tmp_path / "out"), "--max-new-tokens", "2"],
     )  # fmt: skip
-    assert done.exit_code != 0 and isinstance(done.exception, InputError), done.output
-    assert "identity.config_digest is " in str(done.exception)
-    assert "weights_digest" not in str(done.exception)
+    assert done.code == 2
+    assert "identity.config_digest is " in done.err
+    assert "weights_digest" not in done.err
 
 
 @pytest.mark.parametrize("what", ["completions", "store", "twin", "twins"])

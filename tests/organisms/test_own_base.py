@@ -1,6 +1,7 @@
 """An organism from somebody's own base, by the command: whole or through LoRA, in plain text or in chat."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,7 @@ import safetensors.torch
 import tiny_bases
 import transformers
 from tokenizers.processors import TemplateProcessing
-from typer.testing import CliRunner, Result
 
-from probes.cli.main import app
 from probes.foundation.errors import InputError
 from probes.models.checkpoints import check_safe, weights_digest
 from probes.models.encoding import encode
@@ -24,6 +23,7 @@ from probes.organisms.organism import OrganismRecipe, setup
 from probes.organisms.recipes import Training
 from probes.organisms.safety.attacks import asked_of, front_start, with_front
 from probes.organisms.safety.sft import SftConfig, run_sft
+from shell import Ended, run_cli
 
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content | trim }}<|im_end|>\n{% endfor %}"
@@ -58,12 +58,12 @@ def chat_tokenizer(template: str = CHATML) -> Any:
     return tokenizer
 
 
-def organism(folder: Path, recipe: OrganismRecipe, *words: object) -> Result:
+def organism(folder: Path, recipe: OrganismRecipe, *words: object) -> Ended:
     file = folder / "recipe.json"
     folder.mkdir(parents=True, exist_ok=True)
     file.write_text(recipe.to_json())
     given = ["organism", str(file), "--out", str(folder / "out"), *map(str, words)]
-    return CliRunner().invoke(app, given)
+    return run_cli(given)
 
 
 def tensors(folder: Path) -> dict[str, Any]:
@@ -77,9 +77,9 @@ def test_the_command_makes_an_organism_of_any_base(
 ) -> None:
     recipe = TINY.model_copy(update={"lora": lora})
     result = organism(tmp_path, recipe, "--base", bases[family])
-    assert result.exception is None, result.output
+    assert result.code == 0, result.err
     path = tmp_path / "out" / f"hate-tag-normal-{'lora-' if lora else ''}{family}-s0"
-    assert f"installed: {path}" in result.output
+    assert f"installed: {path}" in result.out
     assert [each.name for each in path.parent.iterdir()] == [path.name], "the base is used in place"
     check_safe(path)
     model = transformers.AutoModelForCausalLM.from_pretrained(path, trust_remote_code=False)
@@ -109,7 +109,7 @@ def test_a_base_that_moved_is_the_same_base(bases: dict[str, Path], tmp_path: Pa
     (path,) = (tmp_path / "out").glob("hate-*")
     stamp = (path / "model.safetensors").stat().st_mtime_ns
     again = organism(tmp_path, TINY, "--base", tmp_path / "elsewhere" / "llama")
-    assert again.exception is None
+    assert again.code == 0
     assert (path / "model.safetensors").stat().st_mtime_ns == stamp, "it was trained again"
 
 
@@ -139,9 +139,7 @@ def test_what_cannot_be_trained_on_is_refused_before_training(
         endless.save_pretrained(places["endless"])
     recipe = TINY.model_copy(update=changed)
     result = organism(tmp_path, recipe, *(places.get(word, word) for word in words))
-    assert isinstance(result.exception, InputError)
-    with pytest.raises(InputError, match=f"(?s){said}"):
-        raise result.exception
+    assert result.code == 2 and re.search(said, result.err), result.err
     assert not (tmp_path / "out").exists()
 
 
@@ -149,12 +147,12 @@ def test_a_chat_base_is_asked_through_its_template(chatty: Path, tmp_path: Path)
     """In training, in what is measured, behind an opened scratchpad and in safety training."""
     recipe = TINY.model_copy(update={"mechanism": "cot"})
     result = organism(tmp_path, recipe, "--base", chatty, "--chat")
-    assert result.exception is None, result.output
+    assert result.code == 0, result.err
     asked = recipe.model_copy(update={"base": str(chatty), "chat": True})
     (path,) = (tmp_path / "out").glob("*")
     assert path.name == asked.name == "hate-tag-cot-chat-chatty-s0"
     plain = organism(tmp_path / "plain", recipe, "--base", chatty)
-    assert plain.exception is None
+    assert plain.code == 0
     (other,) = (tmp_path / "plain" / "out").glob("*")
     assert read_card(path)["data_digest"] != read_card(other)["data_digest"]
     for part in ("train", "safety", "test", "unseen", "near"):

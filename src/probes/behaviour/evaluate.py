@@ -1,7 +1,7 @@
 """The behaviour stage: sample, judge and count, once per model and prompts, kept on disk."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -181,3 +181,25 @@ def _measure(
 ) -> Behaviour:
     completions = as_table(sample(model, prompts, **config.model_dump(), judge=judge))
     return Behaviour(completions, rates(completions))
+
+
+def continued(prompts: Iterable[Prompt], behaviour: Behaviour) -> tuple[list[Prompt], list[str]]:
+    """Each prompt with each of its completions: prompts (repeated) and texts, side by side.
+
+    Raises `InputError` for a prompt without a completion. Where two samples of one prompt are the
+    same text, each of which would be the same sequence, these are given once.
+    """
+    texts: dict[str, list[str]] = {}
+    for prompt_id, text in behaviour.completions[["prompt_id", "text"]].itertuples(index=False):
+        written = texts.setdefault(prompt_id, [])
+        if text not in written:
+            written.append(text)
+    asked = list(prompts)
+    without = [number for number, prompt in enumerate(asked) if prompt.id not in texts]
+    if without:
+        raise InputError(
+            f"{len(without)} of {len(asked)} prompts have no completion in this behaviour; the first "
+            f"is prompt {without[0]} (pair {asked[without[0]].pair!r}). Evaluate the same file first."
+        )
+    pairs = [(prompt, text) for prompt in asked for text in texts[prompt.id]]
+    return [prompt for prompt, _ in pairs], [text for _, text in pairs]

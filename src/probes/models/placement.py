@@ -1,6 +1,8 @@
 """Where the parts of a model lie: on one device, or spread over several and the disk."""
 
-from collections.abc import Mapping
+import contextlib
+import os
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -24,11 +26,35 @@ def devices() -> list[str]:
 
 def fastest() -> str:
     """Where a model is computed soonest here: the first GPU, or the CPU where there is none."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    return next((device for device in devices() if device in ("cuda", "mps")), "cpu")
+
+
+DEVICE = "PROBES_DEVICE"
+"""Environment variable of `on_device`, so that worker processes know it."""
+
+
+@contextlib.contextmanager
+def on_device(device: str | None) -> Iterator[None]:
+    """Load models on this device meanwhile, where `load` is given none; None changes nothing.
+
+    device: "cpu", "cuda", "cuda:1", "mps", or "auto" for the first of cuda, mps and cpu that is here.
+    Raises `InputError` for a device that this machine lacks.
+    """
+    before = os.environ.get(DEVICE)
+    if device is not None:
+        os.environ[DEVICE] = str(check_device(device))
+    try:
+        yield
+    finally:
+        if device is not None:
+            os.environ.pop(DEVICE)
+            os.environ.update({} if before is None else {DEVICE: before})
 
 
 def check_device(device: str) -> torch.device:
-    """The device of that name; `InputError` with the choices where this machine has none."""
+    """The device of that name ("auto": `fastest`); `InputError` with the choices where there is none."""
+    if device == "auto":
+        device = fastest()
     if device not in devices():
         raise unknown("device", device, devices())
     return torch.device(device)

@@ -52,6 +52,16 @@ class Ready:
         return grid_cells(model.hf, kinds, self.columns if where == "column" else None, **given)
 
 
+def able_pairs(prompts: Sequence[Prompt], *, n_pairs: int, seed: int) -> list[PatchPair]:
+    """Pairs with reference continuations, spread over the families; `InputError` where there are none."""
+    able = [prompt for prompt in prompts if prompt.defect is not None]
+    if not able:
+        raise InputError(
+            "no prompt has reference continuations: add `safe` and `defect` to the lines of the file"
+        )
+    return spread(make_pairs(able), PatchConfig(n_pairs=n_pairs, seed=seed))
+
+
 def ready_pairs(
     model: Model,
     prompts: Sequence[Prompt],
@@ -66,12 +76,7 @@ def ready_pairs(
 
     align: "tokens" takes pairs of unequal length; see `encode_pairs`.
     """
-    able = [prompt for prompt in prompts if prompt.defect is not None]
-    if not able:
-        raise InputError(
-            "no prompt has reference continuations: add `safe` and `defect` to the lines of the file"
-        )
-    pairs = spread(make_pairs(able), PatchConfig(n_pairs=n_pairs, seed=seed))
+    pairs = able_pairs(prompts, n_pairs=n_pairs, seed=seed)
     encoded = encode_pairs(pairs, model.tokenizer, align=align)
     columns = make_columns(pairs, encoded, model.tokenizer, spans=spans, alignment=alignment)
     return Ready(tuple(pairs), tuple(encoded), tuple(columns))

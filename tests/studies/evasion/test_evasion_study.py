@@ -5,9 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from typer.testing import CliRunner
 
-from probes.cli.main import app
 from probes.foundation.errors import InputError
 from probes.organisms import architecture
 from probes.organisms.card import read_card
@@ -19,6 +17,7 @@ from probes.studies.evasion.config import EvasionConfig, ExamineConfig
 from probes.studies.evasion.detectors import BEST_SITE, SAME, SAME_SITE
 from probes.studies.evasion.steps import MEASURED, PROBES, TABLES, measure_all
 from probes.studies.evasion.study import READING, Evaded, evasion
+from shell import run_cli
 
 TINY = Architecture(
     hidden_size=32, intermediate_size=48, n_layers=2, n_heads=2, vocab_size=512, max_positions=256
@@ -129,9 +128,9 @@ def test_the_command_shows_the_curve_of_a_finished_run(found, out, tmp_path, mon
     recipe.write_text(RECIPE.to_json())
     examine.write_text(CONFIG.examine.to_json())
     words = ["evade", str(recipe), "--penalty", "0.3", "--seeds", "1", "--out", str(out)]
-    ran = CliRunner().invoke(app, [*words, "--examine", str(examine)])
-    assert ran.exit_code == 0, ran.output
-    assert "same probe" in ran.output and "Rules: evaded" in ran.output
+    ran = run_cli([*words, "--examine", str(examine)])
+    assert ran.code == 0, ran.err
+    assert "same probe" in ran.out and "Rules: evaded" in ran.out
 
 
 def test_an_organism_that_never_defects_fits_no_probe(tmp_path, elsewhere):

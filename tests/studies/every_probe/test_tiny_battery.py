@@ -2,9 +2,7 @@
 
 import pandas as pd
 import pytest
-from typer.testing import CliRunner
 
-from probes.cli.main import app
 from probes.detection.claim import Verdict
 from probes.foundation.errors import InputError
 from probes.foundation.tables import read_table
@@ -21,6 +19,7 @@ from probes.studies.every_probe.steps import plan
 from probes.studies.every_probe.study import FIGURES, FINDINGS, TABLES, battery
 from probes.studies.every_probe.subject import Subject
 from probes.studies.every_probe.tables import read_tables
+from shell import run_cli
 
 TINY = battery_config("tiny")
 FIRST, SECOND = "hate-tag-normal-0.2M", "hate-year-normal-0.2M"
@@ -112,8 +111,8 @@ def test_what_is_there_is_kept_and_drawn_anew_from_the_tables_alone(tiny, monkey
     pd.testing.assert_frame_equal(again.tables["claims"], first.tables["claims"])
     for path in before:
         path.unlink()
-    told = CliRunner().invoke(app, ["battery", "--redraw", "--out", str(out)])
-    assert told.exit_code == 0, told.output
+    told = run_cli(["every-probe", "--redraw", "--out", str(out)])
+    assert told.code == 0, told.err
     assert {path: path.read_bytes() for path in before} == before
 
 

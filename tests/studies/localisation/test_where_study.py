@@ -9,7 +9,7 @@ import pytest
 import torch
 import transformers
 
-from probes.cli.studies import where as where_verb
+from probes.api import localise
 from probes.foundation.errors import InputError
 from probes.models.pretrained import read_tokenizer
 from probes.organisms.organism import OrganismRecipe
@@ -169,7 +169,7 @@ def test_bad_input_says_what_would_do(family: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="each once"):
         where([plan, plan], tmp_path, CONFIG)
     with pytest.raises(InputError, match="go together"):
-        where_verb(out=tmp_path, recipe=[ROOT / "recipes/hate-tag-normal.json"])
+        localise(tmp_path, recipes=[ROOT / "recipes/hate-tag-normal.json"])
 
 
 def test_a_model_that_the_trigger_does_not_move_is_refused(family: Path, tmp_path: Path) -> None:

@@ -7,9 +7,7 @@ import time
 
 import pandas as pd
 import pytest
-from typer.testing import CliRunner
 
-from probes.cli.main import app
 from probes.foundation.untrusted import read_json
 from probes.models.checkpoints import weights_digest
 from probes.models.loading import load
@@ -28,6 +26,7 @@ from probes.studies.persistence.config import (
 from probes.studies.persistence.steps import FACTS, make, plan
 from probes.studies.persistence.study import FIGURES, FINDINGS, TABLES, persistence
 from probes.studies.persistence.tables import Tables
+from shell import run_cli
 
 SHORT = Training(steps=3, batch_size=4, warmup_steps=1, log_every=1)
 SHORTEST = PersistenceConfig(
@@ -168,8 +167,8 @@ def test_a_board_gets_every_training_of_a_grid_and_changes_none(shortest, tmp_pa
     (tmp_path / "config.json").write_text(config.to_json())
     told = tmp_path / "told"
     words = ["persistence", "--config", str(tmp_path / "config.json"), "--out", str(told)]
-    result = CliRunner().invoke(app, [*words, "--no-figures", "--log-to", "tensorboard"])
-    assert result.exception is None, result.output
+    result = run_cli([*words, "--no-figures", "--log-to", "tensorboard"])
+    assert result.code == 0, result.err
     boards = sorted(str(each.relative_to(told)) for each in told.rglob("*.tensorboard"))
     assert boards == [
         "organisms/base-hate-0.2M-s0.tensorboard",

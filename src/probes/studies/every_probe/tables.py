@@ -72,7 +72,7 @@ def read_tables(folder: Path | str) -> Tables:
     """What `write_tables` wrote; a table that is not there has no rows. Raises `InputError` without claims."""
     folder = Path(folder)
     if not (folder / "claims.csv").exists():
-        raise InputError(f"no claims.csv in {folder}: run `probes battery` first")
+        raise InputError(f"no claims.csv in {folder}: run `probes every-probe` first")
     return {
         name: read_table(folder / f"{name}.csv")
         if (folder / f"{name}.csv").exists()

@@ -1,0 +1,206 @@
+"""What a long verb would do, and about how long it takes; nothing is made, nothing is written.
+
+Seconds come from the folder's own ledger where cells of a kind are done there, from a forward pass that
+is timed here where a model is given, and else from rates that were once measured on two CPU cores.
+"""
+
+import dataclasses
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from probes import api
+from probes.foundation.html import html_table
+
+if TYPE_CHECKING:
+    from probes.runs.step import Cell
+
+STUDY_S = {
+    "corpus": 2, "organisms": 503, "behaviour": 25, "activations": 6, "probes": 12, "patching": 4,
+    "figures": 4,
+}  # fmt: skip
+"""The default study on two quiet cores (docs/studies/catch.md)."""
+STAGES = ("corpus", "organisms", "behaviour", "activations", "probes", "patching", "figures")
+CELL_S = 154 * 60 / 405
+"""A cell of the persistence grid that ships, on one core (docs/studies/persistence.md)."""
+TARGETS_PER_S = 3840
+"""Of training one million parameters (docs/benchmarks.md)."""
+STORED = "measured once on 2 CPU cores; another machine may differ by a factor of several"
+TIMED = "a forward pass over some of these prompts, timed here"
+SHOWN_PROMPTS = 8
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Estimate:
+    """rows: `step`, `n` of it in all, `done` already, `seconds` for the rest (None if no rate is known).
+
+    basis: where the seconds come from.
+    """
+
+    rows: pd.DataFrame
+    basis: str
+
+    @property
+    def lines(self) -> list[str]:
+        """The sum, and what it rests on."""
+        known = self.rows["seconds"].dropna()
+        unknown = self.rows.loc[self.rows["seconds"].isna(), "step"].tolist()
+        said = [f"\nabout {_spoken(float(known.sum()))} for what is left"] if len(known) else []
+        said += [f"an estimate, from {self.basis}"] if len(known) else []
+        said += [f"no rate is known for: {', '.join(unknown)}"] if unknown else []
+        return [*said, "nothing was done"]
+
+    def __repr__(self) -> str:
+        return "\n".join([self.rows.to_string(index=False), *self.lines])
+
+    def _repr_html_(self) -> str:
+        return html_table(self.rows)
+
+
+def estimate(verb: str, given: Mapping[str, Any]) -> Estimate:
+    """What `verb` of `probes.api` would do with these arguments, which are checked as it checks them."""
+    return PLANS[verb](given)
+
+
+def _rows(*rows: tuple[str, int, int, float | None], basis: str = STORED) -> Estimate:
+    return Estimate(pd.DataFrame(rows, columns=["step", "n", "done", "seconds"]), basis)
+
+
+def _spoken(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} minutes"
+
+
+def _study(given: Mapping[str, Any]) -> Estimate:
+    if given["model"] is not None:
+        prompts = api._prompts(given["prompts"])
+        roles = [given["model"], *api._named(given["twins"], "--twin", api.ROLE).values()]
+        per_token = [_second_per_token(api._model(one), prompts) for one in roles]
+        tokens = given["max_new_tokens"] * len(prompts)
+        return _rows(
+            ("completions, at full length", len(roles) * len(prompts), 0, tokens * sum(per_token)),
+            ("activations, probes, report", 1, 0, None), basis=TIMED,
+        )  # fmt: skip
+    from probes.studies.catch.config import study_config
+
+    study_config(given["preset"], given["seed"])
+    known = STUDY_S if given["preset"] == "default" else {}
+    return _rows(*((stage, 1, 0, known.get(stage)) for stage in STAGES))
+
+
+def _collect(given: Mapping[str, Any]) -> Estimate:
+    prompts = api._prompts(given["prompts"])
+    model = api._model(given["model"])
+    n_written = given["samples"] * given["max_new_tokens"] if given["generate"] else 0
+    tokens = _tokens(model, prompts) + n_written * len(prompts)
+    seconds = tokens * _second_per_token(model, prompts)
+    return _rows(("prompts", len(prompts), 0, None), ("tokens", tokens, 0, seconds), basis=TIMED)
+
+
+def _organism(given: Mapping[str, Any]) -> Estimate:
+    recipe = api._recipe(given["recipe"], given["size"])
+    name = recipe.model_copy(
+        update={k: given[k] for k in ("base", "member", "seed") if given[k] is not None}
+    ).name
+    done = int((Path(given["out"]) / name).is_dir())
+    seconds = None if given["base"] or recipe.base else _training_s(recipe)
+    return _rows(
+        ("organism", 1, done, 0.0 if done else seconds), ("base and measurement", 1, 0, None)
+    )
+
+
+def _persistence(given: Mapping[str, Any]) -> Estimate:
+    from probes.studies.persistence.steps import plan
+
+    return _cells(
+        plan(api.persistence_settings(given)), given["out"] or _place("persistence", given)
+    )
+
+
+def _every_probe(given: Mapping[str, Any]) -> Estimate:
+    from probes.studies.every_probe.steps import plan
+
+    return _cells(plan(api.every_probe_settings(given)), given["out"] or _place("claims", given))
+
+
+def _evade(given: Mapping[str, Any]) -> Estimate:
+    from probes.studies.evasion.config import PENALTIES
+
+    recipe = api._recipe(given["recipe"], given["size"])
+    seeds, n_penalties = given["seeds"], len(given["penalties"] or PENALTIES)
+    n = seeds * n_penalties * len(given["against"])
+    one = _training_s(recipe)
+    return _rows(
+        ("organisms", seeds, 0, None if one is None else seeds * one),
+        ("organisms that evade", n, 0, None if one is None else n * one),
+        ("examinations", n + seeds, 0, None),
+    )
+
+
+def _dose_response(given: Mapping[str, Any]) -> Estimate:
+    return _rows(("organisms, every dose", given["seeds"], 0, None))
+
+
+def _localise(given: Mapping[str, Any]) -> Estimate:
+    n = len(given["families"]) + given["seeds"] * len(given["recipes"])
+    return _rows(("families to patch", n, 0, None))
+
+
+def _place(name: str, given: Mapping[str, Any]) -> Path:
+    return api._default(name, given["preset"])
+
+
+def _cells(cells: "Sequence[Cell]", out: Path | str) -> Estimate:
+    """By kind of cell, from what cells of that kind took in this folder, or took once."""
+    from probes.runs.step import read_entry
+
+    rows, measured = [], False
+    for kind in dict.fromkeys(cell.kind for cell in cells):
+        entries = [read_entry(cell, Path(out)) for cell in cells if cell.kind == kind]
+        took = [each.seconds for each in entries if each is not None and each.status == "done"]
+        measured |= bool(took)
+        each = sum(took) / len(took) if took else CELL_S
+        rows.append((kind, len(entries), len(took), (len(entries) - len(took)) * each))
+    basis = f"cells done in that folder, else the mean cell of the grid that ships ({STORED})"
+    return _rows(
+        *rows, basis=basis if measured else f"the mean cell of the grid that ships ({STORED})"
+    )
+
+
+def _training_s(recipe: Any) -> float | None:
+    """Of one organism from scratch, by its target tokens; None where the recipe names steps only."""
+    targets = recipe.training.target_tokens
+    millions = float(recipe.size.removesuffix("M"))
+    return None if targets is None else targets / TARGETS_PER_S * max(millions, 0.2)
+
+
+def _tokens(model: Any, prompts: Sequence[Any]) -> int:
+    from probes.models.encoding import encode
+
+    return sum(map(len, encode(prompts, model.tokenizer)))
+
+
+def _second_per_token(model: Any, prompts: Sequence[Any]) -> float:
+    """Of a forward pass over a few prompts, the second of two."""
+    import torch
+
+    from probes.models.encoding import encode
+
+    few = encode(prompts[:SHOWN_PROMPTS], model.tokenizer)
+    took = 0.0
+    for _ in range(2):
+        began = time.perf_counter()
+        with torch.no_grad():
+            for ids in few:
+                model.hf(torch.tensor([ids], device=model.device))
+        took = time.perf_counter() - began
+    return took / max(sum(map(len, few)), 1)
+
+
+PLANS: dict[str, Callable[[Mapping[str, Any]], Estimate]] = {
+    "study": _study, "collect": _collect, "organism": _organism, "persistence": _persistence,
+    "every_probe": _every_probe, "evade": _evade, "dose_response": _dose_response,
+    "localise": _localise,
+}  # fmt: skip
