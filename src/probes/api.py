@@ -51,7 +51,8 @@ if TYPE_CHECKING:
     from probes.studies.steering.study import Doses
 
     AnyModel = Model | Path | str
-    Address = OutPath = Path | str
+    Address = Path | str
+    OutPath = Path | str
     AnyPrompts = Sequence[Prompt | str] | Prompt | Path | str
     ManyPrompts = Iterable[Prompt | str] | Prompt | Path | str
     AnyStore = ActivationStore | Path | str
@@ -280,7 +281,7 @@ def organism(
     return install(asked, out, report_to=tuple(log_to))
 
 
-def export(run: AnyPath, out: Folder) -> Path:
+def export(run: AnyPath, out: Folder) -> "Family":
     """Write a run's organisms in half precision, with cards of their behaviour measured anew.
 
     Args:
@@ -531,7 +532,7 @@ def monitor(
         for one in (prompts, benign)
     )
     return monitor_stage(
-        _model(model), load_probe(direction) if is_path(direction) else direction, watched, calm, out,
+        _model(model), load_probe(direction) if isinstance(direction, str | Path) else direction, watched, calm, out,
         aggregate=aggregate, false_positive_rate=false_positive_rate, keep_sinks=keep_sinks,
     )  # fmt: skip
 
@@ -1003,7 +1004,7 @@ def store_repair(
     from probes.activations.manifests import read_finished
     from probes.models.loading import DTYPES
 
-    manifest = read_finished(path)
+    manifest = read_finished(Path(path))
     loaded = _model(
         model, device=device or manifest.makers[-1].device, adapter=adapter,
         dtype=DTYPES[manifest.origin.compute_dtype], quantization=manifest.origin.quantization,
@@ -1309,4 +1310,11 @@ def _patch_sites(
     from probes.patching.stages import able_pairs
 
     pairs = able_pairs(_prompts(prompts), n_pairs=n_pairs, seed=seed)
-    return residual_grid(_model(model), pairs, sites=sites, n_boot=n_boot, seed=seed, path=out)
+    return residual_grid(
+        _model(model),
+        pairs,
+        sites=None if sites is None else list(sites),
+        n_boot=n_boot,
+        seed=seed,
+        path=out,
+    )

@@ -17,7 +17,6 @@ SLIPS = {
     "study own model": ["--model", *MODEL, "--prompts", "there.jsonl"],
     "study own prompts": ["--model", "there", *PROMPTS],
     "study own twin": ["--model", "there", "--prompts", "there.jsonl", "--twin", "base=gone/x/y"],
-    "demo": ["--family", "gone"],
     "train": ["--preset", "tinny"],
     "organism": ["gone.json"],
     "organism base": ["there.jsonl", "--base", "gone"],

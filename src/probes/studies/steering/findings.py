@@ -188,7 +188,7 @@ class _Curves:
         """What identifies each curve of these modes, and its `order` in the table."""
         for order, names in enumerate(self.groups.to_dict("records")):
             if names["mode"] in modes:
-                yield {**names, "order": order}
+                yield {str(name): value for name, value in names.items()} | {"order": order}
 
     def doses(self, names: dict[str, Any]) -> list[float]:
         key = (names["tokens"], names["place"], names["direction"], names["mode"])
@@ -204,10 +204,11 @@ def _necessity(curves: _Curves) -> Iterator[Finding]:
             continue
         random = curves.at(names | {"direction": RANDOM}, 1.0, True)
         after = curves.at(names, 1.0, False, measure) if measure else None
-        known = before is not None and after is not None and before.value > 0
+        both = before is not None and after is not None and before.value > 0
+        known = (after, before) if before and after and both else None
         facts = {
             "dose": 1.0, "plain": plain, "random": random,
-            "kept": after.value / before.value if known else float("nan"),
+            "kept": known[0].value / known[1].value if known else float("nan"),
         }  # fmt: skip
         why = {"left": left, "measure": measure, "before": known and before, "after": after}
         yield _asked(NECESSARY, left, names | facts, why)
