@@ -44,7 +44,7 @@ def test_a_stopped_grid_goes_on_and_gives_the_same_table(
     again = patch_cells(llama, encoded, cells, columns, **given)
     assert scored == ["mlp_out.1"]
     pd.testing.assert_frame_equal(whole.rows, again.rows, check_exact=True)
-    with pytest.raises(InputError, match="made from other inputs"):
+    with pytest.raises(InputError, match="made from other settings or inputs"):
         patch_cells(llama, encoded, cells, columns, plan=Plan("noise"), **given)
 
 

@@ -127,7 +127,7 @@ def test_another_config_and_another_folder_are_refused(tiny, tmp_path):
     with pytest.raises(InputError, match=r"made with other settings \(neutral is 60 there, 7 now"):
         battery(other, out)
     (tmp_path / "diary.txt").write_text("dear diary")
-    with pytest.raises(InputError, match=r"holds diary\.txt and no battery"):
+    with pytest.raises(InputError, match=r"is not empty \(diary\.txt\) and does not hold"):
         battery(TINY, tmp_path)
 
 
