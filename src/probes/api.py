@@ -205,7 +205,7 @@ def study(
     from probes.studies.catch.study import study as from_nothing
     from probes.studies.catch.study import study_own_model
 
-    if model is None:
+    if model is None or prompts is None:
         return from_nothing(out or _default("study", preset, preset), preset=preset, seed=seed)
     return study_own_model(
         model, prompts, out or Path("runs") / Path(model).name, twins=_named(twins, "--twin", ROLE),

@@ -15,7 +15,7 @@ from probes.models.identity import check_same
 from probes.models.loading import Model, load
 from probes.models.sites import parse_site
 from probes.probing.direction import Direction
-from probes.probing.frozen import NONE
+from probes.probing.frozen import NONE, FrozenProbe
 from probes.prompts.readers import read_prompts
 from probes.prompts.records import Prompt
 from probes.studies.steering.config import MODES, RANDOM, DoseConfig
@@ -30,7 +30,7 @@ def dose_curves_of(
     prompts: Sequence[Prompt] | Path | str,
     out: Path | str | None = None,
     *,
-    direction: Direction | Path | str | None = None,
+    direction: FrozenProbe | Path | str | None = None,
     modes: tuple[str, ...] = MODES,
     config: DoseConfig | None = None,
     judge: Judge = exploitable_code,
@@ -59,7 +59,11 @@ def dose_curves_of(
     if direction is None:
         learned = fit_directions(loaded, fit, defected, settings)
     else:
-        known = direction if isinstance(direction, Direction) else Direction.load(direction)
+        known = Direction.load(direction) if isinstance(direction, str | Path) else direction
+        if not isinstance(known, Direction):
+            raise InputError(
+                f"steering moves along one direction; a {type(known).__name__} has none"
+            )
         settings = for_one(settings, known)
         learned = _of_one(loaded, known, fit, np.array(defected), settings, allow_other)
     measured = by_judge(
