@@ -21,7 +21,7 @@ def documented(module: str, names: list[str], before: set[str]) -> list[str]:
         if path not in before:
             lines += [f".. {kind}:: {path}", ""]
             before.add(path)
-    return lines
+    return ["```{eval-rst}", *lines, "```"]  # the pages are Markdown
 
 
 class PublicNames(SphinxDirective):
