@@ -8,6 +8,8 @@ from docutils.statemachine import StringList
 from sphinx.util.docutils import SphinxDirective
 from sphinx.util.nodes import nested_parse_with_titles
 
+SECTIONS = ("Args:", "Example:", "Examples:", "Raises:", "Returns:", "Yields:", "Note:")
+
 
 def documented(module: str, names: list[str], before: set[str]) -> list[str]:
     """Lines of reStructuredText that document these names of the module, but for those of `before`."""
@@ -21,7 +23,7 @@ def documented(module: str, names: list[str], before: set[str]) -> list[str]:
         if path not in before:
             lines += [f".. {kind}:: {path}", ""]
             before.add(path)
-    return lines
+    return ["```{eval-rst}", *lines, "```"]  # the pages are Markdown
 
 
 class PublicNames(SphinxDirective):
@@ -58,7 +60,20 @@ def plain_signature(
     return str(known.replace(parameters=plain, return_annotation=known.empty)), returned
 
 
+def without_hanging_indents(
+    app: Any, what: str, name: str, found: Any, options: Any, lines: list[str]
+) -> None:
+    """Lines that go on further in are part of their paragraph; sections such as `Args:` stay as they are."""
+    section = False
+    for number, line in enumerate(lines):
+        if line and line[0] != " ":
+            section = line.rstrip() in SECTIONS or line.endswith("::")
+        elif line.strip() and not section and number and lines[number - 1].strip():
+            lines[number] = line.strip()
+
+
 def setup(app: Any) -> dict[str, bool]:
     app.add_directive("public-names", PublicNames)
+    app.connect("autodoc-process-docstring", without_hanging_indents, priority=400)
     app.connect("autodoc-process-signature", plain_signature)
     return {"parallel_read_safe": True}
