@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     AnyEngine = str | Engine
     AnyGenerate = bool | SamplingConfig
     AnyDirection = FrozenProbe | Path | str
+    SavedDirection = Direction | Path | str
     AnyRecipe = OrganismRecipe | Path | str
     AnyPath = Path | str
     AnyConfig = ProbeConfig
@@ -73,7 +74,9 @@ if TYPE_CHECKING:
 else:  # what the shell reads
     OutPath = str | Path  # text first: an empty one is no path
     AnyModel = AnyEngine = AnyJudge = Address = str
-    AnyPrompts = ManyPrompts = AnyStore = AnyBehaviour = AnyCompletions = AnyDirection = Path
+    AnyPrompts = ManyPrompts = AnyStore = AnyBehaviour = AnyCompletions = AnyDirection = (
+        SavedDirection
+    ) = Path
     AnyRecipe = AnyPath = Path
     AnyGenerate, AnyConfig = bool, object
     Words = Sites = Pairs = tuple[str, ...]
@@ -204,7 +207,7 @@ def study(
     from probes.studies.catch.study import study as from_nothing
     from probes.studies.catch.study import study_own_model
 
-    if model is None:
+    if model is None or prompts is None:
         return from_nothing(out or _default("study", preset, preset), preset=preset, seed=seed)
     return study_own_model(
         model, prompts, out or Path("runs") / Path(model).name, twins=_named(twins, "--twin", ROLE),
@@ -280,7 +283,7 @@ def organism(
     return install(asked, out, report_to=tuple(log_to))
 
 
-def export(run: AnyPath, out: Folder) -> Path:
+def export(run: AnyPath, out: Folder) -> "Family":
     """Write a run's organisms in half precision, with cards of their behaviour measured anew.
 
     Args:
@@ -531,7 +534,7 @@ def monitor(
         for one in (prompts, benign)
     )
     return monitor_stage(
-        _model(model), load_probe(direction) if is_path(direction) else direction, watched, calm, out,
+        _model(model), load_probe(direction) if isinstance(direction, Path | str) else direction, watched, calm, out,
         aggregate=aggregate, false_positive_rate=false_positive_rate, keep_sinks=keep_sinks,
     )  # fmt: skip
 
@@ -737,7 +740,7 @@ def steer(
     prompts: Prompts,
     out: Out = None,
     *,
-    direction: AnyDirection | None = None,
+    direction: SavedDirection | None = None,
     modes: Annotated[Words, Parameter(name="--mode")] = (),
     doses: Annotated[Floats, Parameter(name="--dose")] = (),
     tokens: Tokens = None,
@@ -1003,7 +1006,7 @@ def store_repair(
     from probes.activations.manifests import read_finished
     from probes.models.loading import DTYPES
 
-    manifest = read_finished(path)
+    manifest = read_finished(Path(path))
     loaded = _model(
         model, device=device or manifest.makers[-1].device, adapter=adapter,
         dtype=DTYPES[manifest.origin.compute_dtype], quantization=manifest.origin.quantization,
@@ -1309,4 +1312,11 @@ def _patch_sites(
     from probes.patching.stages import able_pairs
 
     pairs = able_pairs(_prompts(prompts), n_pairs=n_pairs, seed=seed)
-    return residual_grid(_model(model), pairs, sites=sites, n_boot=n_boot, seed=seed, path=out)
+    return residual_grid(
+        _model(model),
+        pairs,
+        sites=None if sites is None else list(sites),
+        n_boot=n_boot,
+        seed=seed,
+        path=out,
+    )

@@ -207,7 +207,7 @@ def call(words: Sequence[str]) -> int:
     try:
         status = app(words, exit_on_error=False, print_error=False, result_action="return_value")
     except cyclopts.UnusedCliTokensError as error:
-        unused = " ".join(error.unused_tokens)
+        unused = " ".join(error.unused_tokens or ())
         raise InputError(f"{unused!r} belongs to no option; see `probes --help`") from error
     except cyclopts.CycloptsError as error:
         raise InputError(one_line(str(error))) from error
