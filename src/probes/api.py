@@ -62,6 +62,7 @@ if TYPE_CHECKING:
     AnyEngine = str | Engine
     AnyGenerate = bool | SamplingConfig
     AnyDirection = FrozenProbe | Path | str
+    SavedDirection = Direction | Path | str
     AnyRecipe = OrganismRecipe | Path | str
     AnyPath = Path | str
     AnyConfig = ProbeConfig
@@ -74,7 +75,9 @@ if TYPE_CHECKING:
 else:  # what the shell reads
     OutPath = str | Path  # text first: an empty one is no path
     AnyModel = AnyEngine = AnyJudge = Address = str
-    AnyPrompts = ManyPrompts = AnyStore = AnyBehaviour = AnyCompletions = AnyDirection = Path
+    AnyPrompts = ManyPrompts = AnyStore = AnyBehaviour = AnyCompletions = AnyDirection = (
+        SavedDirection
+    ) = Path
     AnyRecipe = AnyPath = Path
     AnyGenerate, AnyConfig = bool, object
     Words = Sites = Pairs = tuple[str, ...]
@@ -738,7 +741,7 @@ def steer(
     prompts: Prompts,
     out: Out = None,
     *,
-    direction: AnyDirection | None = None,
+    direction: SavedDirection | None = None,
     modes: Annotated[Words, Parameter(name="--mode")] = (),
     doses: Annotated[Floats, Parameter(name="--dose")] = (),
     tokens: Tokens = None,
