@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from probes.organisms.organism import OrganismRecipe
     from probes.patching.result import PatchGrid, Paths
     from probes.patching.stages import Attributed, Circuits, Lenses, Patched
+    from probes.probing.direction import Direction
     from probes.probing.frozen import FrozenProbe
     from probes.prompts.records import Prompt
     from probes.report.one_class import Unprobed
