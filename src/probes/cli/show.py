@@ -175,6 +175,10 @@ BENCH = Shown(
 SHOWN: dict[str, Shown] = {
     "demo": Shown(lambda found, _: found.study.table),
     "study": Shown(lambda found, _: found.table),
+    "report": Shown(
+        lambda found, _: found.table,
+        lambda found, _: [found.table, *(f"Report: {page}" for page in found.pages), found.comparison and f"Comparison: {found.comparison}"],
+    ),
     "train": PLAIN, "export": PLAIN, "base": PLAIN, "collect": PLAIN,
     "organism": Shown(_card_rows, _organism),
     "doctor": Shown(

@@ -164,15 +164,9 @@ def _of_path(path: Path) -> tuple[list[Prompt], list[str]]:
             _lines(path),
             lambda line: from_texts([line.rstrip("\r")], [False])[0],
         )
-    if path.suffix in (".eval", ".json"):
-        from probes.prompts.inspect_logs import is_log, log_prompts
-
-        if is_log(path):
-            found = log_prompts(path)
-            return found, [f"sample {number}" for number in range(1, len(found) + 1)]
-        if path.suffix == ".json" and read_text(path).lstrip().startswith("["):
-            rows = enumerate(parse_json(read_text(path), str(path)), start=1)
-            return _collected(str(path), "record", rows, _unpaired)
+    if path.suffix == ".json" and read_text(path).lstrip().startswith("["):
+        rows = enumerate(parse_json(read_text(path), str(path)), start=1)
+        return _collected(str(path), "record", rows, _unpaired)
     return _collected(str(path), "line", _lines(path), _line)
 
 
