@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from probes.api import organism as organism
     from probes.api import patch as patch
     from probes.api import probe as probe
-    from probes.api import report as report
     from probes.api import steer as steer
     from probes.api import study as study
     from probes.api import train as train
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
     from probes.studies.catch.study import study_own_model as study_own_model
 
 _VERBS = (
-    "demo", "study", "report", "train", "organism", "doctor", "evaluate", "collect", "probe", "contrast",
+    "demo", "study", "train", "organism", "doctor", "evaluate", "collect", "probe", "contrast",
     "monitor", "patch", "lens", "circuit", "steer",
 )  # fmt: skip
 _HOMES = dict.fromkeys(_VERBS, "probes.api") | {

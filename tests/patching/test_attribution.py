@@ -11,7 +11,6 @@ from patching_cases import random_model
 from probes.foundation.errors import InputError
 from probes.models import anatomy
 from probes.models.loading import Model
-from probes.models.source import Source
 from probes.patching.attribution import attribute_cells, compare
 from probes.patching.exact import patch_cells
 from probes.patching.measures import Divergence, OfLogits
@@ -119,7 +118,7 @@ def test_what_has_no_gradient_is_refused(llama: Model, encoded, columns) -> None
     with pytest.raises(InputError, match="no gradient of 'argmax'"):
         attribute_cells(llama, encoded, cells, columns, metric=flat, **NONE)
     rounded = dataclasses.replace(
-        llama, source=Source(directory="nowhere", label="llama", quantization="8bit")
+        llama, loaded_as=llama.loaded_as.model_copy(update={"quantization": "8bit"})
     )
     with pytest.raises(InputError, match="quantised"):
         attribute_cells(rounded, encoded, cells, columns, **NONE)

@@ -266,7 +266,7 @@ def test_rows_of_other_weights_or_prompts_are_refused_not_reused(
     llama: Model, pairs, tmp_path: Path
 ) -> None:
     residual_grid(llama, pairs, path=tmp_path, sites=["resid_pre.0"])
-    with pytest.raises(InputError, match="weights_digest: llama there, other now"):
+    with pytest.raises(InputError, match="weights_digest is 'llama' there, 'other' now"):
         other = dataclasses.replace(llama, loaded_as=Identity(weights_digest="other"))
         residual_grid(other, pairs, path=tmp_path)
     with pytest.raises(InputError, match="pairs: "):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -176,7 +177,8 @@ def test_a_model_that_never_defects_ends_with_a_report_of_how_often_it_may(
     for row in found.table.to_dict("records"):
         assert row["high"] == pytest.approx(1 - 0.025 ** (1 / row["n"]))
     page = found.report.read_text()
-    assert "no defection was seen" in page and "Patching:" in page and "by trigger" not in page
+    assert "no defection was seen" in page and "Patching:" in page
+    assert not re.search(r"labels?\w* \w* ?by (the )?trigger", page)
     show_study(found)
     assert "no defection was seen" in capsys.readouterr().out
 

@@ -30,6 +30,7 @@ from probes.detection.resampling import (
 )
 from probes.detection.thresholds import Thresholds, frozen_thresholds
 from probes.foundation.errors import InputError
+from probes.foundation.html import html_table
 
 Activations = Mapping[str, Mapping[str, Float[np.ndarray, "_ _"]]]
 AUROCS = (
@@ -81,11 +82,8 @@ class Claim:
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        import html
-
-        lacking = "".join(f"<li>{html.escape(each)}</li>" for each in self.missing)
-        shown = self.table().to_html(index=False, float_format="{:.3f}".format)
-        return f"<p><b>{self.rung}</b></p><ul>{lacking}</ul>{shown}"
+        lacking = "; ".join(self.missing)
+        return html_table(self.table(), lacking, strong=self.rung)
 
 
 def judge(

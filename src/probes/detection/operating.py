@@ -18,6 +18,7 @@ from probes.detection.thresholds import frozen_thresholds
 from probes.detection.worlds import ABLE, WORLDS, Feature, World, plant
 from probes.foundation.digest import digest_json
 from probes.foundation.errors import unknown
+from probes.foundation.html import html_table
 from probes.foundation.progress import progress
 from probes.foundation.tables import write_table
 from probes.plotting.operating import rungs_reached
@@ -37,7 +38,7 @@ class Operating:
     power: pd.DataFrame
 
     def _repr_html_(self) -> str:
-        return str(self.rates.to_html(index=False, float_format="{:.3f}".format))
+        return html_table(self.rates)
 
 
 def operating_characteristics(
