@@ -200,4 +200,4 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     line = (tmp_path / "site/docs/reference/command-line.html").read_text()
     assert 'id="store-verify"' in line and "probes collect" in line
     api = (tmp_path / "site/docs/reference/python.html").read_text()
-    assert 'id="probes.api.collect"' in api and "ActivationStore.matrix" in api
+    assert 'id="probes.api.collect"' in api and "Activations.matrix" in api

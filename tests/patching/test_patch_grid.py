@@ -269,7 +269,7 @@ def test_rows_of_other_weights_or_prompts_are_refused_not_reused(
     with pytest.raises(InputError, match="weights_digest is 'llama' there, 'other' now"):
         other = dataclasses.replace(llama, loaded_as=Identity(weights_digest="other"))
         residual_grid(other, pairs, path=tmp_path)
-    with pytest.raises(InputError, match="pairs: "):
+    with pytest.raises(InputError, match="pairs is "):
         residual_grid(llama, pairs[::-1], path=tmp_path)
 
 

