@@ -13,6 +13,7 @@ MODEL, PROMPTS = ["gone/model/x"], ["--prompts", "gone.jsonl"]
 OUT = ["--out", "new"]
 SLIPS = {
     "demo": ["--family", "gone"],
+    "report": ["gone"],
     "study": ["--preset", "tinny"],
     "study own model": ["--model", *MODEL, "--prompts", "there.jsonl"],
     "study own prompts": ["--model", "there", *PROMPTS],
