@@ -49,8 +49,10 @@ main()
 
 
 def command(*words: str, **options: object) -> "subprocess.Popen[str]":
+    """A command line of its own; an interrupt reaches it even where these tests run in the background."""
     return subprocess.Popen(
         [sys.executable, "-c", COMMAND, *words],
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         text=True, **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options},
     )  # type: ignore[call-overload, no-any-return]  # fmt: skip
 
