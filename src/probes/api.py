@@ -95,7 +95,13 @@ def _flag(name: str | None, text: str) -> Parameter:
 
 
 ModelArgument = Annotated[AnyModel, _flag(None, "Checkpoint: a local directory or a hub id.")]
-Prompts = Annotated[AnyPrompts, _flag(None, "JSON Lines of prompt pairs (see the README).")]
+Prompts = Annotated[
+    AnyPrompts,
+    _flag(
+        None,
+        "Prompts: JSON Lines, a table, a dataset folder or one text per line (docs/guide/prompts.md).",
+    ),
+]
 Out = Annotated[OutPath | None, _flag(None, "Folder to write to; see `probes --help`.")]
 Folder = Annotated[OutPath, _flag(None, "Folder to write to; see `probes --help`.")]
 Seed = Annotated[int, _flag(None, "Seed of everything random.")]
@@ -360,7 +366,9 @@ def evaluate(
 
 def collect(
     model: ModelArgument,
-    prompts: Annotated[ManyPrompts, Parameter(help="JSON Lines of prompts (see the README).")],
+    prompts: Annotated[
+        ManyPrompts, Parameter(help="JSON Lines of prompts (docs/reference/prompts-file.md).")
+    ],
     out: str | AnyPath,
     *,
     sites: SiteNames = None,
@@ -410,6 +418,7 @@ def collect(
     if not generate:
         _refuse_unused(collect, given, "--generate", "max_new_tokens temperature samples")
     from probes.activations import collect as activations
+    from probes.activations.engine import tested
     from probes.activations.generation import collect_generated
     from probes.activations.maintenance.remote import staged
     from probes.activations.sequences import stream
@@ -451,7 +460,7 @@ def collect(
             loaded, prompts, place, sites=sites, positions="last" if positions is None else positions,
             spans=named, completions=texts, allow_missing=allow_missing, dtype=dtype,
             token_budget=token_budget, keep_sinks=keep_sinks,
-            engine=_tested(engine) if self_test else engine,
+            engine=tested(engine) if self_test else engine,
         )  # fmt: skip
 
 
@@ -1302,20 +1311,6 @@ def _recipe(recipe: "AnyRecipe", size: str | None = None) -> "OrganismRecipe":
 
     found = recipe if isinstance(recipe, OrganismRecipe) else OrganismRecipe.from_file(recipe)
     return found if size is None else found.model_copy(update={"size": size})
-
-
-def _tested(engine: "AnyEngine") -> "Engine":
-    """The engine, which first runs the model's self-test, once there is something to compute."""
-    from probes.activations.engine import engine_named
-    from probes.models.selftest import doctor
-
-    chosen = engine_named(engine)
-
-    def run(model: Any, tasks: Any, maker: Any) -> Any:
-        doctor(model).require()
-        yield from chosen(model, tasks, maker)
-
-    return run
 
 
 def _patch_sites(
