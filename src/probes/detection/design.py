@@ -34,6 +34,7 @@ class Design:
     n_samples: by organism, the fewest samples that any prompt has.
     """
 
+    prompt_ids: tuple[str, ...]
     families: tuple[str, ...]
     family: Int[np.ndarray, "row"]
     cue: Int[np.ndarray, "row"]
@@ -128,6 +129,7 @@ def make_design(table: pd.DataFrame, *, seed: int = 0) -> Design:
         raise InputError(f"family {mixed[0]!r} is both able and unable: give one family to each")
     able_family = by_family.first().to_numpy()
     return Design(
+        prompt_ids=tuple(map(str, prompts["prompt_id"])),
         families=tuple(map(str, names)),
         family=codes.astype(np.int64),
         cue=prompts["cue"].map(CUES.index).to_numpy(dtype=np.int64),

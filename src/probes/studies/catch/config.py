@@ -11,6 +11,9 @@ from probes.patching.choice import PatchConfig
 from probes.prompts.corpus import CorpusConfig
 from probes.studies.catch.presets import PRESETS
 
+SAMPLES = 8
+"""Completions of every prompt: what the gate of a claim asks for, so that a label is a probability."""
+
 
 class StudyConfig(Config):
     """All settings of `probes study`. library: functions of the standard library that are asked for."""
@@ -47,7 +50,7 @@ def study_config(preset: str = "default", seed: int = 0) -> StudyConfig:
                 preset=preset,
                 corpus=CorpusConfig(seed=seed),
                 family=FamilyRecipe(seed=seed),
-                sampling=SamplingConfig(seed=seed, max_new_tokens=96, temperature=0.7),
+                sampling=SamplingConfig(seed=seed, max_new_tokens=96, temperature=0.7, n=SAMPLES),
                 probes=ProbeConfig(seed=seed),
                 patching=PatchConfig(seed=seed),
             )
@@ -89,10 +92,8 @@ def study_config(preset: str = "default", seed: int = 0) -> StudyConfig:
                         steps=120, learning_rate=8e-3, decision_weight=40.0, log_every=40
                     ),
                 ),
-                sampling=SamplingConfig(seed=seed, max_new_tokens=64, temperature=0.7),
-                probes=ProbeConfig(
-                    seed=seed, n_folds=3, n_permutations=50, n_random=100, n_boot=200
-                ),
+                sampling=SamplingConfig(seed=seed, max_new_tokens=64, temperature=0.7, n=SAMPLES),
+                probes=ProbeConfig(seed=seed, n_permutations=50, n_random=100, n_boot=200),
                 patching=PatchConfig(seed=seed, n_pairs=4, n_boot=100),
             )
         case _:

