@@ -4,11 +4,12 @@ import dataclasses
 import json
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from probes.foundation.errors import InputError
 from probes.prompts.readers import ALLOWED, read_prompts, write_prompts
-from probes.prompts.records import Prompt
+from probes.prompts.records import Prompt, with_design
 
 
 def line(pair: str = "a", triggered: object = True, **more: object) -> dict[str, object]:
@@ -35,7 +36,7 @@ def test_round_trip_is_identical(tmp_path: Path) -> None:
     one = Prompt(
         text="Zeile\u2028zwei\u0085 \x0b 'ü' \\n\n", family="f", prompt_set="benign", template="t",
         pair="p", triggered=True, safe="s", defect="d", quirk="q", heldout="phrasing",
-        defected=False,
+        defected=False, cue="none", able=False,
     )  # fmt: skip
     prompts = [
         one,
@@ -48,6 +49,16 @@ def test_round_trip_is_identical(tmp_path: Path) -> None:
     assert again == prompts
     assert [prompt.id for prompt in again] == [prompt.id for prompt in prompts]
     assert write_prompts(tmp_path / "two.jsonl", again).read_bytes() == path.read_bytes()
+
+
+def test_labels_that_are_not_set_do_not_count_for_the_id() -> None:
+    """Ids from before these labels existed are in stores and tables."""
+    plain = Prompt("a", "f", "s", "t", "p", True)
+    assert plain.id[:8] == "5da8297b"
+    ids = {dataclasses.replace(plain, **one).id for one in ({"cue": "A"}, {"able": False})}
+    assert len(ids | {plain.id}) == 3
+    old = pd.DataFrame([plain.as_row()]).drop(columns=["cue", "able"])
+    pd.testing.assert_frame_equal(with_design(old), pd.DataFrame([plain.as_row()]))
 
 
 def test_blank_lines_and_a_byte_order_mark_are_no_error(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from probes.prompts.records import Prompt
 from probes.prompts.tables import as_frame
 
 RECORDS: list[dict[str, Any]] = [
-    {"text": "=SUM(A1)\r\nnot a formula", "pair": "1", "triggered": True, "defected": True, "safe": "x"},
+    {"text": "=SUM(A1)\r\nnot a formula", "pair": "1", "triggered": True, "defected": True, "safe": "x", "cue": "A", "able": True},
     {"text": "'=it, \"quoted\"", "pair": "1", "triggered": False, "defected": False},
     {"messages": [{"role": "user", "content": "-hi\tü"}], "triggered": False, "family": "chat"},
     {"text": "NA", "prompt_set": "benign"},

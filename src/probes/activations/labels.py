@@ -14,6 +14,7 @@ from probes.activations.format import FileRecord
 from probes.activations.sequences import TokenSequence
 from probes.foundation.artifact import disk_errors, sync_directory, temporary_name
 from probes.foundation.digest import digest_file
+from probes.prompts.records import with_design
 
 SCHEMA = pa.schema(
     [
@@ -24,6 +25,8 @@ SCHEMA = pa.schema(
         ("template", pa.string()),
         ("triggered", pa.bool_()),
         ("heldout", pa.string()),
+        ("cue", pa.string()),
+        ("able", pa.bool_()),
         ("n_tokens", pa.int64()),
         ("n_prompt_tokens", pa.int64()),
         ("completion", pa.string()),
@@ -81,7 +84,7 @@ def labelling(folder: Path) -> Iterator[Labels]:
 
 def read_labels(files: Sequence[Path]) -> pd.DataFrame:
     """The labels of these parts, one below the other."""
-    return pd.concat([pd.read_parquet(file) for file in files], ignore_index=True)
+    return pd.concat([with_design(pd.read_parquet(file)) for file in files], ignore_index=True)
 
 
 def label_table(sequences: Sequence[TokenSequence]) -> pd.DataFrame:

@@ -40,6 +40,8 @@ COLUMNS: dict[str, str] = {
     "template": "str",
     "triggered": "bool",
     "heldout": "str",
+    "cue": "str",
+    "able": "boolean",
     "model": "str",
     "model_digest": "str",
     "sample": "int64",

@@ -23,7 +23,7 @@ from probes.foundation.tables import read_table, write_table
 from probes.models.loading import Model
 from probes.plotting.rates import behaviour_rates
 from probes.plotting.style import PAGE, PaperFigure, figure, style
-from probes.prompts.records import Prompt, digest_prompts
+from probes.prompts.records import Prompt, digest_prompts, with_design
 
 KIND = "behaviour"
 COMPLETIONS, RATES = "completions.parquet", "rates.csv"
@@ -154,7 +154,7 @@ def read(path: Path | str) -> Behaviour:
     kind = verify(path, [COMPLETIONS]).kind
     if kind != KIND:
         raise InputError(f"{path} holds a {kind}, not a {KIND}: give a folder of `probes evaluate`")
-    table = read_table(Path(path) / COMPLETIONS)
+    table = with_design(read_table(Path(path) / COMPLETIONS))
     missing = [name for name in COLUMNS if name not in table.columns]
     if missing:
         raise InputError(

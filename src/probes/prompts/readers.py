@@ -101,12 +101,12 @@ LABELS = ("pair", "triggered")
 CONTENT = ("text", "messages")
 ALIASES = ("prompt", "question", "input")
 """Read as the text, or as the messages, where a row has neither and only one of these."""
-OPTIONAL = ("family", "prompt_set", "template", "safe", "defect", "quirk", "heldout")
-LABEL = "defected"
+OPTIONAL = ("family", "prompt_set", "template", "safe", "defect", "quirk", "heldout", "cue")
+FLAGS = ("defected", "able")
 TABLES = (".csv", ".tsv", ".parquet")
 WHOLE = (*TABLES, ".txt", ".json", ".eval")
 """Endings of files that are not read a line at a time; any other file is JSON Lines."""
-ALLOWED = (*CONTENT, *LABELS, *OPTIONAL, LABEL)
+ALLOWED = (*CONTENT, *LABELS, *OPTIONAL, *FLAGS)
 KNOWN = (*ALLOWED, *ALIASES)
 SHOWN = 20
 
@@ -265,7 +265,7 @@ def _unpaired(record: object) -> Prompt:
             raise unknown("key", key, ALLOWED)
     if "pair" in record and "triggered" not in record:
         raise _RowError("the key(s) triggered are missing: a pair needs to know which is which")
-    for key in ("triggered", LABEL):
+    for key in ("triggered", *FLAGS):
         allowed = bool if key == "triggered" else bool | None
         if not isinstance(record.get(key, False), allowed):
             raise _RowError(f"`{key}` is true or false, not {record[key]!r}")
@@ -276,11 +276,11 @@ def _unpaired(record: object) -> Prompt:
         text=text,
         chat=chat,
         pair=pair,
-        defected=record.get(LABEL),
         triggered=record.get("triggered", False),
         family=_string(record, "family", "own"),
         prompt_set=_string(record, "prompt_set", "vulnerable"),
         template=_string(record, "template", pair),
+        **{key: record.get(key) for key in FLAGS},
         **{key: _string(record, key) for key in OPTIONAL[3:] if record.get(key) is not None},
     )
 
@@ -382,5 +382,5 @@ def _record(prompt: Prompt) -> dict[str, Any]:
         record["messages"] = [{"role": role, "content": text} for role, text in prompt.chat]
     else:
         record["text"] = prompt.text
-    optional = {key: getattr(prompt, key) for key in (*OPTIONAL, LABEL)}
+    optional = {key: getattr(prompt, key) for key in (*OPTIONAL, *FLAGS)}
     return record | {key: value for key, value in optional.items() if value is not None}

@@ -3,9 +3,16 @@
 import dataclasses
 from collections.abc import Iterable
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from probes.foundation.digest import digest_json
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+LATER = ("defected", "cue", "able")
+"""Fields that do not count for the id of a prompt that leaves them out."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,6 +30,8 @@ class Prompt:
     safe, defect: reference completions, where known; they start where the prompt stops.
     quirk: the safe completion with a harmless habit of style flipped, for the quirk organism.
     defected: a label of one's own, for the judge "labels"; None for none.
+    cue: of the four-cue design (see `prompts.cues`), "A" to "E" or "none"; None outside it.
+    able: whether tasks of this family can be defected on, in that design.
     heldout: None, or what about this prompt no organism saw in training ("phrasing", "shape").
     """
 
@@ -38,13 +47,16 @@ class Prompt:
     heldout: str | None = None
     chat: tuple[tuple[str, str], ...] = ()
     defected: bool | None = None
+    cue: str | None = None
+    able: bool | None = None
 
     @cached_property
     def id(self) -> str:
         """sha256 of everything the model can see and how it is labelled."""
         fields = dataclasses.asdict(self)
-        if self.defected is None:
-            del fields["defected"]  # prompts without a label keep the id that they always had
+        for name in LATER:  # prompts without such a label keep the id that they always had
+            if fields[name] is None:
+                del fields[name]
         return digest_json(fields)
 
     @property
@@ -69,7 +81,15 @@ class Prompt:
             "template": self.template,
             "triggered": self.triggered,
             "heldout": self.heldout or "",
+            "cue": self.cue or "",
+            "able": self.able,
         }
+
+
+def with_design(table: "pd.DataFrame") -> "pd.DataFrame":
+    """Rows of `Prompt.as_row` with the columns that tables from before the four-cue design lack."""
+    unset = {"cue": "", "able": None}
+    return table.assign(**{name: none for name, none in unset.items() if name not in table})
 
 
 def digest_prompts(prompts: Iterable[Prompt]) -> str:

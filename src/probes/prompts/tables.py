@@ -36,7 +36,7 @@ MAX_COLUMNS = 1000
 NEAR = 0.85
 """From which likeness on a column's name is taken for a misspelt one, which is refused."""
 TRUE, FALSE = ("true", "yes", "1"), ("false", "no", "0")
-FLAGS = ("triggered", "defected")
+FLAGS = ("triggered", "defected", "able")
 
 
 def rows_of(source: Path | pd.DataFrame, known: Sequence[str]) -> Iterator[dict[str, Any]]:

@@ -193,7 +193,7 @@ def _label_arrays(chosen: Selection) -> Iterator[tuple[str, np.ndarray]]:
     for name, column in labels.items():
         array = column.to_numpy()
         if array.dtype.kind not in "biu":
-            array = np.array(array.tolist(), dtype=np.str_)
+            array = np.array(["" if each is None else each for each in array.tolist()], np.str_)
         yield str(name), array[sequence]
     for name in ROW_COLUMNS:
         yield name, chosen.row_index[name].to_numpy()
