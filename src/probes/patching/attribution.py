@@ -221,9 +221,6 @@ class Attributions(Effects):
     n_steps: int = 0
     along: str = "site"
 
-    def __repr__(self) -> str:
-        return super().__repr__().replace("Effects(", "Attributions(", 1)
-
     def _what(self) -> str:
         how = f"integrated over {self.n_steps} steps along the {self.along}" if self.n_steps else (
             "gradient x difference"
@@ -301,8 +298,7 @@ def attribute_cells(
         patched=unpatched + found, placebo=None, n_boot=n_boot, n_flips=n_flips,
         floor=TOLERANCE[model.dtype], seed=seed,
     )  # fmt: skip
-    given = {field.name: getattr(effects, field.name) for field in dataclasses.fields(effects)}
-    return Attributions(**given, n_steps=n_steps, along=along)
+    return Attributions(**vars(effects), n_steps=n_steps, along=along)
 
 
 def _with_own_values(scorer: Scorer, prepared: Prepared, places: Sequence[Place]) -> Prepared:

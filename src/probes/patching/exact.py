@@ -209,10 +209,38 @@ def patch_cells(
     check_matched(pairs, cells)
     check_room(pairs, model)
     job = Job(model, pairs, columns, metric, settings or Settings(seed=seed))
-    job.look_ahead(cells)
     place = None if path is None else Path(path)
-    unpatched, other = row(place, "unpatched", job.facts(plan), lambda: job.unpatched(plan))
-    check_difference(metric.name, model.name, unpatched, other, model.dtype)
+    return measure(
+        job, cells, plan, place, placebo=placebo, n_boot=n_boot, n_flips=n_flips, engine=engine,
+        seed=seed,
+    )  # fmt: skip
+
+
+def measure(
+    job: Job,
+    cells: Sequence[Cell],
+    plan: Plan,
+    place: Path | None,
+    *,
+    check: Callable[[Job, np.ndarray], None] | None = None,
+    placebo: bool = False,
+    n_boot: int,
+    n_flips: int,
+    engine: str = "process",
+    seed: int,
+) -> Effects:
+    """Every cell of a job, site by site. check: gets the other run's metric before anything is patched."""
+    job.look_ahead(cells)
+    model, metric = job.model, job.metric
+
+    def both() -> np.ndarray:
+        runs = job.unpatched(plan)
+        check_difference(metric.name, model.name, *runs, model.dtype)
+        if check is not None:
+            check(job, runs[1])
+        return runs
+
+    unpatched, other = row(place, "unpatched", job.facts(plan), both)
     sites = by_site(cells)
     tasks = [Task(site, plan, tuple(members)) for site, members in sites.items()]
     if placebo:
@@ -224,7 +252,7 @@ def patch_cells(
         model_digest=model.digest,
         metric=metric.name,
         plan=plan,
-        names=[pair.name for pair in pairs],
+        names=[pair.name for pair in job.pairs],
         cells=[cell for members in sites.values() for cell in members],
         unpatched=unpatched,
         other=other,
