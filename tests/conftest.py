@@ -37,6 +37,9 @@ assert not early, f"imported before its shapes could be checked: {early}"
 install_import_hook(list(CHECKED), "beartype.beartype")
 
 
+# Waiting for the disk is a third of many tests; what must survive a kill is tested in processes of its own.
+os.fsync = lambda descriptor: None
+
 # Files that take half a minute or more, which begin first: the last of them would run alone.
 LONG = (
     "notebooks/test_notebooks.py",
