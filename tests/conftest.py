@@ -49,8 +49,6 @@ LONG = (
     "studies/persistence/test_ray_running.py",
     "activations/test_ray_engine.py",
     "organisms/test_training_resume.py",
-    "benchmarks/test_bench_collect.py",
-    "patching/test_patch_workers.py",
     "patching/test_effects.py",
     "studies/localisation/test_where_study.py",
 )

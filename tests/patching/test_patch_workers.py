@@ -16,6 +16,7 @@ from probes.patching.measures import LogProbDifference, OfLogits
 from probes.patching.pairs import encode_pairs
 from probes.patching.parts import grid_cells
 
+pytestmark = pytest.mark.slow
 NONE = {"n_boot": 0, "n_flips": 0}
 
 
