@@ -12,7 +12,11 @@ from probes.evaluation.sign_flips import max_t
 from probes.foundation.digest import short
 from probes.foundation.html import html_table, html_text
 from probes.foundation.seeds import stream
+from probes.models.loading import Model
+from probes.patching.canary import TOLERANCE
 from probes.patching.continuations import Written
+from probes.patching.measures import Metric
+from probes.patching.pairs import EncodedPair
 from probes.patching.parts import EVERYWHERE, Cell
 from probes.patching.sources import Plan
 
@@ -157,24 +161,22 @@ class Effects(Ranked):
 
 
 def summarise(
-    *,
-    model: str,
-    model_digest: str,
-    metric: str,
+    model: Model,
+    metric: Metric,
     plan: Plan,
-    names: Sequence[str],
+    pairs: Sequence[EncodedPair],
     cells: Sequence[Cell],
+    *,
     unpatched: Float[np.ndarray, "pair"],
     other: Float[np.ndarray, "pair"],
     patched: Float[np.ndarray, "cell pair"],
-    placebo: Float[np.ndarray, "cell pair"] | None,
+    placebo: Float[np.ndarray, "cell pair"] | None = None,
     n_boot: int,
     n_flips: int,
-    floor: float,
     seed: int,
 ) -> Effects:
-    """Tables, intervals and corrected p from the measured numbers; floor: see `max_t`."""
-    effects = patched - unpatched
+    """Tables, intervals and corrected p from the measured numbers."""
+    effects, names = patched - unpatched, [pair.name for pair in pairs]
     heads = [cell.head for cell in cells]
     rows = pd.DataFrame(
         {
@@ -200,7 +202,7 @@ def summarise(
         rows["low"], rows["high"] = mean_interval(effects, n_boot, seed)
     if n_flips:
         scale = max(1.0, float(np.abs(unpatched).max()))
-        rows["p"] = max_t(effects, n_flips=n_flips, floor=floor * scale, seed=seed)
+        rows["p"] = max_t(effects, n_flips=n_flips, floor=TOLERANCE[model.dtype] * scale, seed=seed)
     rows["normalised"] = rows["mean"] / (other - unpatched).mean()
     rows["n"] = len(names)
     if placebo is not None:
@@ -211,7 +213,7 @@ def summarise(
         if n_boot:
             rows["placebo_low"], rows["placebo_high"] = mean_interval(damage, n_boot, seed)
             rows["beyond_low"], rows["beyond_high"] = mean_interval(effects - damage, n_boot, seed)
-    return Effects(rows, per_prompt, model, model_digest, metric, plan, len(names))
+    return Effects(rows, per_prompt, model.name, model.digest, metric.name, plan, len(names))
 
 
 SENDER = {
