@@ -49,7 +49,7 @@ CONFIGS = {
 }
 
 # The others differ from these in nothing that is patched: they are run with the long tests.
-CORE = ("llama", "gpt2", "gpt_neox", "gemma2")
+CORE = ("llama", "gpt_neox", "gemma2")
 EVERY = [name if name in CORE else pytest.param(name, marks=pytest.mark.slow) for name in CONFIGS]
 
 
