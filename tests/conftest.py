@@ -42,7 +42,6 @@ os.fsync = lambda descriptor: None
 
 # Files that take half a minute or more, which begin first: the last of them would run alone.
 LONG = (
-    "notebooks/test_notebooks.py",
     "studies/test_study.py",
     "activations/test_killed.py",
     "studies/every_probe/test_tiny_battery.py",
