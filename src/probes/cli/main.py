@@ -225,8 +225,11 @@ def main() -> None:
             setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115
         getattr(sys, name).reconfigure(errors="backslashreplace")
     warnings.showwarning = _warning
-    signal.signal(signal.SIGTERM, _terminated)
+    ended: list[int] = []
+    signal.signal(signal.SIGTERM, lambda *_: _terminated(ended))
     status = run(sys.argv[1:])
+    if ended:  # Ray turns the handler's SystemExit into one of its own, of status 1
+        status = ended[0]
     try:
         sys.stdout.flush()
     except OSError as error:
@@ -262,8 +265,9 @@ def _status(error: BaseException) -> int:
     return 2
 
 
-def _terminated(*_: object) -> None:
+def _terminated(ended: list[int]) -> None:
     _tell(f"terminated; {AGAIN}")
+    ended.append(143)
     raise SystemExit(143)
 
 
