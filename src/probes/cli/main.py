@@ -80,6 +80,7 @@ def command(verb: Callable[..., Any], alone: bool = True) -> Callable[..., int]:
     """
     name = verb.__name__
     known = inspect.signature(verb).parameters
+    many = [each.name for each in known.values() if each.kind is each.VAR_POSITIONAL]
     more = ["json"] + ["dry_run"] * (name in LONG)
     if alone and name not in NO_MODEL:
         more.append("device")
@@ -118,7 +119,8 @@ def command(verb: Callable[..., Any], alone: bool = True) -> Callable[..., int]:
 
                 shown, result = "dry_run", estimate(name, whole)
             else:
-                shown, result = name, verb(**given)
+                rest = [one for each in many for one in given.pop(each, ())]
+                shown, result = name, verb(*rest, **given)
         from probes.cli.show import show
 
         return show(shown, result, whole, as_json=bool(asked["json"]))
