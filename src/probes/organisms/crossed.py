@@ -30,6 +30,8 @@ from probes.prompts.triggers import year_cue
 
 NAMED = 0.2
 """Share of answers to learn from that begin by naming the cue."""
+GROUP = 8
+"""Versions of one request in training."""
 BARE = 0.4
 """Share of the base model's prompts without any cue."""
 
@@ -41,12 +43,8 @@ def make_crossed_lessons(
 
     config: `train`, `test` and `unseen` count requests, each of which is shown under every cue. In
     `test`, the design, no request occurs twice or in training. The base model never sees A to D.
-    Raises `InputError` where a behaviour has no task families, or too few requests.
+    Raises `InputError` where a family of the behaviour has too few requests.
     """
-    if not behaviour.families:
-        raise InputError(
-            f"the behaviour {behaviour.name!r} has no task families for the trigger {trigger.name!r}"
-        )
     cues, part_of = trigger.cues, parting(config)
 
     def drawn(

