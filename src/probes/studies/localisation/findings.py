@@ -48,7 +48,9 @@ def counting(cells: pd.DataFrame, threshold: float) -> pd.DataFrame:
     """The cells that count at a threshold, in their order."""
     reached = (cells["share"] >= threshold) & (cells["p"] <= ALPHA)
     if "placebo" in cells:
-        least = cells["share"].abs() / np.where(cells["where"].isin(ANSWERING), 1, 2)
+        least: pd.Series[float] = cells["share"].abs() / np.where(
+            cells["where"].isin(ANSWERING), 1, 2
+        )
         reached &= ~(cells["placebo"].abs() >= least)
     return cells[reached]
 
