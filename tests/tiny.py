@@ -50,15 +50,20 @@ def trained_tokenizer(
     return _wrapped(backend, special)
 
 
-def configs(
-    vocabulary: int, n_layers: int, context: int, window: int, **gemma: Any
-) -> dict[str, Callable[[], transformers.PretrainedConfig]]:
-    """Of every architecture that the package is held to: 32 wide, 4 heads. gemma: of gemma2 alone."""
-    sizes = {
+def sizes(vocabulary: int, n_layers: int, context: int) -> dict[str, int]:
+    """What most configs call the same: 32 wide, 4 heads."""
+    return {
         "vocab_size": vocabulary, "hidden_size": 32, "num_hidden_layers": n_layers,
         "num_attention_heads": 4, "intermediate_size": 64, "max_position_embeddings": context,
     }  # fmt: skip
-    shared = {**sizes, "num_key_value_heads": 2}
+
+
+def configs(
+    vocabulary: int, n_layers: int, context: int, window: int, **gemma: Any
+) -> dict[str, Callable[[], transformers.PretrainedConfig]]:
+    """Of every architecture that the package is held to. gemma: of gemma2 alone."""
+    own = sizes(vocabulary, n_layers, context)
+    shared = {**own, "num_key_value_heads": 2}
     wide = {**shared, "head_dim": 8}
     gemmas = {**wide, "query_pre_attn_scalar": 8, "sliding_window": window}
     return {
@@ -66,7 +71,7 @@ def configs(
         "gpt2": lambda: transformers.GPT2Config(
             vocab_size=vocabulary, n_embd=32, n_layer=n_layers, n_head=4, n_positions=context
         ),
-        "gpt_neox": lambda: transformers.GPTNeoXConfig(**sizes),
+        "gpt_neox": lambda: transformers.GPTNeoXConfig(**own),
         "qwen3": lambda: transformers.Qwen3Config(**wide),
         "gemma2": lambda: transformers.Gemma2Config(**gemmas, **gemma),
         "opt": lambda: transformers.OPTConfig(

@@ -4,13 +4,14 @@ import pytest
 import torch
 import transformers
 
-from tiny import configs, trained_tokenizer
+from tiny import configs, sizes, trained_tokenizer
 from tiny import random_model as random
 
 VOCABULARY = 300
+SIZES = sizes(VOCABULARY, n_layers=3, context=64)
 CONFIGS = configs(VOCABULARY, n_layers=3, context=64, window=8)
 # Those that differ in how they are built: the others are run with the long tests.
-CORE = ("llama", "gpt2", "gpt_neox", "gemma2", "mixtral")
+CORE = ("llama", "gpt2", "gpt_neox", "gemma2")
 EVERY = [name if name in CORE else pytest.param(name, marks=pytest.mark.slow) for name in CONFIGS]
 FINAL_NORM = {
     "llama": "model.norm",
