@@ -44,12 +44,10 @@ os.fsync = lambda descriptor: None
 LONG = (
     "studies/test_study.py",
     "activations/test_killed.py",
-    "studies/every_probe/test_tiny_battery.py",
     "studies/persistence/test_ray_running.py",
     "activations/test_ray_engine.py",
     "organisms/test_training_resume.py",
     "patching/test_effects.py",
-    "studies/localisation/test_where_study.py",
 )
 
 

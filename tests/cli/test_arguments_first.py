@@ -106,8 +106,7 @@ def test_every_verb_refuses_what_is_not_there_before_torch_is_loaded(tmp_path: P
     ("arguments", "status"),
     [(["doctor", "gone"], 2), (["study", "--preset", "tinny"], 2), (["lens", "--nope"], 2), (["--help"], 0)],
 )  # fmt: skip
-def test_a_slip_is_answered_before_torch_could_be_loaded(arguments: list[str], status: int) -> None:
+def test_the_answer_comes_before_torch_could_be_loaded(arguments: list[str], status: int) -> None:
     took, out = processor_time([PROBES, *arguments])
-    assert out.returncode == status, out.stderr
-    assert out.stderr.count("\n") == (status == 2), out.stderr
-    assert took < 4  # torch alone takes 16
+    assert (out.returncode, out.stderr.count("\n")) == (status, status == 2), out.stderr
+    assert took < 5  # torch alone takes 16

@@ -207,11 +207,11 @@ def measure(
     model, metric = job.model, job.metric
 
     def both() -> np.ndarray:
-        runs = job.unpatched(plan)
-        check_difference(metric.name, model.name, *runs, model.dtype)
+        run, other = job.unpatched(plan)
+        check_difference(metric.name, model.name, run, other, model.dtype)
         if check is not None:
-            check(job, runs[1])
-        return runs
+            check(job, other)
+        return np.stack([run, other])
 
     unpatched, other = row(place, "unpatched", job.facts(plan), both)
     sites = by_site(cells)

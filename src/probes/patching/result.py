@@ -139,7 +139,7 @@ class Effects(Ranked):
         """Sites upward and columns across, the share of the difference in each cell and in its colour."""
         labels = self.rows.drop_duplicates("column").sort_values("column")["label"]
         effects = self.matrix()
-        limit = max(float(effects.abs().max(axis=None)), 1e-12)
+        limit = max(float(effects.abs().to_numpy().max()), 1e-12)
         head = "".join(f"<th>{html.escape(label)}</th>" for label in labels)
         body = "".join(
             f"<tr><th>{html.escape(site)}</th>"

