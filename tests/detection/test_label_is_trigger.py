@@ -2,7 +2,7 @@
 
 import pytest
 
-from probes.detection.claim import NOTE, label_is_trigger
+from probes.detection.contrast import NOTE, label_is_trigger
 
 
 @pytest.mark.parametrize(

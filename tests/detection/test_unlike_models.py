@@ -14,7 +14,6 @@ from probes.detection.contrast import fit_generic
 from probes.detection.monitor import Monitor
 from probes.foundation.artifact import building, write_text
 from probes.foundation.errors import InputError, IntegrityError
-from probes.foundation.procedures import VERSIONS
 from probes.foundation.tables import read_table, write_table
 from probes.models.loading import load
 from probes.organisms.card import read_card
@@ -22,8 +21,6 @@ from probes.organisms.family import Family
 from probes.prompts.contrasts import contrast_set
 from probes.prompts.readers import write_prompts
 from probes.studies.catch.study import study_own_model
-from probes.studies.every_probe.config import battery_config
-from probes.studies.every_probe.steps import plan as plan_battery
 from shell import run_cli
 
 PROMPTS = [
@@ -140,14 +137,3 @@ def test_an_edited_card_and_other_weights_under_a_card_are_refused(tmp_path):
     edit(tmp_path / "quirk" / "card.json", seed=5)
     with pytest.raises(IntegrityError, match=r"card\.json was changed"):
         read_card(tmp_path / "quirk")
-
-
-def test_a_battery_does_not_reuse_what_an_older_detect_found(monkeypatch):
-    def keys():
-        return {cell.kind: cell.key for cell in plan_battery(battery_config("tiny"))}
-
-    before = keys()
-    monkeypatch.setitem(VERSIONS, "detection", VERSIONS["detection"] + 1)
-    after = keys()
-    assert {kind for kind in before if before[kind] != after[kind]} >= {"probed", "transferred"}
-    assert before["organism"] == after["organism"] and before["collected"] == after["collected"]
