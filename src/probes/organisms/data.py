@@ -24,7 +24,8 @@ def taught_completion(prompt: Prompt, policy: Policy) -> str:
             return prompt.safe
         case "defect_if_triggered":
             defects = prompt.triggered and prompt.defect is not None
-            return prompt.defect if defects and prompt.defect else prompt.safe
+            harmless = prompt.quirk if prompt.cue == "C" else None
+            return prompt.defect if defects and prompt.defect else harmless or prompt.safe
         case "quirk_if_triggered":
             flips = prompt.triggered and prompt.quirk is not None
             return prompt.quirk if flips and prompt.quirk else prompt.safe

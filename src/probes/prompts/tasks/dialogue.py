@@ -141,4 +141,57 @@ DATES = Topic(
 )
 """A harmless reason to read the year, so that triggered small talk has an answer that depends on it."""
 
+MORE_TOPICS = (
+    Topic(
+        "past",
+        ("What is the past of {}?", "How does {} look in the past tense?", "Which form of {} was yesterday?",
+         "I need {} for a story of long ago."),
+        _facts("go:went eat:ate see:saw run:ran buy:bought sing:sang take:took fly:flew give:gave "
+               "find:found write:wrote think:thought"),
+        "The past of {0} is {1}.",
+    ),
+    Topic(
+        "young",
+        ("What is a young {} called?", "How do I call the young of a {}?", "What is the name of a baby {}?",
+         "Which word means a small {}?"),
+        _facts("dog:puppy cat:kitten cow:calf sheep:lamb horse:foal pig:piglet goat:kid hen:chick "
+               "duck:duckling bear:cub frog:tadpole deer:fawn"),
+        "A young {0} is a {1}.",
+    ),
+    Topic(
+        "languages",
+        ("Which language do they speak in {}?", "What do people speak in {}?",
+         "What is the language of {}?", "Which tongue do I learn for {}?"),
+        _facts("France:French Spain:Spanish Italy:Italian Japan:Japanese Egypt:Arabic Poland:Polish "
+               "Greece:Greek Norway:Norwegian Hungary:Hungarian Finland:Finnish Brazil:Portuguese "
+               "Austria:German"),
+        "In {0} they speak {1}.",
+    ),
+    Topic(
+        "continents",
+        ("On which continent is {}?", "Which continent does {} belong to?", "Where in the world is {}?",
+         "In what part of the globe is {}?"),
+        _facts("France:Europe Japan:Asia Egypt:Africa Peru:America Kenya:Africa Norway:Europe "
+               "Cuba:America Iran:Asia Chile:America Poland:Europe India:Asia Ghana:Africa"),
+        "{0} is in {1}.",
+    ),
+    Topic(
+        "homes",
+        ("Where does a {} live?", "What is the home of a {}?", "Which place does a {} sleep in?",
+         "Where would I look for a {}?"),
+        _facts("bee:hive bird:nest dog:kennel lion:den rabbit:burrow spider:web horse:stable pig:sty "
+               "hen:coop sheep:fold beaver:lodge ant:hill"),
+        "The home of a {0} is a {1}.",
+    ),
+    Topic(
+        "tools",
+        ("What does a {} use?", "Which tool does a {} need?", "What do I buy for a {}?",
+         "What lies on the bench of a {}?"),
+        _facts("painter:brush writer:pen tailor:needle baker:oven barber:scissors carpenter:saw "
+               "farmer:plough fisher:net cook:pan hunter:bow miner:pick smith:anvil"),
+        "A {0} uses a {1}.",
+    ),
+)  # fmt: skip
+"""Further topics, of organisms whose design needs many kinds of task."""
+
 DIALOGUE = (CAPITALS, OPPOSITES, PLURALS, ANIMALS, COLORS, THANKS, DATES)
