@@ -16,6 +16,7 @@ from probes.detection.effects import (
 )
 from probes.detection.resampling import family_weights, permuted_ableness
 from probes.detection.worlds import Planted
+from probes.probing import sweep
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +24,23 @@ def design(tracked: Planted) -> Design:
     return make_design(tracked.design)
 
 
-@pytest.mark.parametrize("estimator", crossfitting.ESTIMATORS)
+def test_every_probe_of_the_sweep_is_an_estimator_here() -> None:
+    assert {*crossfitting.ESTIMATORS, *crossfitting.SWEPT} == set(sweep.ESTIMATORS)
+
+
+def test_pairs_are_one_task_with_and_without_the_cue(design: Design) -> None:
+    pairs = crossfitting._pairs(design)
+    _, first, counts = np.unique(pairs, return_index=True, return_counts=True)
+    assert set(counts) == {1, 2}
+    for row in first[counts == 2]:
+        one, other = np.flatnonzero(pairs == pairs[row])
+        assert design.family[one] == design.family[other] and design.able[design.family[one]]
+        assert design.rows("A")[one] != design.rows("A")[other]
+        assert design.rows("A", "none")[[one, other]].all()
+    assert (counts == 2).sum() == design.rows("A", able=True).sum()
+
+
+@pytest.mark.parametrize("estimator", [*crossfitting.ESTIMATORS, *crossfitting.SWEPT])
 def test_a_family_is_scored_by_a_probe_that_never_saw_it(
     tracked: Planted, design: Design, estimator: str
 ) -> None:

@@ -11,7 +11,7 @@ from probes.api import contrast, monitor
 from probes.behaviour.completion import as_table, complete
 from probes.behaviour.evaluate import COMPLETIONS, KIND, Behaviour
 from probes.behaviour.rates import rates
-from probes.detection.claim import NOTE
+from probes.detection.contrast import NOTE
 from probes.foundation.artifact import building
 from probes.foundation.errors import InputError
 from probes.foundation.tables import read_table, write_table

@@ -4,11 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from probes.detection.claim import label_is_trigger
+from probes.detection.contrast import label_is_trigger
 from probes.evaluation.auroc import auroc
 from probes.evaluation.proportions import rate
-from probes.evaluation.thresholds import false_alarms
-from probes.evaluation.within_triggered import within_triggered
 from probes.evaluation.worst_set import worst_set
 from probes.foundation.errors import InputError
 from probes.probing.attention import AttentionProbe
@@ -36,8 +34,6 @@ CALLS = {
     "auroc": lambda y, g: auroc(y, SCORES),
     "worst set": lambda y, g: worst_set(SCORES, y, SETS, g, n_boot=10),
     "set names": lambda y, g: worst_set(SCORES, y, g, PAIRS, n_boot=10),
-    "false alarms": lambda y, g: false_alarms(SCORES, SCORES, y, SETS, g, n_boot=10),
-    "within": lambda y, g: within_triggered(SCORES, Y, y, g, n_boot=10),
     "rate": lambda y, g: rate(y, g),
     "trigger": lambda y, g: label_is_trigger(Y, y),
     "logistic": lambda y, g: LogisticProbe().fit(X, y),

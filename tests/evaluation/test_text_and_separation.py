@@ -1,54 +1,13 @@
-"""Text baselines find their own leak and no other; separation against scikit-learn and by hand."""
+"""The pattern of a trigger; separation against scikit-learn and by hand."""
 
 import numpy as np
 import pytest
 from sklearn.decomposition import PCA
 from sklearn.feature_selection import f_classif
 
-from probes.evaluation.auroc import auroc
 from probes.evaluation.separation import principal_plane, variance_ratio, variance_ratios
-from probes.evaluation.text_baselines import bag_of_tokens, prompt_length, trigger_pattern
+from probes.evaluation.text_baselines import trigger_pattern
 from probes.foundation.errors import InputError
-
-
-def prompts(y, rng, word=False, length=False):
-    return [
-        [
-            *rng.integers(5, 30, 20 + (10 if length and label else 0)).tolist(),
-            *[3] * int(word and label),
-        ]
-        for label in y
-    ]
-
-
-def test_each_baseline_finds_its_leak_on_rows_that_it_did_not_see():
-    rng = np.random.default_rng(0)
-    y = np.arange(200) % 2 == 0
-    fit, test = np.arange(100), np.arange(100, 200)
-
-    def found(baseline, **leak):
-        rows = prompts(y, rng, **leak)
-        scores = baseline([rows[i] for i in fit], y[fit], [rows[i] for i in test])
-        return auroc(y[test], scores)
-
-    assert found(bag_of_tokens, word=True) == 1.0
-    assert found(prompt_length, length=True) == 1.0
-    assert abs(found(bag_of_tokens) - 0.5) < 0.2
-    assert found(prompt_length) == 0.5
-
-
-def test_length_is_oriented_on_the_fit_rows_alone():
-    long, short = [[1] * 9] * 2, [[1] * 3] * 2
-    scores = prompt_length(long + short, [False, False, True, True], long + short)
-    assert scores.tolist() == [-9.0, -9.0, -3.0, -3.0]
-    assert auroc([True, True, False, False], scores) == 0.0
-
-
-def test_an_unseen_token_says_nothing():
-    fit = [[1, 2], [1, 3]] * 10
-    y = [True, False] * 10
-    scores = bag_of_tokens(fit, y, [[1], [1, 99, 99], [1, 2], [1, 3]])
-    assert scores[0] == scores[1] and scores[2] > scores[0] > scores[3]
 
 
 def test_pattern_of_the_trigger():

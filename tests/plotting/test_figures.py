@@ -7,9 +7,10 @@ from matplotlib.axes import Axes
 from matplotlib.container import ErrorbarContainer
 
 from probes.foundation.errors import InputError
+from probes.plotting.checks import ANSWERS
+from probes.plotting.claims import checks_by_run, runs_on_rungs
 from probes.plotting.curves import training_curves
 from probes.plotting.heatmap import patch_heatmap
-from probes.plotting.histograms import score_histograms
 from probes.plotting.layers import auroc_by_layer, ratio_by_layer
 from probes.plotting.random_directions import random_direction_histogram
 from probes.plotting.rates import behaviour_rates
@@ -32,24 +33,31 @@ def legend(ax: Axes) -> list[str]:
     return [text.get_text() for text in ax.get_legend().get_texts()]
 
 
-def test_histogram_bars_count_every_prompt_in_its_own_set_and_year() -> None:
-    rng = np.random.default_rng(0)
+def test_runs_are_framed_where_most_of_them_stand() -> None:
     rows = pd.DataFrame(
-        [(name, flag, rng.normal(3 * flag)) for name in SETS for flag in (False, True)] * 20,
-        columns=["prompt_set", "triggered", "score"],
+        [("one", "low", 8, 8, 1.0, 0.69), ("one", "high", 4, 8, 0.5, 0.19)],
+        columns=["estimator", "rung", "k", "n", "value", "low"],
     )
     ax = axes()
-    bars = score_histograms(ax, rows, n_bins=12, threshold=1.0)
-    assert bars.groupby(["prompt_set", "triggered"])["count"].sum().eq(20).all()
-    assert bars.groupby(["prompt_set", "triggered"])["fraction"].sum().to_numpy() == pytest.approx(
-        1
-    )
-    assert len(ax.patches) == 6
-    top = bars[(bars["prompt_set"] == "vulnerable") & bars["triggered"]]
-    values, edges, base = ax.patches[-1].get_data()
-    np.testing.assert_allclose(edges[:-1], top["left"])
-    drawn = values - base
-    np.testing.assert_allclose(drawn / drawn.sum(), top["fraction"])
+    runs_on_rungs(ax, rows, ["low", "high"])
+    assert sorted(text.get_text() for text in ax.texts) == ["4/8", "8/8"]
+    (frame,) = ax.patches
+    assert frame.get_x() < 0 < frame.get_x() + frame.get_width(), "the first rung"
+    with pytest.raises(InputError, match="a cell twice"):
+        runs_on_rungs(axes(), pd.concat([rows, rows]), ["low", "high"])
+
+
+def test_every_run_has_its_dot_in_the_colour_of_its_answer() -> None:
+    rows = pd.DataFrame(
+        {"name": "K1", "answer": ["pass", "fail"], "seed": [0, 1], "value": [2.0, 0.1], "threshold": 0.5}
+    )  # fmt: skip
+    ax = axes()
+    checks_by_run(ax, rows)
+    dots = [x for x in ax.get_lines() if x.get_marker() == "o" and len(x.get_xdata())]
+    assert {(x.get_xdata()[0], x.get_color()) for x in dots} == {
+        (2.0, ANSWERS["pass"]), (0.1, ANSWERS["fail"]),
+    }  # fmt: skip
+    assert legend(ax) == ["pass", "fail"]
 
 
 def test_roc_draws_each_set_of_negatives_and_names_its_auroc() -> None:
@@ -202,7 +210,14 @@ def test_ratio_and_random_directions_draw_their_numbers() -> None:
 
 
 CALLS = {
-    score_histograms: ({"prompt_set": "a", "triggered": True, "score": 0.5}, {}),
+    runs_on_rungs: (
+        {"estimator": "a", "rung": "b", "k": 1, "n": 2, "value": 0.5, "low": 0.1},
+        {"rungs": ["b"]},
+    ),
+    checks_by_run: (
+        {"name": "a", "answer": "pass", "seed": 0, "value": 0.5, "threshold": 0.1},
+        {},
+    ),
     roc_curves: ({"negative_set": "a", "fpr": 0.5, "tpr": 0.5}, {}),
     auroc_by_layer: ({"series": "a", "layer": 0, "value": 0.5, "low": 0.4, "high": 0.6}, {}),
     behaviour_rates: (

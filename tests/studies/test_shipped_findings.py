@@ -6,14 +6,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from probes.detection.evidence import Thresholds
 from probes.foundation.tables import read_csv, read_table, to_csv
+from probes.studies.evasion.config import Thresholds
 from probes.studies.evasion.findings import as_text as evasion_text
 from probes.studies.evasion.findings import read_curve
-from probes.studies.every_probe.claims import cards
-from probes.studies.every_probe.findings import as_text as every_probe_text
-from probes.studies.every_probe.findings import findings as every_probe_findings
-from probes.studies.every_probe.tables import read_tables
 from probes.studies.localisation.findings import as_text as localisation_text
 from probes.studies.localisation.findings import findings as localisation_findings
 from probes.studies.localisation.tables import Tables as LocalisationTables
@@ -32,12 +28,6 @@ def persistence() -> dict[str, pd.DataFrame | str]:
     return {"findings.csv": table, "findings.md": persistence_text(table)}
 
 
-def claims() -> dict[str, pd.DataFrame | str]:
-    table = every_probe_findings(read_tables(FIGURES / "claims"))
-    judged = cards(read_table(FIGURES / "claims" / "claims.csv"))
-    return {"findings.csv": table, "findings.md": every_probe_text(table), "cards.csv": judged}
-
-
 def evasion() -> dict[str, pd.DataFrame | str]:
     pooled = [
         read_table(FIGURES / "evasion" / f"{name}_over_seeds.csv")
@@ -51,7 +41,7 @@ def evasion() -> dict[str, pd.DataFrame | str]:
     }
 
 
-@pytest.mark.parametrize("study", [persistence, claims, evasion], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("study", [persistence, evasion], ids=lambda f: f.__name__)
 def test_tables_and_texts_come_out_byte_for_byte(study) -> None:
     for name, made in study().items():
         shipped = (FIGURES / study.__name__ / name).read_text(encoding="utf-8")

@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from probes.activations.reading import Activations
 from probes.activations.record import record
 from probes.behaviour.asking import QUESTION, ask
 from probes.behaviour.evaluate import Behaviour, check_written_by
-from probes.detection.claim import label_is_trigger
 from probes.evaluation.auroc import as_labels
 from probes.evaluation.worst_set import worst_set
 from probes.foundation.digest import digest_json
@@ -34,6 +34,10 @@ from probes.prompts.contrasts import NAMES, ContrastSet, contrast_set
 from probes.prompts.records import Prompt
 
 ASKED, RANDOM = "asking outright", "best of random directions"
+NOTE = (
+    "the label equals the trigger in every row: these numbers cannot tell a probe that reads defection "
+    "from one that reads the trigger. Add triggered prompts on which nothing can defect"
+)
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -150,6 +154,16 @@ def generic_probes(
         rows += _random_rows(model, chosen[0], matrices, labels, negative_set, n_random, seed)
     note = label_is_trigger([prompt.triggered for prompt in prompts], labels)
     return GenericProbes(pd.DataFrame(rows), directions, note)
+
+
+def label_is_trigger(triggered: ArrayLike, defected: ArrayLike) -> str | None:
+    """The sentence to show where the two are the same in every row (or opposite), else None.
+
+    triggered, defected: row, bool, of one length.
+    """
+    cue, label = as_labels(triggered), as_labels(defected)
+    same = bool((cue == label).all()) or bool((cue != label).all())
+    return NOTE if same and cue.any() and not cue.all() else None
 
 
 def _random_rows(

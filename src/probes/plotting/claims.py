@@ -1,114 +1,69 @@
-"""Shows what every probe turned out to read, and one number per kind and organism beside its null."""
-
-import textwrap
+"""Shows claims of several runs: how many reach each rung, and what every check answers in each."""
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.patches import Patch, Rectangle
+from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
 
-from probes.foundation.errors import InputError, unknown
-from probes.plotting.style import (
-    ORGANISM_MARKERS,
-    ORGANISMS,
-    colours,
-    in_order,
-    markers,
-    need,
-    whiskers,
-)
+from probes.foundation.errors import InputError
+from probes.plotting.checks import ANSWERS
+from probes.plotting.style import need
 
-CLAIMS = {
-    "detects defection": "#009E73",
-    "detects conditional behaviour": "#56B4E9",
-    "detects the trigger": "#E69F00",
-    "undetermined": "#cccccc",
-    "no signal": "#ffffff",
-}
-"""A colour per verdict, told apart by colour-blind readers, and lighter the less was found."""
-MARKS = {
-    "detects defection": "D",
-    "detects conditional behaviour": "C",
-    "detects the trigger": "T",
-    "undetermined": "?",
-    "no signal": "–",
-}
+MOST = 0.5
 
 
-def claim_grid(ax: Axes, rows: pd.DataFrame) -> pd.DataFrame:
-    """One cell per organism (down) and probe (across): the verdict as colour and letter, the AUROC below.
+def runs_on_rungs(ax: Axes, rows: pd.DataFrame, rungs: list[str]) -> pd.DataFrame:
+    """A grid of estimators by rungs, "k/n" in each cell, shaded by the share; a frame where most runs are.
 
-    rows: columns `recipe`, `estimator`, `verdict` (str), `auroc` (0 to 1); each cell once.
-    Returns the rows drawn. Raises `InputError` for a verdict that is none, or a cell that is there twice.
+    rows: columns `estimator`, `rung`, `k`, `n` (runs), `value`, `low` (share, and its lower bound); each
+    cell once. rungs: in ascending order. Returns the rows drawn.
     """
-    need(rows, "claim_grid", ["recipe", "estimator", "verdict"], ["auroc"])
-    if rows.duplicated(["recipe", "estimator"]).any():
-        raise InputError("claim_grid was given a cell twice: choose one measure")
-    down, across = (list(dict.fromkeys(rows[name])) for name in ("recipe", "estimator"))
-    for _, row in rows.iterrows():
-        verdict = str(row["verdict"])
-        if verdict not in CLAIMS:
-            raise unknown("verdict", verdict, CLAIMS)
-        i, j = down.index(row["recipe"]), across.index(row["estimator"])
-        ax.add_patch(
-            Rectangle((j - 0.47, i - 0.45), 0.94, 0.9, facecolor=CLAIMS[verdict],
-                      edgecolor="#888888", linewidth=0.5)
-        )  # fmt: skip
-        ax.text(j, i, f"{MARKS[verdict]}\n{row['auroc']:.2f}", ha="center", va="center",
-                fontsize=6.5, linespacing=1.15)  # fmt: skip
-    ax.set_xlim(-0.55, len(across) - 0.45)
-    ax.set_ylim(len(down) - 0.45, -0.55)
-    names = [textwrap.fill(str(name).replace("_", " "), 12) for name in across]
-    ax.set_xticks(range(len(across)), names, rotation=35, ha="right", rotation_mode="anchor")
-    ax.set_yticks(range(len(down)), down)
+    need(rows, "runs_on_rungs", ["estimator", "rung"], ["k", "n", "value", "low"])
+    if rows.duplicated(["estimator", "rung"]).any():
+        raise InputError("runs_on_rungs was given a cell twice: choose one recipe and position")
+    down = list(dict.fromkeys(rows["estimator"]))
+    wide = rows.pivot(index="estimator", columns="rung", values="value")
+    shares = wide.reindex(index=down, columns=rungs).to_numpy(float)
+    ax.imshow(shares, cmap="Blues", vmin=0, vmax=1.3, aspect="auto", interpolation="nearest")
+    for row in rows.to_dict("records"):
+        x, y = rungs.index(row["rung"]), down.index(row["estimator"])
+        ax.text(x, y, f"{row['k']}/{row['n']}", ha="center", va="center", fontsize=7)
+        if row["low"] > MOST:
+            frame = Rectangle((x - 0.48, y - 0.45), 0.96, 0.9, fill=False, edgecolor="#D55E00")
+            ax.add_patch(frame)
+    ax.set_xticks(range(len(rungs)), [rung.replace(" ", "\n", 1) for rung in rungs])
+    ax.set_yticks(range(len(down)), [name.replace("_", " ") for name in down])
     ax.tick_params(length=0)
     ax.grid(False)
     ax.spines[:].set_visible(False)
-    seen = [verdict for verdict in CLAIMS if verdict in set(rows["verdict"])]
-    handles = [
-        Patch(facecolor=CLAIMS[v], edgecolor="#888888", linewidth=0.5, label=f"{MARKS[v]}  {v}")
-        for v in seen
-    ]
-    ax.legend(handles=handles, loc="lower left", bbox_to_anchor=(0, 1.01), ncols=3, handlelength=1)
     return rows.reset_index(drop=True)
 
 
-SPREAD = 0.16
+def checks_by_run(ax: Axes, rows: pd.DataFrame) -> pd.DataFrame:
+    """One line per check, from the top down: a dot for each run, coloured by its answer, and the threshold.
 
-
-def organism_dots(
-    ax: Axes, rows: pd.DataFrame, *, order: list[str] | None = None, label: str = "AUROC"
-) -> pd.DataFrame:
-    """Kinds downward, a dot per organism and kind, chance as a dotted line.
-
-    rows: columns `kind`, `organism` (str), `value`, and `low`, `high` (may be empty: no interval).
-    order: of the kinds, from the top; by default as they appear. Returns the rows drawn.
+    rows: columns `name`, `answer`, `seed`, `value`, `threshold`. Returns the rows drawn.
     """
-    need(rows, "organism_dots", ["kind", "organism", "low", "high"], ["value"])
-    kinds = [k for k in order or dict.fromkeys(rows["kind"]) if k in set(rows["kind"])]
-    names = in_order(rows["organism"], ORGANISMS)
-    colour, marker = colours(names, ORGANISMS), markers(names, ORGANISM_MARKERS)
-    for i, name in enumerate(names):
-        part = rows[rows["organism"] == name]
-        shift = SPREAD * (i - (len(names) - 1) / 2)
-        ax.errorbar(
-            part["value"].to_numpy(float),
-            np.array([kinds.index(kind) for kind in part["kind"]]) + shift,
-            xerr=whiskers(part),
-            color=colour[name],
-            marker=marker[name],
-            markersize=3.4,
-            capsize=1.2,
-            elinewidth=0.8,
-            linestyle="none",
-            label=name,
-            zorder=3,
-        )
-    ax.axvline(0.5, color="#999999", linewidth=0.8, linestyle=":", zorder=1)
-    ax.set_yticks(range(len(kinds)), [str(kind).replace("_", " ") for kind in kinds])
-    ax.set_ylim(len(kinds) - 0.5, -0.5)
-    ax.set_xlim(-0.03, 1.03)
+    need(rows, "checks_by_run", ["name", "answer", "seed"], ["value", "threshold"])
+    names = list(dict.fromkeys(rows["name"]))
+    seeds = sorted(rows["seed"].unique())
+    shift = dict(zip(seeds, np.linspace(0.25, -0.25, len(seeds)), strict=True))
+    for row in rows.to_dict("records"):
+        place = -names.index(row["name"])
+        ax.plot(
+            [row["value"]], [place + (shift[row["seed"]] if len(seeds) > 1 else 0)], "o",
+            color=ANSWERS[row["answer"]], markersize=3,
+        )  # fmt: skip
+        ax.plot([row["threshold"]] * 2, [place - 0.38, place + 0.38], color="black", linewidth=1)
+    ax.set_yticks([-place for place in range(len(names))], names)
+    ax.set_ylim(0.6 - len(names), 0.6)
     ax.grid(False, axis="y")
-    ax.set_xlabel(label)
-    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=4, handlelength=1)
+    ax.set_xlabel("value; black: the threshold")
+    seen = [answer for answer in ANSWERS if answer in set(rows["answer"])]
+    handles = [
+        Line2D([], [], marker="o", linestyle="none", color=ANSWERS[answer], label=answer)
+        for answer in seen
+    ]
+    ax.legend(handles=handles, loc="lower left", bbox_to_anchor=(0, 1), ncols=4, handlelength=1)
     return rows.reset_index(drop=True)

@@ -18,9 +18,9 @@ from probes.organisms.organism import OrganismRecipe
 
 Kind = Literal[
     "base", "organism", "stage", "measure", "reversal",
-    "collected", "probed", "staged", "transferred",
+    "sampled", "probed",
 ]  # fmt: skip
-"""The first five are of the persistence grid, the others of the battery, which has the first three too."""
+"""The first five are of the persistence grid, the others of the battery, which has the first two as well."""
 SAMPLED = ("sampling", "judging")
 MADE_BY: dict[Kind, tuple[str, ...]] = {
     "base": ("training",),
@@ -28,10 +28,8 @@ MADE_BY: dict[Kind, tuple[str, ...]] = {
     "stage": ("safety training", *SAMPLED),
     "measure": SAMPLED,
     "reversal": ("reversal", *SAMPLED),
-    "collected": ("activations", *SAMPLED),
+    "sampled": SAMPLED,
     "probed": ("detection", "contrast probes", "activations", "surprise"),
-    "staged": ("detection", "transfer", "activations", *SAMPLED),
-    "transferred": ("detection", "transfer", "activations"),
 }
 """The procedures whose versions are in the key of a cell."""
 Status = Literal["done", "failed", "skipped"]

@@ -3,10 +3,10 @@
 import pandas as pd
 import pytest
 
-from probes.detection.evidence import Thresholds
 from probes.foundation.errors import InputError
 from probes.plotting.evasion import over_penalty
 from probes.plotting.style import figure
+from probes.studies.evasion.config import Thresholds
 from probes.studies.evasion.detectors import BEST_SITE, RANDOM, SAME, SAME_SITE
 from probes.studies.evasion.figures import draw_curve
 from probes.studies.evasion.findings import Reading, as_text, read_curve

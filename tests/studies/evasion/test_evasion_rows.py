@@ -9,8 +9,9 @@ from probes.foundation.errors import InputError
 from probes.organisms.organism import OrganismRecipe
 from probes.studies.evasion.config import EvasionConfig, ExamineConfig, check_evasion
 from probes.studies.evasion.detectors import distance_to_benign
+from probes.studies.evasion.split import make_frame
 from probes.studies.evasion.steps import cells
-from probes.studies.evasion.subject import frame_of, heldout_prompts
+from probes.studies.evasion.subject import heldout_prompts
 from probes.studies.evasion.tables import pooled_behaviour, pooled_detection
 
 RECIPE = OrganismRecipe(size="0.2M")
@@ -35,7 +36,7 @@ def planted_table() -> tuple[pd.DataFrame, np.ndarray]:
 
 def test_look_alikes_judge_and_are_never_fitted_on():
     table, defected = planted_table()
-    frame = frame_of(table, defected, n_folds=2, seed=0)
+    frame = make_frame(table, defected, n_folds=2, seed=0)
     near = (table["prompt_set"] == "near").to_numpy()
     assert not (frame.fit & near).any() and not (frame.contrast & near).any()
     fitted = set(table.loc[frame.fit, "family"])
@@ -50,12 +51,12 @@ def test_look_alikes_judge_and_are_never_fitted_on():
 def test_a_set_of_look_alikes_that_is_too_small_does_not_decide():
     table, defected = planted_table()
     near = (table["prompt_set"] == "near").to_numpy()
-    frame = frame_of(table, defected | near, n_folds=2, seed=0)
+    frame = make_frame(table, defected | near, n_folds=2, seed=0)
     assert not (frame.worst & near & ~frame.y).any()
-    silent = np.flatnonzero(near & frame.novel)[:3]
+    silent = np.flatnonzero(near & frame.worst)[:3]
     defected = defected | near
     defected[silent] = False
-    frame = frame_of(table, defected, n_folds=2, seed=0)
+    frame = make_frame(table, defected, n_folds=2, seed=0)
     assert not frame.worst[silent].any() and (frame.worst & near & frame.y).any()
 
 

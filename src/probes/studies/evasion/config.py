@@ -4,7 +4,6 @@ import math
 
 import pydantic
 
-from probes.detection.evidence import Thresholds
 from probes.foundation.config import Config
 from probes.foundation.errors import InputError, unknown
 from probes.organisms.organism import OrganismRecipe, check_recipe
@@ -12,6 +11,15 @@ from probes.probing.sweep import ESTIMATORS
 from probes.prompts.contrasts import NAMES
 
 PENALTIES = (0.0, 0.001, 0.003, 0.01, 0.1, 1.0)
+
+
+class Thresholds(Config):
+    """detect: an AUROC from here on is a detection. fires: from here on a probe reacts at all, also on a twin
+    that should leave it cold. Stated before any result was seen.
+    """
+
+    detect: float = 0.9
+    fires: float = 0.7
 
 
 class ExamineConfig(Config):

@@ -11,7 +11,6 @@ from probes.activations.record import record
 from probes.behaviour.asking import ask
 from probes.detection.contrast import fit_generic
 from probes.detection.monitor import Monitor
-from probes.detection.split import Frame
 from probes.evaluation.auroc import auroc
 from probes.foundation.errors import StageError
 from probes.foundation.progress import progress
@@ -23,6 +22,7 @@ from probes.probing.mlp import MLPProbe
 from probes.probing.sweep import Sweep, sweep
 from probes.prompts.contrasts import contrast_set
 from probes.studies.evasion.config import ExamineConfig
+from probes.studies.evasion.split import Frame
 from probes.studies.evasion.subject import Examined
 
 SAME = "same probe"

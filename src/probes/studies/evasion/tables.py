@@ -4,7 +4,6 @@ from typing import Any
 
 import pandas as pd
 
-from probes.detection.split import Frame
 from probes.evaluation.bootstrap import Estimate, auroc_interval
 from probes.evaluation.over_seeds import table_over_seeds
 from probes.evaluation.thresholds import recall_at
@@ -15,6 +14,7 @@ from probes.probing.direction import Direction
 from probes.probing.random_directions import random_directions
 from probes.studies.evasion.config import ExamineConfig
 from probes.studies.evasion.detectors import RANDOM, Labelled, Scored, detect_all
+from probes.studies.evasion.split import Frame
 
 CONTRAST, WORST, RECALL = "contrast", "worst_set", "recall"
 MEASURES = (CONTRAST, WORST, RECALL)

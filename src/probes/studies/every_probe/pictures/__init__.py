@@ -1,1 +1,0 @@
-"""What each figure of a battery shows: rows chosen from its tables, and a caption that says which."""
