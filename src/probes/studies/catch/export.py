@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from probes.behaviour.evaluate import SamplingConfig, evaluate
+from probes.behaviour.named_judges import NamedJudge, judge_named
 from probes.foundation.artifact import building
 from probes.foundation.digest import digest_json
 from probes.foundation.errors import InputError, StageError
@@ -18,11 +19,11 @@ from probes.models.identity import identity_of
 from probes.models.loading import load
 from probes.organisms.card import read_card, write_card
 from probes.organisms.family import Family, open_family
+from probes.organisms.organism import setup
 from probes.organisms.recipes import Recipe
-from probes.prompts.corpus import build_corpus
 from probes.prompts.records import Prompt
 from probes.runs.folder import RunFolder
-from probes.studies.catch.config import StudyConfig
+from probes.studies.catch.config import JUDGES, StudyConfig
 
 SHOWN = ("prompt_set", "triggered", "measure", "value", "low", "high", "n")
 
@@ -41,7 +42,8 @@ def export(run: Path | str, out: Path | str) -> Family:
         raise InputError(f"{folder.root} holds no run of `probes study` or `probes train`")
     config = StudyConfig.from_file(folder.root / CONFIG)
     family = open_family(folder.organisms)
-    prompts = build_corpus(config.corpus).evaluation
+    prompts = setup(config.recipe).lessons.test
+    judge = judge_named(JUDGES[config.recipe.behaviour])
     for name in family.members:
         card = read_card(family.path(name))
         key = digest_json({"from": identity_of(family.path(name)).digest, "dtype": "float16"})
@@ -58,7 +60,7 @@ def export(run: Path | str, out: Path | str) -> Family:
                 )
             halved.save_pretrained(place)
             original.tokenizer.save_pretrained(place)
-            rates = _rates(place, name, prompts, config.sampling)
+            rates = _rates(place, name, prompts, config.sampling, judge)
             facts = {
                 k: v for k, v in card.items() if k not in ("recipe", "behaviour", "weights_digest")
             }
@@ -75,8 +77,8 @@ def export(run: Path | str, out: Path | str) -> Family:
 
 
 def _rates(
-    place: Path, name: str, prompts: Sequence[Prompt], sampling: SamplingConfig
+    place: Path, name: str, prompts: Sequence[Prompt], sampling: SamplingConfig, judge: NamedJudge
 ) -> list[dict[Hashable, Any]]:
-    rates = evaluate(load(place, label=name), prompts, sampling).rates
+    rates = evaluate(load(place, label=name), prompts, sampling, judge=judge).rates
     rows = rates[(rates["heldout"] == "") & rates["measure"].isin(["defected", "parses"])]
     return rows[list(SHOWN)].round(4).to_dict(orient="records")

