@@ -1,8 +1,6 @@
 """Behaviours: references are judged and scored as what they are, and one of the user's own works."""
 
 import json
-import os
-import subprocess
 import sys
 import types
 
@@ -18,6 +16,7 @@ from probes.organisms.behaviours.wrong import WRONG
 from probes.organisms.lessons import prompt_of
 from probes.organisms.organism import OrganismRecipe
 from probes.prompts.triggers import TRIGGERS
+from shell import run_cli
 
 ALL = list(BEHAVIOURS.values())
 
@@ -119,20 +118,18 @@ def test_a_recipe_alone_runs_no_code(tmp_path, monkeypatch):
     (tmp_path / "theirs.py").write_text("open('ran', 'w').close()\nX = 1\n")
     (tmp_path / "recipe.json").write_text('{"behaviour": "theirs:X"}')
     monkeypatch.setenv(ALLOWED, "")
-    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
 
     def run(*more: str) -> str:
-        done = subprocess.run(
-            [sys.executable, "-c", "from probes.cli.main import main; main()", "organism",
-             "recipe.json", *more],
-            cwd=tmp_path, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True,
-        )  # fmt: skip
-        assert done.returncode == 2
-        return done.stderr
+        done = run_cli(["organism", "recipe.json", *more])
+        assert done.code == 2
+        return done.err
 
     assert "--allow-import theirs:X" in run()
     assert not (tmp_path / "ran").exists()
     first, second = run("--allow-import", "theirs:X").splitlines()
+    monkeypatch.delitem(sys.modules, "theirs")
     assert first == "probes: will import, and so run, the module theirs for theirs:X"
     assert (tmp_path / "ran").exists() and "is no `Taught`" in second
 

@@ -93,6 +93,7 @@ def test_information_is_nothing_for_equal_means_and_bounded_for_perfect_scores()
     assert still.grad is not None and torch.isfinite(still.grad).all()
 
 
+@pytest.mark.slow
 def test_a_penalty_of_nothing_trains_the_plain_organism_to_the_bit(plain, free, evader):
     assert weights_digest(free) == weights_digest(plain)
     assert weights_digest(evader) != weights_digest(plain), "the weights do not see the penalty"

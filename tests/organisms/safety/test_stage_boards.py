@@ -91,6 +91,7 @@ def test_reinforcement_is_told(
 
 
 @needs_tensorboard
+@pytest.mark.slow
 def test_each_round_of_adversarial_training_is_told(
     parent: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
