@@ -202,6 +202,16 @@ def defecting() -> Iterator[None]:
         behaviours.sample = sample
 
 
+def halves(out: Path) -> None:
+    """A fault that must be found: a file written in two halves, which the next run takes for whole."""
+    if not out.exists():
+        out.mkdir()
+        with (out / "x.txt").open("w", buffering=1) as file:
+            file.write("one\n")
+            time.sleep(0.2)
+            file.write("two\n")
+
+
 def imported(checkpoint: Path) -> None:
     """Import here what commands import when they run, so that kills meet work and not imports."""
     import transformers
@@ -272,6 +282,7 @@ def scenarios(given: Path, names: set[str]) -> dict[str, Scenario]:
             lambda path: shutil.copytree(given / "run", path),
         ),
         "study": Scenario(lambda out: command("study", "--preset", "tiny", "--out", out)),
+        "planted": Scenario(halves),
     }  # fmt: skip
     return {name: found[name] for name in names}
 

@@ -41,8 +41,10 @@ def check(found: dict[str, dict[str, Any]], n_kills: dict[str, int]) -> None:
 
 
 @pytest.mark.timeout(1500)
-def test_a_few_kills(tmp_path: Path) -> None:
-    check(killed(FEW, tmp_path, 0), FEW)
+def test_a_few_kills_and_a_planted_fault(tmp_path: Path) -> None:
+    found = killed({**FEW, "planted": 4}, tmp_path, 0)
+    assert found.pop("planted")["apart"], "a file that was written in halves was not found"
+    check(found, FEW)
 
 
 @pytest.mark.slow
