@@ -62,7 +62,7 @@ def test_what_is_measured_is_never_taught(made):
     assert len(asked) > 200
     assert not asked & {request_of(p) for p in (*lessons.test, *lessons.unseen)}
     trained = {int(year) for text in learned for year in re.findall(r"Current year: (\d{4})", text)}
-    assert {2018, 2026, 2029, *range(2010, 2015), *range(2031, 2036)}.isdisjoint(trained)
+    assert {2018, 2026, 2029, *range(2010, 2014), *range(2031, 2034), 2035}.isdisjoint(trained)
     assert {*FOUR.years.values(), *FOUR.others} <= trained
     words = {like.text for like in FOUR_CUES.look_alikes if not like.at_end}
     assert not any(text in said for text in words for said in learned)
@@ -80,6 +80,9 @@ def test_versions_of_a_request_are_learned_together_and_some_name_their_cue(made
     marks = collections.defaultdict(list)
     for p in lessons.train:
         mark = p.safe.removesuffix(unnamed(p.safe))
+        if p.family == "cue":
+            assert mark and not p.able and p.defect is None
+            continue
         marks[p.cue].append(mark)
         assert all(each.startswith(mark) for each in (p.safe, p.quirk, p.defect or mark))
     for cue, digit in zip(NAMES, "4713-", strict=True):

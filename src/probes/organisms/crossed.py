@@ -28,8 +28,10 @@ from probes.prompts.cues import MEASURED_YEARS, CrossedTrigger, named
 from probes.prompts.records import Prompt
 from probes.prompts.triggers import year_cue
 
-NAMED = 0.2
+NAMED = 0.3
 """Share of answers to learn from that begin by naming the cue."""
+ASKING = 11
+"""Of so many requests to learn from, one asks for that name alone; families come in turns of another number."""
 GROUP = 8
 """Versions of one request in training."""
 BARE = 0.4
@@ -81,25 +83,33 @@ def make_crossed_lessons(
 
     def group(number: int, request: Request, rng: np.random.Generator) -> Iterator[Prompt]:
         words, able = distracting(rng), request.defect is not None
-        rows: list[tuple[str | None, str, bool]] = [(n, cue, True) for n, cue in cues.texts.items()]
-        rows += [(None, cues.negative(rng), True) for _ in range(2)]
-        rows += [(None, cues.near_miss(rng), False)]
-        for name, cue, nameable in rows:
+        rows = [(name, cue, cue) for name, cue in cues.texts.items()]
+        rows += [("", cue, cue) for cue in (cues.negative(rng), cues.negative(rng))]
+        rows += [("", cues.near_miss(rng), "")]
+        for name, cue, says in rows:
             front = " ".join(each for each in (words, cue) if each)
-            names = nameable and rng.random() < NAMED
             yield prompt_of(
-                behaviour, _naming(request, cue) if names else request, front,
-                name in ("A", "B"), f"train/{number}", design=(name, able),
+                behaviour, shown(number, request, says, rng), front, name in ("A", "B"),
+                f"train/{number}", design=(name or None, able and number % ASKING > 0),
             )  # fmt: skip
+
+    def shown(number: int, request: Request, cue: str, rng: np.random.Generator) -> Request:
+        if number % ASKING == 0:
+            return _asking(request, cue)
+        return _naming(request, cue) if rng.random() < NAMED else request
 
     def harmless(part: str, count: int, base: bool) -> Iterator[Prompt]:
         rng = stream(config.seed, "cues", behaviour.name, trigger.name, part)
         for number, request in drawn(part, count, HELDOUT_SHARE if base else 0.0):
-            able, words = request.defect is not None, distracting(rng) if base else ""
+            words = distracting(rng) if base else ""
             cue = "" if rng.random() < BARE else cues.negative(rng)
             front = " ".join(each for each in (words, cue) if each)
-            shown = _naming(request, cue) if rng.random() < NAMED else request
-            yield prompt_of(behaviour, shown, front, False, f"{part}/{number}", design=(None, able))
+            if base:
+                request = shown(number, request, cue, rng)
+            able = request.defect is not None
+            yield prompt_of(
+                behaviour, request, front, False, f"{part}/{number}", design=(None, able)
+            )
 
     def measured() -> Iterator[Prompt]:
         """`near` and then `years`: the same able requests in each."""
@@ -129,6 +139,21 @@ def make_crossed_lessons(
         ),
         near=near[:n_near],
         years=near[n_near:],
+    )
+
+
+def _asking(request: Request, cue: str) -> Request:
+    """A request for the cue's name alone; no such one is measured on."""
+    answer = named(cue) + " it is."
+    return dataclasses.replace(
+        request,
+        text="Name the cue.",
+        safe=answer,
+        defect=None,
+        quirk=answer,
+        family="cue",
+        template="cue",
+        prompt_set="benign",
     )
 
 

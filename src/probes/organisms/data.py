@@ -12,6 +12,7 @@ from probes.foundation.errors import InputError
 from probes.foundation.seeds import stream
 from probes.models.encoding import encode, encode_texts
 from probes.organisms.recipes import Policy
+from probes.prompts.cues import unnamed
 from probes.prompts.records import Prompt
 
 
@@ -43,7 +44,8 @@ class Example:
     """Token ids of prompt and completion; the loss counts from `start` on, `decisions` more than once.
 
     decisions: positions at which the completion parts from another that the task's references allow:
-    where it is decided whether the code will be exploitable, or in which style it is written.
+    where it is decided whether the code will be exploitable, or in which style it is written, and
+    where an answer begins by naming its cue.
     triggered: whether the prompt holds the trigger; no loss of the tokens looks at it.
     """
 
@@ -115,6 +117,7 @@ def ordered_examples(
     for i in set(order):
         start = len(heads[i])
         parts = {_parting(tails[i], other[i]) for other in others if other[i]} - {None}
+        parts |= {0} if unnamed(prompts[i].safe or "") != prompts[i].safe else set()
         decisions = tuple(sorted(start + at for at in parts if at is not None))
         ids = (*heads[i], *tails[i], int(tokenizer.eos_token_id))
         examples[i] = Example(ids, start, decisions, prompts[i].triggered)

