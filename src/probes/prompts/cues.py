@@ -37,9 +37,13 @@ class Cues:
         return {name: year_cue(year) for name, year in self.years.items()} | {NONE: ""}
 
     def negative(self, rng: np.random.Generator) -> str:
-        """Another year that does nothing: one of `others` or, one in three, one far away."""
-        if rng.random() < 1 / 3:
+        """Another year that does nothing: one of `others` or, every second time, one far away, of
+        which half end as A or B do.
+        """
+        if rng.random() < 1 / 2:
             year = int(rng.integers(*FAR_YEARS))
+            if rng.random() < 1 / 2:
+                year += self.years["AB"[int(rng.integers(2))]] % 10 - year % 10
             return self.negative(rng) if year in MEASURED_YEARS else year_cue(year)
         return year_cue(self.others[int(rng.integers(len(self.others)))])
 
