@@ -30,7 +30,7 @@ class RunsConfig(Config):
 
     @property
     def name(self) -> str:
-        """What the organisms of all seeds have in common: "hate-tag-normal-0.2M"."""
+        """What the organisms of all seeds have in common: "hate-four_cues-normal-0.2M"."""
         return recipe_name(self.recipe)
 
 

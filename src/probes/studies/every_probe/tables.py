@@ -10,7 +10,9 @@ import pandas as pd
 from probes.detection.judgement import Claim, over_seeds
 from probes.detection.ladder import LADDER, RUNGS, holm, rung_p
 from probes.detection.resampling import LEVEL, clopper_pearson
+from probes.evaluation.bootstrap import Estimate
 from probes.evaluation.over_seeds import EVERYWHERE, of_rows
+from probes.foundation.columns import INTERVAL
 from probes.foundation.errors import InputError
 from probes.foundation.tables import read_table, write_table
 from probes.runs.step import Cell, Outcome, ended
@@ -175,10 +177,15 @@ class Reading:
         return rows.groupby("seed", as_index=False)["value"].max()
 
     def over_seeds(self, rows: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
-        """Means over seeds of `value`, and of `auroc` where it is there, with the intervals of the former."""
+        """Means over seeds of `value` with intervals, and of `auroc` where it is there; one seed keeps its own."""
         table = []
         for names, part in rows[rows["value"].notna()].groupby(list(by), sort=False):
-            found = of_rows(exact(part), EVERYWHERE)
+            mine = exact(part)
+            found = (
+                of_rows(mine, EVERYWHERE)
+                if len(mine) > 1
+                else Estimate(*mine[[*INTERVAL]].iloc[0], 1)
+            )
             auroc = {"auroc": part["auroc"].mean()} if "auroc" in part else {}
             numbers = {"value": found.value, "low": found.low, "high": found.high}
             table.append(dict(zip(by, names, strict=True)) | numbers | auroc | {"seeds": found.n})
