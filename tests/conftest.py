@@ -37,19 +37,17 @@ assert not early, f"imported before its shapes could be checked: {early}"
 install_import_hook(list(CHECKED), "beartype.beartype")
 
 
+# Waiting for the disk is a third of many tests; what must survive a kill is tested in processes of its own.
+os.fsync = lambda descriptor: None
+
 # Files that take half a minute or more, which begin first: the last of them would run alone.
 LONG = (
-    "notebooks/test_notebooks.py",
     "studies/test_study.py",
     "activations/test_killed.py",
-    "studies/every_probe/test_tiny_battery.py",
     "studies/persistence/test_ray_running.py",
     "activations/test_ray_engine.py",
     "organisms/test_training_resume.py",
-    "benchmarks/test_bench_collect.py",
-    "patching/test_patch_workers.py",
     "patching/test_effects.py",
-    "studies/localisation/test_where_study.py",
 )
 
 

@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from probes.models.sites import Site
     from probes.organisms.family import Family
     from probes.organisms.organism import OrganismRecipe
-    from probes.patching.result import PatchGrid, Paths
-    from probes.patching.stages import Attributed, Circuits, Lenses, Patched
+    from probes.patching.result import Effects, Paths
+    from probes.patching.stages import Attributed, Circuits, Lenses
     from probes.probing.direction import Direction
     from probes.probing.frozen import FrozenProbe
     from probes.prompts.records import Prompt
@@ -606,7 +606,7 @@ def patch(
     engine: str = "process",
     n_boot: int = 1000,
     seed: Seed = 0,
-) -> "PatchGrid | Patched":
+) -> "Effects":
     """Patch the triggered run into the untriggered one, or the reverse, cell by cell.
 
     Args:
@@ -1330,7 +1330,7 @@ def _recipe(recipe: "AnyRecipe", size: str | None = None) -> "OrganismRecipe":
 def _patch_sites(
     model: "AnyModel", prompts: "AnyPrompts", out: "AnyPath | None", *, sites: "Sites | None",
     n_pairs: int, n_boot: int, seed: int,
-) -> "PatchGrid":  # fmt: skip
+) -> "Effects":  # fmt: skip
     """The grid, layer by position, on pairs that carry reference continuations (`safe`, `defect`)."""
     from probes.patching.grid import residual_grid
     from probes.patching.stages import able_pairs

@@ -1,7 +1,7 @@
 """Collections in processes that are killed, run by the tests as a script of their own.
 
 A fork of a process that has the model loaded and a single thread costs milliseconds, so that a
-hundred kills do. Arguments: what to do, the checkpoint, a folder to work in; prints JSON.
+hundred kills do. Arguments: the checkpoint, a folder to work in, the number of random kills; prints JSON.
 """
 
 import hashlib
@@ -139,7 +139,7 @@ def kill_at_random(
     return report
 
 
-def extension(work: Work, out: Path) -> object:
+def extension(work: Work, out: Path, n_kills: int) -> object:
     """The old store can be read at every moment: through its manifest, or as part of the new one."""
     old = work.first(out / "old")
     rows = old.rows("resid_post.1")
@@ -150,12 +150,19 @@ def extension(work: Work, out: Path) -> object:
         assert (store.where(range(8)).rows("resid_post.1") == rows).all()
 
     report = kill_at_random(
-        lambda path: shutil.copytree(out / "old", path), work.extend, check, out, 60
+        lambda path: shutil.copytree(out / "old", path), work.extend, check, out, n_kills
     )
     return {**report, "old": content(out / "old")}
 
 
 if __name__ == "__main__":
-    name, checkpoint, folder = sys.argv[1:]
-    scenarios = {"syncs": kill_at_syncs, "extension": extension}
-    print(json.dumps(scenarios[name](Work(checkpoint), Path(folder))))
+    checkpoint, folder, kills = sys.argv[1:]
+    syncs, extended = Path(folder) / "syncs", Path(folder) / "extension"
+    print(
+        json.dumps(
+            {
+                "syncs": kill_at_syncs(Work(checkpoint), syncs),
+                "extension": extension(Work(checkpoint), extended, int(kills)),
+            }
+        )
+    )

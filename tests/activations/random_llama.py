@@ -5,9 +5,9 @@ from pathlib import Path
 
 import torch
 import transformers
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from probes.prompts.records import Prompt
+from tiny import trained_tokenizer
 
 VOCABULARY = 300
 TASKS = [
@@ -25,19 +25,7 @@ TEMPLATE = (
 
 def make_checkpoint(folder: Path, seed: int = 0, chat_template: str | None = None) -> Path:
     """A 3-layer random Llama with a byte-level tokenizer trained on the tasks."""
-    backend = Tokenizer(models.BPE())
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    backend.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY,
-        special_tokens=["<|endoftext|>", "<|pad|>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    backend.train_from_iterator(TASKS, trainer)
-    tokenizer = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=backend, eos_token="<|endoftext|>", pad_token="<|pad|>"
-    )
+    tokenizer = trained_tokenizer(TASKS, VOCABULARY)
     tokenizer.chat_template = chat_template
     config = transformers.LlamaConfig(
         vocab_size=VOCABULARY,

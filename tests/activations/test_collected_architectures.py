@@ -40,7 +40,7 @@ TEXTS = [
 ]
 
 
-@pytest.fixture(scope="module", params=list(TINY.CONFIGS))
+@pytest.fixture(scope="module", params=TINY.EVERY)
 def tiny(request, tmp_path_factory) -> Model:
     folder = tmp_path_factory.mktemp("tiny") / request.param
     TINY.random_model(request.param).save_pretrained(folder)

@@ -8,11 +8,16 @@ from probes.activations.collect import collect
 from probes.models.sites import Site, all_sites
 
 
-@pytest.mark.parametrize("positions", ["last", "all", "mean:prompt"])
 @pytest.mark.parametrize(
-    "settings", [{"token_budget": 1}, {"shard_tokens": 1}, {"shard_bytes": 1}, {"shard_tokens": 90}]
+    ("settings", "positions"),
+    [
+        ({"token_budget": 1}, "last"),
+        ({"shard_tokens": 1}, "all"),
+        ({"shard_bytes": 1}, "mean:prompt"),
+        ({"shard_tokens": 90}, "all"),
+    ],
 )
-def test_sizes_change_no_number(model, prompts, tmp_path, positions, settings):
+def test_sizes_change_no_number(model, prompts, tmp_path, settings, positions):
     common = {"sites": all_sites(3), "positions": positions}
     large = collect(model, prompts, tmp_path / "large", **common, token_budget=10**6)
     small = collect(model, prompts, tmp_path / "small", **common, **settings)

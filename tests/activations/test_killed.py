@@ -11,9 +11,9 @@ import pytest
 SCRIPT = Path(__file__).parent / "killed_collections.py"
 
 
-def run(scenario: str, checkpoint: Path, out: Path) -> dict:
+def run(checkpoint: Path, out: Path, n_kills: int) -> dict:
     done = subprocess.run(
-        [sys.executable, SCRIPT, scenario, checkpoint, out],
+        [sys.executable, SCRIPT, checkpoint, out, str(n_kills)],
         capture_output=True,
         text=True,
         check=False,
@@ -24,8 +24,13 @@ def run(scenario: str, checkpoint: Path, out: Path) -> dict:
 
 
 @pytest.fixture(scope="module")
-def at_syncs(checkpoint, tmp_path_factory) -> dict:
-    return run("syncs", checkpoint, tmp_path_factory.mktemp("syncs"))
+def reports(checkpoint, tmp_path_factory) -> dict:
+    return run(checkpoint, tmp_path_factory.mktemp("killed"), n_kills=12)
+
+
+@pytest.fixture(scope="module")
+def at_syncs(reports) -> dict:
+    return reports["syncs"]
 
 
 def test_killed_at_every_sync_and_resumed_gives_the_same_bytes(at_syncs):
@@ -56,10 +61,9 @@ def test_the_kills_left_half_written_files_behind(at_syncs):
     assert {"unfinished.json", "layout", "index", "shard", "provenance.json"} <= left
 
 
-def test_an_extension_killed_at_random_moments_ends_in_the_same_bytes(checkpoint, tmp_path):
+def assert_extended(report: dict, n_kills: int) -> None:
     """That the store can be read and verified after every kill is checked on the way."""
-    report = run("extension", checkpoint, tmp_path)
-    assert report["kills"] == 60
+    assert report["kills"] == n_kills
     assert report["finished"]
     for finished in report["finished"]:
         assert finished == report["whole"]
@@ -69,3 +73,12 @@ def test_an_extension_killed_at_random_moments_ends_in_the_same_bytes(checkpoint
     kept = report["old"].items() - {("manifest.json", report["old"]["manifest.json"])}
     assert kept <= report["whole"].items()
     assert len(report["whole"]) > len(report["old"])
+
+
+def test_an_extension_killed_at_random_moments_ends_in_the_same_bytes(reports):
+    assert_extended(reports["extension"], 12)
+
+
+@pytest.mark.slow
+def test_an_extension_killed_sixty_times_ends_in_the_same_bytes(checkpoint, tmp_path):
+    assert_extended(run(checkpoint, tmp_path, n_kills=60)["extension"], 60)

@@ -11,8 +11,6 @@ import threading
 import time
 from collections import Counter
 from pathlib import Path
-from types import SimpleNamespace
-from typing import ClassVar
 
 import pytest
 import ray
@@ -20,14 +18,15 @@ import torch
 from random_llama import make_checkpoint, make_prompts
 from safetensors.torch import load_file, save_file
 
-from probes.activations import ray_engine as ray_pool
 from probes.activations.collect import collect
 from probes.activations.compute import OutOfMemoryWarning
-from probes.activations.engine import Task, engine_named
+from probes.activations.engine import engine_named
 from probes.activations.publication import make_maker
-from probes.activations.ray_engine import ATTEMPTS, IN_FLIGHT, ModelWorker, Pool, RayEngine
+from probes.activations.ray_engine import ModelWorker, RayEngine
+from probes.foundation import workers
 from probes.foundation.cluster import USAGE
 from probes.foundation.errors import InputError, StageError
+from probes.foundation.workers import ATTEMPTS, IN_FLIGHT, Pool
 from probes.models.loading import load
 
 SETTINGS = {"positions": "all", "shard_tokens": 60, "token_budget": 60}
@@ -223,19 +222,16 @@ def test_a_worker_that_would_round_differently_refuses_to_start(model):
         ModelWorker(model.source, model.identity, older).start()
 
 
-class Named(Task):
-    """A task whose job is its name; `read` has those whose job was asked for."""
+def toy_pool(make, n_actors, n_tasks, read=None):
+    """A pool of tasks that are called as they are numbered; read: gets those handed out."""
+    names = [f"shard-{i}" for i in range(n_tasks)]
 
-    read: ClassVar[list[str]] = []
+    def job(number):
+        if read is not None:
+            read.append(names[number])
+        return names[number]
 
-    def job(self):
-        self.read.append(self.file)
-        return self.file
-
-
-def make_tasks(n):
-    Named.read.clear()
-    return [Named(i, 1, Path("layout"), ("site",), "float32", 1, f"shard-{i}") for i in range(n)]
+    return Pool(make, n_actors, names, job, wants="1 CPU", advice="Rest.")
 
 
 def make_actors(deadly=(), at_start=False, cpus=(1,)):
@@ -253,7 +249,7 @@ def make_actors(deadly=(), at_start=False, cpus=(1,)):
             if name in deadly:
                 time.sleep(0.3)  # or the answer before this one dies with the process
                 os.kill(os.getpid(), signal.SIGKILL)
-            return SimpleNamespace(warned=(), values=lambda dtype: {})
+            return name
 
     made = []
 
@@ -269,11 +265,11 @@ def test_a_task_that_workers_die_of_is_named_and_its_neighbours_are_not_blamed(c
     make, made = make_actors(deadly=["shard-2"])
     done = []
     with (
-        Pool(make, 1, make_tasks(6), "1 CPU") as pool,
+        toy_pool(make, 1, 6) as pool,
         pytest.raises(StageError, match=rf"{ATTEMPTS} Ray workers died .* shard-2; .*unexpectedly"),
     ):
-        for task, _ in pool.run():
-            done.append(task.file)
+        for _, name in pool.run():
+            done.append(name)
     assert len(made) == ATTEMPTS
     assert done[:2] == ["shard-0", "shard-1"]
     assert "shard-2" not in done
@@ -283,7 +279,7 @@ def test_a_task_that_workers_die_of_is_named_and_its_neighbours_are_not_blamed(c
 def test_workers_that_die_as_they_start_end_the_run(cluster):
     make, made = make_actors(at_start=True)
     with (
-        Pool(make, 1, make_tasks(2), "1 CPU") as pool,
+        toy_pool(make, 1, 2) as pool,
         pytest.raises(StageError, match="in a row died while they loaded the model"),
     ):
         list(pool.run())
@@ -292,33 +288,35 @@ def test_workers_that_die_as_they_start_end_the_run(cluster):
 
 def test_workers_that_never_find_room_keep_no_task_from_the_others(cluster):
     make, made = make_actors(cpus=(1000, 1))
-    with Pool(make, 2, make_tasks(7), "1 CPU") as pool:
-        assert sorted(task.file for task, _ in pool.run()) == [f"shard-{i}" for i in range(7)]
+    with toy_pool(make, 2, 7) as pool:
+        assert sorted(name for _, name in pool.run()) == [f"shard-{i}" for i in range(7)]
     assert len(made) == 2
 
 
 def test_the_last_tasks_are_left_for_workers_that_have_none(cluster):
     make, _ = make_actors(cpus=(1, 1000))
-    with Pool(make, 2, make_tasks(2), "1 CPU") as pool:
+    read = []
+    with toy_pool(make, 2, 2, read) as pool:
         next(pool.run())
-        assert Named.read == ["shard-0"]
+        assert read == ["shard-0"]
 
 
 def test_a_wait_for_the_first_worker_is_announced_once(cluster, monkeypatch, capsys):
-    monkeypatch.setattr(ray_pool, "START_PATIENCE_S", 0.01)
+    monkeypatch.setattr(workers, "START_PATIENCE_S", 0.01)
     make, _ = make_actors()
-    with Pool(make, 1, make_tasks(1), "1 CPU") as pool:
+    with toy_pool(make, 1, 1) as pool:
         list(pool.run())
     assert capsys.readouterr().err.count("no Ray worker has started") == 1
 
 
 def test_only_a_few_tasks_are_read_ahead_of_the_driver(cluster):
     make, _ = make_actors()
-    with Pool(make, 2, make_tasks(20), "1 CPU") as pool:
+    read = []
+    with toy_pool(make, 2, 20, read) as pool:
         results = pool.run()
         next(results)
         time.sleep(0.5)
-        assert len(Named.read) <= 2 * IN_FLIGHT
+        assert len(read) <= 2 * IN_FLIGHT
         assert len(list(results)) == 19
 
 

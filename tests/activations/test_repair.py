@@ -232,7 +232,7 @@ def test_a_layout_that_comes_out_otherwise_is_not_written(folder, model, prompts
     (folder / layout.file).unlink()
     lay_out = rebuilding.lay_out
     monkeypatch.setattr(
-        rebuilding, "lay_out", lambda ids, tokens, *rest: lay_out(ids, tokens[::-1], *rest)
+        rebuilding, "lay_out", lambda sequences, *rest: lay_out(sequences[::-1], *rest)
     )
     done = repair(folder, model, prompts)
     assert "what was made has sha256" in done.left[0].fault

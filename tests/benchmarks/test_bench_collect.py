@@ -54,6 +54,7 @@ def quick(tmp_path_factory: pytest.TempPathFactory) -> tuple[Benchmark, Path]:
     return found, out
 
 
+@pytest.mark.slow
 def test_a_smoke_run_has_every_row_and_judges_nothing(quick: tuple[Benchmark, Path]) -> None:
     found, _ = quick
     table = found.table
@@ -78,6 +79,7 @@ def test_a_smoke_run_has_every_row_and_judges_nothing(quick: tuple[Benchmark, Pa
     assert (table["value"] > 0).all()
 
 
+@pytest.mark.slow
 def test_the_table_is_saved_and_nothing_else_is_left(quick: tuple[Benchmark, Path]) -> None:
     found, out = quick
     saved = read_table(out / TABLE)
@@ -87,6 +89,7 @@ def test_the_table_is_saved_and_nothing_else_is_left(quick: tuple[Benchmark, Pat
     assert sorted(file.name for file in out.iterdir()) == [TABLE, f"{TABLE}.provenance.json"]
 
 
+@pytest.mark.slow
 def test_the_peak_is_the_childs_own(quick: tuple[Benchmark, Path]) -> None:
     """Linux reports a large parent's peak as that of its children."""
     peaks = quick[0].table.query("unit == 'bytes'")["value"]
@@ -95,6 +98,7 @@ def test_the_peak_is_the_childs_own(quick: tuple[Benchmark, Path]) -> None:
     assert (peaks < BALLAST_BYTES).all()
 
 
+@pytest.mark.slow
 def test_the_result_reads_as_text_and_html(quick: tuple[Benchmark, Path]) -> None:
     found, _ = quick
     assert "44,256 parameters" in repr(found)

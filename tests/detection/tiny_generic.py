@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from probes.models.loading import Model, load
 from probes.prompts.records import Prompt
+from tiny import byte_tokenizer
 
 
 def tiny(folder: Path, *, sink: bool = False) -> Model:
@@ -17,21 +17,14 @@ def tiny(folder: Path, *, sink: bool = False) -> Model:
 
     sink: a random GPT-2 instead, whose first position has a residual norm far beyond all others.
     """
-    special = ["<|eos|>", "<|pad|>"]
-    pieces = [*special, *sorted(pre_tokenizers.ByteLevel.alphabet())]
-    backend = Tokenizer(models.BPE({piece: i for i, piece in enumerate(pieces)}, []))
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    backend.decoder = decoders.ByteLevel()
-    tokenizer = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=backend, eos_token=special[0], pad_token=special[1]
-    )
+    tokenizer = byte_tokenizer()
     llama = transformers.LlamaConfig(
-        vocab_size=len(pieces), hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
+        vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
         num_key_value_heads=2, intermediate_size=64, max_position_embeddings=1024,
         bos_token_id=None, eos_token_id=0, pad_token_id=1,
     )  # fmt: skip
     gpt2 = transformers.GPT2Config(
-        vocab_size=len(pieces), n_embd=32, n_layer=2, n_head=4, n_positions=1024,
+        vocab_size=len(tokenizer), n_embd=32, n_layer=2, n_head=4, n_positions=1024,
         bos_token_id=None, eos_token_id=0, pad_token_id=1,
     )  # fmt: skip
     with torch.random.fork_rng(), torch.no_grad():

@@ -3,12 +3,15 @@
 import errno
 import fcntl
 import os
+import resource
 import signal
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from probes.foundation import artifact
@@ -186,6 +189,53 @@ def test_a_disk_that_refuses_loses_nothing(
     monkeypatch.undo()
     assert sorted(tmp_path.rglob("*")) == before
     assert (tmp_path / "table.csv").read_text() == "old"
+    assert is_finished(tmp_path / "x", "old")
+
+
+def save_tensors(folder: Path) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    save_file({"a": torch.zeros(10_000)}, folder / "a.safetensors")
+
+
+def save_state(folder: Path) -> None:
+    import torch
+
+    torch.save({"a": torch.zeros(10_000)}, folder / "a.pt")
+
+
+def save_tokenizer(folder: Path) -> None:
+    from tokenizers import Tokenizer, models
+
+    vocabulary = {f"word{i}": i for i in range(5000)}
+    Tokenizer(models.WordLevel(vocabulary, "word0")).save(str(folder / "tokenizer.json"))
+
+
+def save_array(folder: Path) -> None:
+    np.save(folder / "a.npy", np.zeros(10_000))
+
+
+def save_parquet(folder: Path) -> None:
+    pd.DataFrame({"a": np.random.default_rng(0).random(10_000)}).to_parquet(folder / "a.parquet")
+
+
+@pytest.mark.parametrize(
+    "save", [save_tensors, save_state, save_tokenizer, save_array, save_parquet]
+)
+def test_whatever_library_writes_a_write_cut_short_is_one_line(tmp_path: Path, save) -> None:
+    """The limit on a file's size cuts a write short as a full disk does, and needs none."""
+    build(tmp_path / "x", key="old")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with pytest.raises(StageError, match=r"the disk is full|larger than this system") as caught:
+        try:
+            with building(tmp_path / "x", kind="test", key="new") as folder:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+                save(folder)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert str(tmp_path / "x") in str(caught.value) and "\n" not in str(caught.value)
+    assert [*tmp_path.iterdir()] == [tmp_path / "x"]
     assert is_finished(tmp_path / "x", "old")
 
 

@@ -15,7 +15,8 @@ from probes.detection.monitor import Watched
 from probes.foundation.html import html_table, html_text
 from probes.models.selftest import Check, SelfTest
 from probes.patching.attribution import Agreement
-from probes.patching.result import PatchGrid
+from probes.patching.result import Effects
+from probes.patching.sources import Plan
 
 BAD = "<script>alert(1)</script><img src=x onerror=alert(2)>&\"'"
 TAGS = {"p", "b", "table", "thead", "tbody", "tr", "th", "td", "pre", "span", "caption"}
@@ -53,15 +54,10 @@ class Hostile(str):
         return ""  # of parts that are classes of their own
 
 
-def grid() -> PatchGrid:
-    cells = pd.DataFrame({"site": [BAD], "column": [0], "label": [BAD], "normalised": [0.5]})
-    fields = dict.fromkeys(PatchGrid.__dataclass_fields__, BAD)
-    made = object.__new__(PatchGrid)
-    for name, value in (
-        fields | {"rows": cells, "clean": 1.0, "corrupted": 0.0, "sites": (BAD,), "labels": (BAD,)}
-    ).items():
-        object.__setattr__(made, name, value)
-    return made
+def grid(head: object = None) -> Effects:
+    cells = {"site": BAD, "head": head, "column": 0, "label": BAD, "normalised": 0.5, "mean": 0.5}
+    each = pd.DataFrame({"unpatched": [0.0], "other": [1.0]})
+    return Effects(pd.DataFrame([cells]), each, BAD, BAD, BAD, Plan(), 1)
 
 
 def agreement() -> Agreement:
@@ -78,7 +74,7 @@ def watched() -> Watched:
     return Watched(rows, ((BAD, BAD),), (tokens,), 0.7, (np.array([True, False]),), BAD)
 
 
-DRAWN = {PatchGrid: grid, Watched: watched}
+DRAWN = {Effects: grid, Watched: watched}
 """Views that colour cells or tokens and so write tags of their own."""
 MADE = {
     **DRAWN,

@@ -87,12 +87,12 @@ def test_a_config_takes_no_text_or_truth_for_a_number(tmp_path: Path, value: str
 @pytest.mark.parametrize("pattern", [r"(.|[a-z])*[A-Z]"])
 def test_a_pattern_of_exponential_time_ends_in_an_error(pattern: str, monkeypatch):
     monkeypatch.setattr(patterns, "SECONDS", 0.2)
-    start = time.monotonic()
+    start = time.process_time()
     with pytest.raises(InputError, match="takes more than"):
         Pattern(pattern, "--trigger-pattern").search("ab" * 400)
     with pytest.raises(InputError, match="takes more than"):
         Pattern(pattern, "target_modules").matching(["ab" * 400] * 100)
-    assert time.monotonic() - start < 5
+    assert time.process_time() - start < 10 * patterns.SECONDS
 
 
 HONEST = [

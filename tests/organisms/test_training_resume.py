@@ -1,8 +1,8 @@
 """A training killed at any moment continues to the same bytes, and never from a half-written state."""
 
 import os
+import resource
 import shutil
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +12,7 @@ import tiny_organism
 import torch
 
 import probes
+from probes.foundation.errors import StageError
 from probes.organisms.resume import MARKER, latest_state
 from probes.organisms.train import CURVE, _Trainer
 from probes.prompts.corpus import Corpus
@@ -31,19 +32,16 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     driver = Path(__file__).with_name("killed_training.py")
     search = [str(Path(probes.__file__).parent.parent), os.environ.get("PYTHONPATH", "")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(search)}
-    for moment in MOMENTS:
-        arguments = [str(folder / moment.replace(":", "-")), *moment.split(":")]
-        run = [sys.executable, str(driver), *arguments]
-        out = subprocess.run(
-            run,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE_S,
-            check=False,
-        )
-        assert out.returncode == -signal.SIGKILL, f"not killed at {moment}: {out.stderr[-2000:]}"
+    out = subprocess.run(
+        [sys.executable, str(driver), str(folder), *MOMENTS],
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+    assert out.returncode == 0, f"not all were killed: {out.stderr[-2000:]}"
     return folder
 
 
@@ -95,6 +93,24 @@ def test_a_killed_training_continues_to_the_same_bytes(
     tiny_organism.train(path, corpus, tokenizer)
     assert steps == list(range(first, 12)), "it did not continue from its newest whole state"
     assert (path / CURVE).read_bytes() == (trained / CURVE).read_bytes()
+    assert_same_files(path, trained)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.pt"])
+def test_a_training_without_room_for_a_file_says_so_and_continues(
+    killed: Path, trained: Path, corpus: Corpus, tokenizer, tmp_path: Path, name: str
+) -> None:
+    """safetensors and torch report it in errors of their own. The limit of a file's size is the disk."""
+    path = left_by(killed, "complete.json:1", tmp_path)
+    size = (states(path) / "checkpoint-4" / name).stat().st_size
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size - 1, before[1]))
+    try:
+        with pytest.raises(StageError, match="while saving training state to"):
+            tiny_organism.train(path, corpus, tokenizer)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    tiny_organism.train(path, corpus, tokenizer)
     assert_same_files(path, trained)
 
 

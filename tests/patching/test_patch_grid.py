@@ -21,15 +21,23 @@ from probes.patching.engine.scoring import Scorer
 from probes.patching.engine.trunk import Trunk
 from probes.patching.grid import residual_grid
 from probes.patching.pairs import PatchPair, encode_pairs, make_pairs
-from probes.patching.result import PatchGrid, mean_interval
+from probes.patching.result import Effects, mean_interval
 from probes.patching.spans import make_columns
 
 NATS = 1e-4
 
 
 @pytest.fixture(scope="module")
-def grid(model: Model, pairs: list[PatchPair]) -> PatchGrid:
+def grid(model: Model, pairs: list[PatchPair]) -> Effects:
     return residual_grid(model, pairs, n_boot=200)
+
+
+def cells_of(grid: Effects, **where: object) -> pd.DataFrame:
+    """What was measured of the cells with these keys, pair by pair."""
+    rows = grid.rows
+    for name, value in where.items():
+        rows = rows[rows[name] == value]
+    return grid.per_prompt[grid.per_prompt["cell"].isin(rows.index)]
 
 
 def test_before_the_first_block_only_the_differing_token_matters_and_restores_all(grid) -> None:
@@ -47,7 +55,7 @@ def test_after_the_last_block_only_the_last_prompt_token_matters(grid) -> None:
 
 
 def test_each_cell_equals_a_single_forward_by_hand(
-    model: Model, pairs: list[PatchPair], grid: PatchGrid
+    model: Model, pairs: list[PatchPair], grid: Effects
 ) -> None:
     encoded = encode_pairs(pairs, model.tokenizer)
     columns = make_columns(pairs, encoded, model.tokenizer)
@@ -76,9 +84,10 @@ def test_each_cell_equals_a_single_forward_by_hand(
             values.append(
                 sum(float(logs[n_prompt - 1 + k, token]) for k, token in enumerate(ending))
             )
-        cell = grid.per_prompt.query(
-            "site == @name and column == @c_index and pair == @pair",
-            local_dict={"name": name, "c_index": c % len(columns), "pair": encoded[i].name},
+        cell = (
+            cells_of(grid, site=name, column=c % len(columns))
+            .set_index("pair")
+            .loc[[encoded[i].name]]
         )
         assert cell["patched"].tolist() == pytest.approx([values[0] - values[1]], abs=NATS)
 
@@ -146,19 +155,20 @@ def test_weights_and_hooks_are_as_before(llama: Model, pairs: list[PatchPair]) -
         assert not block._forward_hooks and not block._forward_pre_hooks
 
 
-def test_rows_follow_from_the_prompts_by_hand(grid: PatchGrid) -> None:
-    part = grid.per_prompt.query("site == 'resid_post.0' and column == 9")
-    assert (part["effect"] - (part["patched"] - part["corrupted"])).abs().max() < 1e-12
+def test_rows_follow_from_the_prompts_by_hand(grid: Effects) -> None:
+    part = cells_of(grid, site="resid_post.0", column=9)
+    assert (part["effect"] - (part["patched"] - part["unpatched"])).abs().max() < 1e-12
     row = grid.rows.query("site == 'resid_post.0' and column == 9").iloc[0]
     assert row["mean"] == pytest.approx(part["effect"].mean())
-    expected = part["effect"].mean() / (part["clean"] - part["corrupted"]).mean()
+    expected = part["effect"].mean() / (part["other"] - part["unpatched"]).mean()
+    assert grid.clean - grid.corrupted == pytest.approx((part["other"] - part["unpatched"]).mean())
     assert row["normalised"] == pytest.approx(expected)
     assert row["n"] == len(part) == 3
     assert (grid.rows["low"] <= grid.rows["mean"] + 1e-9).all()
     assert (grid.rows["high"] >= grid.rows["mean"] - 1e-9).all()
-    assert grid.matrix().shape == (3, len(grid.labels))
+    assert grid.matrix().shape == (3, grid.rows["column"].nunique())
     assert grid.strongest(1)["mean"].abs().iloc[0] == grid.rows["mean"].abs().max()
-    assert "3→4" in grid._repr_html_() and "restored" in repr(grid)
+    assert "<th>3→4</th>" in grid._repr_html_() and "of the difference" in repr(grid)
 
 
 def test_the_interval_of_a_mean_has_the_width_that_statistics_gives_it() -> None:

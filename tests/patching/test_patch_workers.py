@@ -16,6 +16,7 @@ from probes.patching.measures import LogProbDifference, OfLogits
 from probes.patching.pairs import encode_pairs
 from probes.patching.parts import grid_cells
 
+pytestmark = pytest.mark.slow
 NONE = {"n_boot": 0, "n_flips": 0}
 
 
@@ -71,7 +72,9 @@ def test_what_ends_every_worker_or_is_wrong_is_told(
     encoded = encode_pairs(pairs, saved.tokenizer)
     cells = grid_cells(saved.hf, ["resid_pre"], layers=[1])
     deadly = Deadly(folder=str(tmp_path), deaths=99, spared=os.getpid())
-    with pytest.raises(StageError, match=r"died 3 times.*memory_budget"):
+    with pytest.raises(
+        StageError, match=r"3 Ray workers died while they computed resid_pre.1.*memory_budget"
+    ):
         patch_cells(saved, encoded, cells, metric=deadly, engine="ray", **NONE)
     assert len(list(tmp_path.iterdir())) == 3
     own = os.getpid()

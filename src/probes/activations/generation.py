@@ -104,12 +104,7 @@ def write_and_record(
         sequences.append(
             TokenSequence(draw.id, draw.prompt, text, tokens, Extent(len(encoded[i]), len(tokens)))
         )
-    layout = lay_out(
-        [sequence.id for sequence in sequences],
-        [sequence.tokens for sequence in sequences],
-        [sequence.extent for sequence in sequences],
-        positions,
-    )
+    layout = lay_out(sequences, positions)
     values = {
         site: torch.cat([tapes[i].rows(site, layout, i) for i in range(len(draws))])
         for site in sites
@@ -272,14 +267,7 @@ def _extend(
     written = write_tensors(path / file, values)
     shard = written.shard(values, makers.index(request.maker))
     n_sequences = len(sequences)
-    index = Index(
-        sequence_id=layout.sequence_id,
-        group=np.zeros(n_sequences, dtype=np.int32),
-        first_row=layout.row_offsets[:-1],
-        n_rows=np.diff(layout.row_offsets).astype(np.int32),
-        n_tokens=layout.lengths.astype(np.int32),
-        n_prompt_tokens=layout.n_prompt_tokens,
-    ).to_bytes()
+    index = Index.of(layout.sequence_id, [(np.arange(n_sequences), layout)]).to_bytes()
     with labelling(path) as labels:
         labels.append(sequences)
         table = labels.finish()

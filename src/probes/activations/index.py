@@ -1,13 +1,14 @@
 """Where the rows of each sequence lie: small arrays beside the labels, mapped rather than read."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 import safetensors.numpy
 
 from probes.activations.format import INDEX_TENSORS, PartRecord
+from probes.activations.layout import Layout
 from probes.activations.spool import id_array
 from probes.foundation.errors import IntegrityError
 from probes.foundation.untrusted import parse_json
@@ -37,6 +38,22 @@ class Index:
     def ids(self) -> np.ndarray:
         """`[n]` of 32 bytes each, comparable."""
         return id_array(np.ascontiguousarray(self.sequence_id).tobytes())
+
+    @classmethod
+    def of(cls, sequence_id: np.ndarray, groups: Iterable[tuple[np.ndarray, Layout]]) -> "Index":
+        """Of these sequences, given the layout of each group and its members' places among them."""
+        numbers = {
+            name: np.zeros(len(sequence_id), np.int64 if name == "first_row" else np.int32)
+            for name in INDEX_TENSORS
+            if name != "sequence_id"
+        }
+        for number, (places, layout) in enumerate(groups):
+            numbers["group"][places] = number
+            numbers["first_row"][places] = layout.row_offsets[:-1]
+            numbers["n_rows"][places] = np.diff(layout.row_offsets)
+            numbers["n_tokens"][places] = layout.lengths
+            numbers["n_prompt_tokens"][places] = layout.n_prompt_tokens
+        return cls(sequence_id=sequence_id, **numbers)
 
     def take(self, chosen: np.ndarray) -> "Index":
         """These entries, in this order."""

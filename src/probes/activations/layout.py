@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import safetensors
@@ -137,13 +138,22 @@ class Layout:
             raise IntegrityError(f"{file} is damaged: {error}") from error
 
 
-def lay_out(
-    ids: Sequence[bytes],
-    tokens: Sequence[np.ndarray],
-    extents: Sequence[Extent],
-    positions: str,
-) -> Layout:
+@runtime_checkable
+class Sequenced(Protocol):
+    """What is laid out of a sequence: its id of 32 bytes, its tokens and where their parts lie."""
+
+    @property
+    def id(self) -> bytes: ...
+    @property
+    def tokens(self) -> np.ndarray: ...
+    @property
+    def extent(self) -> Extent: ...
+
+
+def lay_out(sequences: Sequence[Sequenced], positions: str) -> Layout:
     """The rows of these sequences, in their order, for positions in their one spelling."""
+    ids, tokens = [each.id for each in sequences], [each.tokens for each in sequences]
+    extents = [each.extent for each in sequences]
     rows = [first_row_tokens(positions, extent) for extent in extents]
     counts = np.array([number for _, _, number in rows], dtype=np.int64)
     first = np.array([first for first, _, _ in rows], dtype=np.int32)

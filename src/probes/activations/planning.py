@@ -123,31 +123,27 @@ def plan_part(
     n_rows = np.zeros(n_sequences, dtype=np.int64)
     for i in range(n_sequences):
         n_rows[i] = first_row_tokens(positions, spool.extent(i))[2]
-    group = np.empty(n_sequences, dtype=np.int32)
-    first_row = np.empty(n_sequences, dtype=np.int64)
     planned = []
-    chosen = groups(spool.lengths, n_rows, is_one_each(positions), limit.max_tokens, limit.max_rows)
-    for number, members in enumerate(chosen):
-        layout = _layout(spool, members, positions)
-        group[members] = number
-        first_row[members] = layout.row_offsets[:-1]
-        planned.append(
-            GroupRecord(
-                n_sequences=layout.n_sequences,
-                n_rows=layout.n_rows,
-                n_tokens=layout.n_tokens,
-                layout=write_named(path, "layout", layout.to_bytes()),
-                shards=(),
-            )
+
+    def laid() -> Iterator[tuple[np.ndarray, Layout]]:
+        """One at a time: together they are as large as all tokens."""
+        cut = groups(
+            spool.lengths, n_rows, is_one_each(positions), limit.max_tokens, limit.max_rows
         )
-    index = Index(
-        sequence_id=np.frombuffer(spool.ids.tobytes(), dtype=np.uint8).reshape(-1, 32),
-        group=group,
-        first_row=first_row,
-        n_rows=n_rows.astype(np.int32),
-        n_tokens=spool.lengths.astype(np.int32),
-        n_prompt_tokens=spool.n_prompt_tokens.astype(np.int32),
-    )
+        for members in cut:
+            layout = lay_out([spool[int(i)] for i in members], positions)
+            planned.append(
+                GroupRecord(
+                    n_sequences=layout.n_sequences,
+                    n_rows=layout.n_rows,
+                    n_tokens=layout.n_tokens,
+                    layout=write_named(path, "layout", layout.to_bytes()),
+                    shards=(),
+                )
+            )
+            yield members, layout
+
+    index = Index.of(np.frombuffer(spool.ids.tobytes(), dtype=np.uint8).reshape(-1, 32), laid())
     return PartRecord(
         n_sequences=n_sequences,
         n_rows=int(n_rows.sum()),
@@ -155,14 +151,4 @@ def plan_part(
         prompts=labels,
         index=write_named(path, "index", index.to_bytes()),
         groups=tuple(planned),
-    )
-
-
-def _layout(spool: Spool, members: np.ndarray, positions: str) -> Layout:
-    chosen = [int(i) for i in members]
-    return lay_out(
-        [spool.id(i) for i in chosen],
-        [spool.tokens(i) for i in chosen],
-        [spool.extent(i) for i in chosen],
-        positions,
     )

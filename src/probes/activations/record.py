@@ -14,7 +14,7 @@ from probes.activations.collect import TOKEN_BUDGET, choose_sites
 from probes.activations.compute import Job, compute
 from probes.activations.index import Index
 from probes.activations.labels import label_table
-from probes.activations.layout import Layout, groups, lay_out
+from probes.activations.layout import groups, lay_out
 from probes.activations.origin import describe_origin
 from probes.activations.positions import first_row_tokens, is_one_each
 from probes.activations.publication import positive
@@ -129,7 +129,7 @@ def record(
         for members in groups(
             lengths, counts, is_one_each(origin.positions), GROUP_TOKENS, GROUP_TOKENS
         ):
-            layout = _layout([sequences[i] for i in members], origin.positions)
+            layout = lay_out([sequences[i] for i in members], origin.positions)
             found = compute(model, Job(layout, tuple(widths), dtype, token_budget, origin.sinks))
             each = np.diff(layout.row_offsets)
             within = np.arange(layout.n_rows) - np.repeat(layout.row_offsets[:-1], each)
@@ -172,15 +172,6 @@ def record_runs(
     """
     chosen = all_sites(model.n_layers, kinds(model.hf)) if sites is None else sites
     return record(model, list(prompts), sites=chosen, positions="all", keep_sinks=True)
-
-
-def _layout(sequences: list[TokenSequence], positions: str) -> Layout:
-    return lay_out(
-        [sequence.id for sequence in sequences],
-        [sequence.tokens for sequence in sequences],
-        [sequence.extent for sequence in sequences],
-        positions,
-    )
 
 
 def _index(sequences: list[TokenSequence], counts: np.ndarray, starts: np.ndarray) -> Index:

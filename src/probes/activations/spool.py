@@ -5,7 +5,7 @@ import contextlib
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
 import numpy as np
 
@@ -14,6 +14,14 @@ from probes.activations.sequences import TokenSequence
 from probes.foundation.artifact import TEMPORARY
 
 ID_BYTES = 32
+
+
+class Spooled(NamedTuple):
+    """What of a sequence comes back from the disk."""
+
+    id: bytes
+    tokens: np.ndarray
+    extent: Extent
 
 
 class Spool:
@@ -48,21 +56,17 @@ class Spool:
         return np.diff(np.array(self._offsets))
 
     @property
-    def n_prompt_tokens(self) -> np.ndarray:
-        return np.array(self._n_prompt)
-
-    @property
     def ids(self) -> np.ndarray:
         """`[n]` of 32 bytes each, comparable."""
         return id_array(bytes(self._ids))
 
-    def id(self, index: int) -> bytes:
-        return bytes(self._ids[index * ID_BYTES : (index + 1) * ID_BYTES])
-
-    def tokens(self, index: int) -> np.ndarray:
+    def __getitem__(self, index: int) -> "Spooled":
+        """A sequence, its tokens read back."""
         first, stop = self._offsets[index], self._offsets[index + 1]
         self._file.seek(first * 4)
-        return np.frombuffer(self._file.read((stop - first) * 4), dtype=np.int32)
+        tokens = np.frombuffer(self._file.read((stop - first) * 4), dtype=np.int32)
+        own = bytes(self._ids[index * ID_BYTES : (index + 1) * ID_BYTES])
+        return Spooled(own, tokens, self.extent(index))
 
     def extent(self, index: int) -> Extent:
         n_tokens = self._offsets[index + 1] - self._offsets[index]

@@ -113,11 +113,6 @@ class Benchmark:
         return found
 
     @property
-    def fell_short(self) -> pd.DataFrame:
-        """Rows that were asked for more than they reached."""
-        return self.table[self.table["reached"] == "no"]
-
-    @property
     def header(self) -> str:
         """The facts, a line each."""
         return "\n".join(f"{name}: {value}" for name, value in self.facts.items())

@@ -80,6 +80,7 @@ def command(verb: Callable[..., Any], alone: bool = True) -> Callable[..., int]:
     """
     name = verb.__name__
     known = inspect.signature(verb).parameters
+    many = [each.name for each in known.values() if each.kind is each.VAR_POSITIONAL]
     more = ["json"] + ["dry_run"] * (name in LONG)
     if alone and name not in NO_MODEL:
         more.append("device")
@@ -118,7 +119,8 @@ def command(verb: Callable[..., Any], alone: bool = True) -> Callable[..., int]:
 
                 shown, result = "dry_run", estimate(name, whole)
             else:
-                shown, result = name, verb(**given)
+                rest = [one for each in many for one in given.pop(each, ())]
+                shown, result = name, verb(*rest, **given)
         from probes.cli.show import show
 
         return show(shown, result, whole, as_json=bool(asked["json"]))
@@ -225,8 +227,11 @@ def main() -> None:
             setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115
         getattr(sys, name).reconfigure(errors="backslashreplace")
     warnings.showwarning = _warning
-    signal.signal(signal.SIGTERM, _terminated)
+    ended: list[int] = []
+    signal.signal(signal.SIGTERM, lambda *_: _terminated(ended))
     status = run(sys.argv[1:])
+    if ended:  # Ray turns the handler's SystemExit into one of its own, of status 1
+        status = ended[0]
     try:
         sys.stdout.flush()
     except OSError as error:
@@ -262,8 +267,9 @@ def _status(error: BaseException) -> int:
     return 2
 
 
-def _terminated(*_: object) -> None:
+def _terminated(ended: list[int]) -> None:
     _tell(f"terminated; {AGAIN}")
+    ended.append(143)
     raise SystemExit(143)
 
 

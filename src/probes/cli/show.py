@@ -101,10 +101,9 @@ def _monitor(found: Any, given: Given) -> Parts:
 
 
 def _patch(found: Any, _: Given) -> Parts:
-    written = getattr(found, "written", None)
-    more = (
-        [] if written is None else ["\nwritten with the strongest of them patched:", written.rows]
-    )
+    more = []
+    if found.written is not None:
+        more = ["\nwritten with the strongest of them patched:", found.written.rows]
     return [found.strongest(10), *more, f"\n{found!r}"]
 
 

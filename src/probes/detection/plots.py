@@ -24,7 +24,7 @@ from probes.plotting.style import PAGE, PaperFigure, figure, style
 if TYPE_CHECKING:
     from probes.detection.detection import Detection
 
-LINES = ("trigger pattern", "bag of tokens", "perplexity")
+LINES = ("trigger pattern", "perplexity")
 CELLS = (("A", False), ("C", True), ("D", True), ("none", True))
 
 

@@ -18,8 +18,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-
 from probes.foundation.config import SHOWN, Config, flatten
 from probes.foundation.digest import digest_file, digest_json, short
 from probes.foundation.errors import InputError, IntegrityError, StageError
@@ -29,6 +27,10 @@ from probes.foundation.provenance import provenance
 MANIFEST = "artifact.json"
 TEMPORARY = ".tmp-"
 PROCEDURES = "procedures"
+CUT_SHORT = re.compile(
+    r"PytorchStreamWriter failed|iostream error|unexpected pos \d+ vs|requested and \d+ written"
+)
+"""What torch and numpy say of a write that the system cut short, without its number."""
 
 
 class Manifest(Config):
@@ -46,17 +48,23 @@ class Manifest(Config):
 def disk_errors(path: Path, doing: str = "writing") -> Iterator[None]:
     """Turn a full or read-only disk into an error that says which file, and what to do next.
 
-    Libraries of compiled code report it in errors of their own, with the system's number in the text.
+    Compiled libraries report it in errors of their own (tokenizers in a bare `Exception`), with the
+    system's number in the text, or with none.
     """
     try:
         yield
-    except (OSError, RuntimeError, SafetensorError) as error:
+    except Exception as error:  # what is not of the disk is raised again
         match _errno(error):
             case errno.ENOSPC | errno.EDQUOT:
                 free = shutil.disk_usage(_existing_parent(path)).free / 2**20
                 raise StageError(
                     f"the disk is full while {doing} {path} ({free:.0f} MiB free). Free some space and "
                     "run the same command again: what was finished is kept."
+                ) from error
+            case errno.EFBIG:
+                raise StageError(
+                    f"a file is larger than this system allows while {doing} {path}. Raise the limit "
+                    "(`ulimit -f`) and run the same command again: what was finished is kept."
                 ) from error
             case errno.EROFS | errno.EACCES | errno.EPERM:
                 raise StageError(
@@ -68,12 +76,12 @@ def disk_errors(path: Path, doing: str = "writing") -> Iterator[None]:
 
 
 def _errno(error: Exception) -> int | None:
-    if isinstance(error, OSError):
+    if isinstance(error, OSError) and error.errno is not None:
         return error.errno
     found = re.search(r"os error (\d+)", str(error))
     if found is not None:
         return int(found[1])
-    return errno.ENOSPC if "PytorchStreamWriter failed writing" in str(error) else None
+    return errno.ENOSPC if CUT_SHORT.search(str(error)) else None
 
 
 def write_text(path: Path | str, text: str) -> None:

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-from probes.foundation.errors import InputError
+from probes.foundation.errors import InputError, StageError
 
 HERE = "local"
 LOOPBACK = "127.0.0.1"
@@ -25,9 +25,7 @@ def connected(address: str | None = None, n_cpus: int | None = None) -> Iterator
 
     Ray is used as it stands if it is initialised. Otherwise the cluster at `address`, or at
     RAY_ADDRESS, is joined; without either, one is started on this machine, with `n_cpus` CPUs (by
-    default as many as the machine has), which listens on the loopback interface alone. Raises `InputError` for a cluster that cannot be reached,
-    and where ray is not installed.
-    """
+    default as many as the machine XX"""
     try:
         import ray
     except ImportError as error:
@@ -55,6 +53,12 @@ def connected(address: str | None = None, n_cpus: int | None = None) -> Iterator
         raise InputError(
             f"no Ray cluster at {chosen!r} ({error}). Start one with `ray start --head`, or leave "
             "`address` and RAY_ADDRESS empty for workers on this machine"
+        ) from error
+    except Exception as error:  # a bare one, where the start takes Ray over 30 s
+        if type(error) is not Exception:
+            raise
+        raise StageError(
+            f"Ray did not start: {error} Run the same command again when the machine is less busy"
         ) from error
     try:
         if terminated is not None:

@@ -26,7 +26,8 @@ VERSIONS: dict[str, int] = {
     "detection": 5,
     "contrast probes": 1,
     # 2: chats and start tokens as in sampling; attention sinks have means of their own.
-    "patching": 2,
+    # 3: every grid keeps the two unpatched runs in one order.
+    "patching": 3,
     "localisation": 1,
     "steering": 1,
     "evasion": 1,

@@ -368,3 +368,15 @@ def _address(name: str | Path) -> str:
 def _short_name(name: str | Path) -> str:
     path = Path(name).expanduser()
     return path.resolve().name if path.is_dir() else str(name)
+
+
+def for_workers(model: Model) -> Source:
+    """How a Ray worker loads the model; raises `InputError` for one that was not loaded from files."""
+    if model.source is None:
+        raise InputError(
+            f"{model.name} was made by hand, so Ray workers cannot load it: save it and load it "
+            'with `load`, or use engine="process"'
+        )
+    # Ray shows a worker its own GPU only, as the first.
+    on_gpu = model.source.device.startswith("cuda")
+    return model.source.model_copy(update={"device": "cuda"}) if on_gpu else model.source

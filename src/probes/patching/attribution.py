@@ -20,7 +20,7 @@ from probes.foundation.html import html_table
 from probes.foundation.progress import bar
 from probes.foundation.seeds import stream
 from probes.models.loading import Model
-from probes.patching.canary import TOLERANCE, check_difference
+from probes.patching.canary import check_difference
 from probes.patching.engine.scoring import Prepared, Scorer
 from probes.patching.engine.trunk import Place, Trunk
 from probes.patching.exact import by_site
@@ -32,7 +32,7 @@ from probes.patching.refusals import check_resampling, check_room
 from probes.patching.result import Effects, largest_first, summarise
 from probes.patching.sources import Plan
 from probes.patching.spans import Column
-from probes.patching.whole_batch import chosen, groups, run_from, score
+from probes.patching.whole_batch import chosen, groups, prepare_whole, run_from, score
 
 
 def check_differentiable(model: Model) -> None:
@@ -221,9 +221,6 @@ class Attributions(Effects):
     n_steps: int = 0
     along: str = "site"
 
-    def __repr__(self) -> str:
-        return super().__repr__().replace("Effects(", "Attributions(", 1)
-
     def _what(self) -> str:
         how = f"integrated over {self.n_steps} steps along the {self.along}" if self.n_steps else (
             "gradient x difference"
@@ -289,27 +286,17 @@ def attribute_cells(
     unpatched, other = np.empty((2, len(pairs)))
     with bar("attribution", total=len(pairs)) as shown:
         for members in batches:
-            prepared = _with_own_values(scorer, scorer.prepare(members, places), places)
+            prepared = prepare_whole(scorer, members, places)
             unpatched[list(members)], other[list(members)] = prepared.unpatched, prepared.other
             estimates = _estimates(scorer, prepared, places, n_steps, along)
             found[:, list(members)] = _per_cell(ordered, columns, prepared, estimates)
             shown.update(len(members))
     check_difference(metric.name, model.name, unpatched, other, model.dtype)
     effects = summarise(
-        model=model.name, model_digest=model.digest, metric=metric.name, plan=plan,
-        names=[pair.name for pair in pairs], cells=ordered, unpatched=unpatched, other=other,
-        patched=unpatched + found, placebo=None, n_boot=n_boot, n_flips=n_flips,
-        floor=TOLERANCE[model.dtype], seed=seed,
+        model, metric, plan, pairs, ordered, unpatched=unpatched, other=other,
+        patched=unpatched + found, n_boot=n_boot, n_flips=n_flips, seed=seed,
     )  # fmt: skip
-    given = {field.name: getattr(effects, field.name) for field in dataclasses.fields(effects)}
-    return Attributions(**given, n_steps=n_steps, along=along)
-
-
-def _with_own_values(scorer: Scorer, prepared: Prepared, places: Sequence[Place]) -> Prepared:
-    """What stands at the places in the unpatched run is needed too: a change starts from it."""
-    with torch.no_grad():
-        kept = scorer.trunk.record(list(prepared.kept.batch.rows), places)
-    return dataclasses.replace(prepared, kept=kept)
+    return Attributions(**vars(effects), n_steps=n_steps, along=along)
 
 
 def _estimates(

@@ -24,7 +24,7 @@ from probes.patching.jobs import Job, Settings
 from probes.patching.measures import LogProbDifference, Metric
 from probes.patching.pairs import EncodedPair
 from probes.patching.parts import Cell, cell_set
-from probes.patching.refusals import check_room
+from probes.patching.refusals import check_resampling, check_room
 from probes.patching.result import mean_interval
 from probes.patching.sources import Plan
 from probes.patching.spans import Column
@@ -206,7 +206,4 @@ def _check(
     names = [_called(cell) for cell in candidates]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise InputError(f"candidates given twice: {', '.join(twice[:5])}")
-    if n_boot and len(pairs) < 2:
-        raise InputError(
-            f"an interval over pairs needs at least 2 pairs, not {len(pairs)}; n_boot=0 for none"
-        )
+    check_resampling(pairs, n_boot)

@@ -11,9 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from probes.evaluation.sign_flips import max_t
-from probes.foundation.digest import short
 from probes.foundation.errors import InputError, StageError
-from probes.foundation.html import html_table
 from probes.models import anatomy
 from probes.models.loading import Model
 from probes.models.sites import Site
@@ -23,7 +21,7 @@ from probes.patching.engine.trunk import Place, Trunk
 from probes.patching.pairs import EncodedPair
 from probes.patching.parts import check_kind
 from probes.patching.refusals import check_resampling
-from probes.patching.result import largest_first, mean_interval
+from probes.patching.result import Ranked, mean_interval
 
 
 def contrast(
@@ -111,11 +109,8 @@ def freeze(norm: Norm, like: Float[Tensor, "row d_model"]) -> FrozenNorm:
     )
 
 
-BEST = 15
-
-
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class DirectLogits:
+class DirectLogits(Ranked):
     """Terms of logit(defect) - logit(safe) at the first token in which the continuations differ.
 
     rows: one per part, from the bottom up: `component`, `kind` ("embed", "z", "attn_bias", "mlp_out"
@@ -126,15 +121,7 @@ class DirectLogits:
     totals: the logit difference itself by `pair`: `clean`, `corrupted`; the parts add up to it.
     """
 
-    rows: pd.DataFrame
-    per_prompt: pd.DataFrame
     totals: pd.DataFrame
-    model: str
-    model_digest: str
-
-    def strongest(self, n: int = 5) -> pd.DataFrame:
-        """The parts that write most of the difference between the runs."""
-        return largest_first(self.rows)[:n].reset_index(drop=True)
 
     def __repr__(self) -> str:
         best = self.strongest(1).iloc[0]
@@ -142,14 +129,10 @@ class DirectLogits:
             f"DirectLogits({self._what()}; most of it by {best['component']}: {best['mean']:+.3g})"
         )
 
-    def _repr_html_(self) -> str:
-        text = f"{self._what()}; the parts that write most of the change:"
-        return html_table(self.strongest(BEST), text, floats="{:.3g}")
-
     def _what(self) -> str:
         means = ", ".join(f"{run} {self.totals[run].mean():+.3g}" for run in RUNS)
         return (
-            f"{self.model} ({short(self.model_digest)}), {len(self.totals)} pairs, logit(defect) - "
+            f"{super()._what()}, {len(self.totals)} pairs, logit(defect) - "
             f"logit(safe) where they part: {means}"
         )
 
@@ -204,7 +187,7 @@ def direct_logits(
     whole = pd.DataFrame(
         {"pair": pair_names, **{r: [totals[r][i] for i in range(len(pairs))] for r in RUNS}}
     )
-    return DirectLogits(rows, per_prompt, whole, model.name, model.digest)
+    return DirectLogits(rows, per_prompt, model.name, model.digest, whole)
 
 
 def _terms(

@@ -1,8 +1,7 @@
 """Rows of a grid on disk, so that a run that was stopped goes on with the sites that are left."""
 
-import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,13 +12,14 @@ from jaxtyping import Float
 
 from probes.foundation.artifact import building, is_finished, is_made_from
 from probes.foundation.digest import digest_json
-from probes.foundation.errors import InputError, IntegrityError, ProbesError, StageError, unknown
+from probes.foundation.errors import InputError, IntegrityError, unknown
 from probes.foundation.memory import keep_freed_memory
 from probes.foundation.progress import progress
+from probes.foundation.workers import Pool, room
 from probes.models.identity import Identity
-from probes.models.loading import Model, load_from
+from probes.models.loading import Model, for_workers, load_from
 from probes.models.source import Source
-from probes.patching.canary import TOLERANCE, check_difference
+from probes.patching.canary import check_difference
 from probes.patching.jobs import Job, Settings
 from probes.patching.measures import LogProbDifference, Metric
 from probes.patching.pairs import EncodedPair
@@ -59,8 +59,6 @@ def row(
 
 
 ENGINES = ("process", "ray")
-# How often a worker may die, with the site in its hands begun anew, before the grid is given up.
-ATTEMPTS = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,11 +91,7 @@ def run_tasks(
 def _on_ray(job: Job, tasks: Sequence[Task], place: Path | None) -> dict[str, np.ndarray]:
     from probes.foundation.cluster import connected
 
-    if job.model.source is None:
-        raise InputError(
-            f"{job.model.name} was made by hand, so Ray workers cannot load it: save it and load it "
-            'with `load`, or use engine="process"'
-        )
+    source = for_workers(job.model)
     facts = {task.name: job.facts(task.plan, task.cells) for task in tasks}
     todo = [
         task for task in tasks
@@ -105,21 +99,26 @@ def _on_ray(job: Job, tasks: Sequence[Task], place: Path | None) -> dict[str, np
     ]  # fmt: skip
     found: dict[str, np.ndarray] = {}
     if todo:
+        given = (
+            source, job.model.identity, torch.get_num_threads(), job.pairs, job.columns, job.metric,
+            job.settings,
+        )  # fmt: skip
         with connected():
             import ray
-            from ray.util import ActorPool
 
-            n_actors = max(1, min(len(todo), int(ray.cluster_resources().get("CPU", 1))))
-            again = ATTEMPTS - 1
-            worker = ray.remote(num_cpus=1, max_restarts=again, max_task_retries=again)(Worker)
-            given = (
-                job.model.source, job.model.identity, torch.get_num_threads(),
-                job.pairs, job.columns, job.metric, job.settings,
-            )  # fmt: skip
-            pool = ActorPool([worker.remote(*given) for _ in range(n_actors)])
-            results = pool.map_unordered(lambda actor, task: actor.scores.remote(task), todo)
-            with _told():
-                for name, values in progress(results, "sites on Ray", total=len(todo)):
+            n_actors = min(len(todo), room(1, 0, "Start a machine with a CPU"))
+            remote = ray.remote(num_cpus=1, max_restarts=0)(Worker)
+            with Pool(
+                lambda: remote.remote(*given),
+                n_actors,
+                [task.name for task in todo],
+                todo.__getitem__,
+                wants="1 CPU",
+                advice="Sites that are finished are kept where a folder is given. If it was killed for "
+                "its memory, give smaller batch_tokens and a smaller memory_budget.",
+            ) as pool:
+                for number, values in progress(pool.run(), "sites on Ray", total=len(todo)):
+                    name = todo[number].name
                     found[name] = row(place, name, facts[name], partial(np.asarray, values))
     for task in tasks:
         if task.name not in found:
@@ -130,46 +129,20 @@ def _on_ray(job: Job, tasks: Sequence[Task], place: Path | None) -> dict[str, np
     return found
 
 
-@contextlib.contextmanager
-def _told() -> Iterator[None]:
-    """Errors of a worker as they were raised there; and what to do where workers keep dying."""
-    from ray import exceptions
-
-    try:
-        yield
-    except exceptions.RayTaskError as error:
-        if isinstance(error.cause, ProbesError):
-            raise error.cause from None
-        raise
-    except (exceptions.RayActorError, exceptions.OutOfMemoryError) as error:
-        why = " ".join(str(error).split())
-        raise StageError(
-            f"a Ray worker died {ATTEMPTS} times; of the last, Ray says: {why} Sites that are finished "
-            "are kept where a folder is given. If it was killed for its memory, give smaller "
-            "batch_tokens and a smaller memory_budget."
-        ) from error
-
-
 class Worker:
-    """A process of a Ray cluster that has the model loaded."""
+    """A process of a Ray cluster that has the model loaded, once `start` was called."""
 
-    def __init__(
-        self,
-        source: Source,
-        identity: Identity,
-        n_threads: int,
-        pairs: tuple[EncodedPair, ...],
-        columns: tuple[Column, ...],
-        metric: Metric,
-        settings: Settings,
-    ) -> None:
-        torch.set_num_threads(n_threads)
-        model = load_from(source, identity)
-        self.job = Job(model, pairs, columns, metric, settings)
+    def __init__(self, source: Source, identity: Identity, n_threads: int, *job: Any) -> None:
+        self._source, self._identity, self._n_threads = source, identity, n_threads
+        self._given = job
 
-    def scores(self, task: Task) -> tuple[str, np.ndarray]:
-        self.job.look_ahead(task.cells)
-        return task.name, self.job.scores(task.plan, task.cells)
+    def start(self) -> None:
+        torch.set_num_threads(self._n_threads)
+        self._job = Job(load_from(self._source, self._identity), *self._given)
+
+    def compute(self, task: Task) -> np.ndarray:
+        self._job.look_ahead(task.cells)
+        return self._job.scores(task.plan, task.cells)
 
 
 def patch_cells(
@@ -209,10 +182,38 @@ def patch_cells(
     check_matched(pairs, cells)
     check_room(pairs, model)
     job = Job(model, pairs, columns, metric, settings or Settings(seed=seed))
-    job.look_ahead(cells)
     place = None if path is None else Path(path)
-    unpatched, other = row(place, "unpatched", job.facts(plan), lambda: job.unpatched(plan))
-    check_difference(metric.name, model.name, unpatched, other, model.dtype)
+    return measure(
+        job, cells, plan, place, placebo=placebo, n_boot=n_boot, n_flips=n_flips, engine=engine,
+        seed=seed,
+    )  # fmt: skip
+
+
+def measure(
+    job: Job,
+    cells: Sequence[Cell],
+    plan: Plan,
+    place: Path | None,
+    *,
+    check: Callable[[Job, np.ndarray], None] | None = None,
+    placebo: bool = False,
+    n_boot: int,
+    n_flips: int,
+    engine: str = "process",
+    seed: int,
+) -> Effects:
+    """Every cell of a job, site by site. check: gets the other run's metric before anything is patched."""
+    job.look_ahead(cells)
+    model, metric = job.model, job.metric
+
+    def both() -> np.ndarray:
+        run, other = job.unpatched(plan)
+        check_difference(metric.name, model.name, run, other, model.dtype)
+        if check is not None:
+            check(job, other)
+        return np.stack([run, other])
+
+    unpatched, other = row(place, "unpatched", job.facts(plan), both)
     sites = by_site(cells)
     tasks = [Task(site, plan, tuple(members)) for site, members in sites.items()]
     if placebo:
@@ -220,21 +221,11 @@ def patch_cells(
         tasks += [Task(f"placebo-{site}", blind, tuple(m)) for site, m in sites.items()]
     found = run_tasks(job, tasks, place, engine)
     return summarise(
-        model=model.name,
-        model_digest=model.digest,
-        metric=metric.name,
-        plan=plan,
-        names=[pair.name for pair in pairs],
-        cells=[cell for members in sites.values() for cell in members],
-        unpatched=unpatched,
-        other=other,
-        patched=np.concatenate([found[site] for site in sites]),
+        model, metric, plan, job.pairs, [cell for members in sites.values() for cell in members],
+        unpatched=unpatched, other=other, patched=np.concatenate([found[site] for site in sites]),
         placebo=np.concatenate([found[f"placebo-{s}"] for s in sites]) if placebo else None,
-        n_boot=n_boot,
-        n_flips=n_flips,
-        floor=TOLERANCE[model.dtype],
-        seed=seed,
-    )
+        n_boot=n_boot, n_flips=n_flips, seed=seed,
+    )  # fmt: skip
 
 
 def by_site(cells: Sequence[Cell]) -> dict[str, list[Cell]]:

@@ -1,7 +1,6 @@
 """How far the trigger moves the answer as a whole, before asking where: the grid's own control."""
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +12,14 @@ from probes.foundation.memory import keep_freed_memory
 from probes.foundation.outputs import writes
 from probes.models.loading import Model
 from probes.models.sites import RESIDUAL, Site, parse_site, residual_sites
-from probes.patching.canary import TOLERANCE, check_difference
-from probes.patching.exact import row
+from probes.patching.canary import TOLERANCE
+from probes.patching.exact import measure
 from probes.patching.jobs import Job, Settings
 from probes.patching.measures import LogProbDifference
 from probes.patching.pairs import PatchPair, encode_pairs
-from probes.patching.parts import Cell, Part
-from probes.patching.refusals import check_room
-from probes.patching.result import PatchGrid, grid_of
+from probes.patching.parts import Cell, Part, grid_cells
+from probes.patching.refusals import check_resampling, check_room
+from probes.patching.result import Effects
 from probes.patching.sources import Plan
 from probes.patching.spans import make_columns
 
@@ -64,7 +63,7 @@ def residual_grid(
     n_boot: int = 1000,
     seed: int = 0,
     path: Path | str | None = None,
-) -> PatchGrid:
+) -> Effects:
     """Patch every column at every site, in every pair; no cell is skipped or approximated.
 
     sites: by default the residual stream before the first block and after each block.
@@ -76,43 +75,20 @@ def residual_grid(
     `checks`, and here: everything patched must be the clean run).
     """
     keep_freed_memory()
-    if n_boot and len(pairs) < 2:
-        raise InputError(
-            f"an interval over pairs needs at least 2 pairs, not {len(pairs)}; n_boot=0 for none"
-        )
-    chosen = _sites(model, sites)
+    check_resampling(pairs, n_boot)
     encoded = encode_pairs(pairs, model.tokenizer)
     check_room(encoded, model)
     columns = make_columns(pairs, encoded, model.tokenizer, spans=spans, alignment=alignment)
-    job = Job(model, encoded, columns, METRIC, Settings(batch_tokens=batch_tokens, seed=seed))
-    plan = Plan(seed=seed)
-    rows = {site: _cells(site, [column.label for column in columns]) for site in chosen}
-    job.look_ahead([cell for cells in rows.values() for cell in cells])
-    place = None if path is None else Path(path)
-
-    def unpatched() -> np.ndarray:
-        corrupted, clean = job.unpatched(plan)
-        check_difference(METRIC.name, model.name, clean, corrupted, model.dtype)
-        _check_whole(job, clean)
-        return np.stack([clean, corrupted])
-
-    clean, corrupted = row(place, "unpatched", job.facts(plan), unpatched)
-    effects = [
-        row(place, str(site), job.facts(plan, cells), partial(job.scores, plan, cells))
-        for site, cells in rows.items()
+    cells = [
+        cell
+        for site in _sites(model, sites)
+        for cell in grid_cells(model.hf, [site.kind], columns, layers=[site.layer])
     ]
-    return grid_of(
-        model=model.name,
-        model_digest=model.digest,
-        names=[pair.name for pair in encoded],
-        sites=chosen,
-        columns=columns,
-        clean=clean,
-        corrupted=corrupted,
-        patched=np.stack(effects),
-        n_boot=n_boot,
-        seed=seed,
-    )
+    job = Job(model, encoded, columns, METRIC, Settings(batch_tokens=batch_tokens, seed=seed))
+    return measure(
+        job, cells, Plan(seed=seed), None if path is None else Path(path), check=_check_whole,
+        n_boot=n_boot, n_flips=0, seed=seed,
+    )  # fmt: skip
 
 
 def _sites(model: Model, sites: Sequence[Site | str] | None) -> list[Site]:
@@ -122,13 +98,6 @@ def _sites(model: Model, sites: Sequence[Site | str] | None) -> list[Site]:
         raise InputError("no site to patch; leave `sites` out for the whole residual stream")
     parsed = [parse_site(str(site), model.n_layers, RESIDUAL) for site in sites]
     return sorted(set(parsed), key=lambda site: (site.depth, site.kind == "resid_pre"))
-
-
-def _cells(site: Site, labels: Sequence[str]) -> list[Cell]:
-    return [
-        Cell((Part(site.kind, site.layer, None, i),), str(site), label, i)
-        for i, label in enumerate(labels)
-    ]
 
 
 def _check_whole(job: Job, clean: Float[np.ndarray, "pair"]) -> None:

@@ -23,6 +23,7 @@ from probes.patching.canary import TOLERANCE
 from probes.patching.engine.trunk import Trunk
 from probes.patching.measures import LogProbDifference
 from probes.patching.pairs import EncodedPair
+from probes.patching.refusals import check_resampling
 from probes.patching.result import mean_interval
 
 EFFECT = "clean - corrupted"
@@ -89,10 +90,7 @@ def logit_lens(
     Raises `InputError` for pairs whose continuations never part, `StageError` if the last stream read
     so is not what the model says.
     """
-    if n_boot and len(pairs) < 2:
-        raise InputError(
-            f"an interval over pairs needs at least 2 pairs, not {len(pairs)}; n_boot=0 for none"
-        )
+    check_resampling(pairs, n_boot)
     sites = residual_sites(model.n_layers)
     values = {run: np.empty((len(sites), len(MEASURES), len(pairs))) for run in RUNS}
     for trunk, batch in recorded(model, pairs, (), batch_tokens, "logit lens"):

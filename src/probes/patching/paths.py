@@ -21,7 +21,7 @@ from probes.foundation.progress import bar
 from probes.foundation.seeds import derive_seed
 from probes.models import anatomy
 from probes.models.loading import Model
-from probes.patching.canary import TOLERANCE, check_difference
+from probes.patching.canary import check_difference
 from probes.patching.engine.scoring import Prepared, Scorer
 from probes.patching.engine.trunk import Place, Trunk
 from probes.patching.jobs import Settings
@@ -32,7 +32,7 @@ from probes.patching.refusals import check_resampling, check_room
 from probes.patching.result import Paths, summarise
 from probes.patching.sources import Plan
 from probes.patching.spans import Column
-from probes.patching.whole_batch import Act, chosen, groups, run_from, score
+from probes.patching.whole_batch import Act, chosen, groups, prepare_whole, run_from, score
 
 SENDERS = ("resid_pre", "resid_post", "z", "attn_out", "mlp_out")
 # What a reader makes of its input; nothing else follows from that input.
@@ -140,9 +140,7 @@ def patch_paths(
     unpatched, other = np.empty((2, len(pairs)))
     with bar("paths", total=len(paths) * len(pairs)) as shown, torch.no_grad():
         for members in batches:
-            prepared = scorer.prepare(members, places)
-            kept = trunk.record(list(prepared.kept.batch.rows), places)
-            prepared = dataclasses.replace(prepared, kept=kept)
+            prepared = prepare_whole(scorer, members, places)
             unpatched[list(members)], other[list(members)] = prepared.unpatched, prepared.other
             run = _Run(scorer, prepared, columns, through_mlps)
             for s, sender in enumerate(senders):
@@ -154,10 +152,8 @@ def patch_paths(
                 shown.update(len(numbers) * len(members))
     check_difference(metric.name, model.name, unpatched, other, model.dtype)
     effects = summarise(
-        model=model.name, model_digest=model.digest, metric=metric.name, plan=plan,
-        names=[pair.name for pair in pairs], cells=[senders[s] for s, _ in paths],
-        unpatched=unpatched, other=other, patched=patched, placebo=None, n_boot=n_boot,
-        n_flips=n_flips, floor=TOLERANCE[model.dtype], seed=seed,
+        model, metric, plan, pairs, [senders[s] for s, _ in paths], unpatched=unpatched,
+        other=other, patched=patched, n_boot=n_boot, n_flips=n_flips, seed=seed,
     )  # fmt: skip
     tails = pd.DataFrame(
         {

@@ -9,7 +9,7 @@ from probes.patching.pairs import EncodedPair
 from probes.patching.parts import Cell
 
 
-def check_resampling(pairs: Sequence[EncodedPair], *resamples: int) -> None:
+def check_resampling(pairs: Sequence[object], *resamples: int) -> None:
     """Refuse intervals or p over a single pair. resamples: numbers of draws, 0 for none."""
     if any(resamples) and len(pairs) < 2:
         raise InputError(

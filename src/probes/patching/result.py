@@ -1,4 +1,4 @@
-"""The order in which effects are read: the largest first, whatever their sign."""
+"""What patching found: effects by cell or path, the largest first, whatever their sign."""
 
 import dataclasses
 import html
@@ -10,12 +10,15 @@ from jaxtyping import Float
 
 from probes.evaluation.sign_flips import max_t
 from probes.foundation.digest import short
-from probes.foundation.html import html_table
+from probes.foundation.html import html_table, html_text
 from probes.foundation.seeds import stream
-from probes.models.sites import Site
-from probes.patching.parts import Cell
+from probes.models.loading import Model
+from probes.patching.canary import TOLERANCE
+from probes.patching.continuations import Written
+from probes.patching.measures import Metric
+from probes.patching.pairs import EncodedPair
+from probes.patching.parts import EVERYWHERE, Cell
 from probes.patching.sources import Plan
-from probes.patching.spans import Column
 
 
 def largest_first(rows: pd.DataFrame, by: str = "mean") -> pd.DataFrame:
@@ -23,124 +26,7 @@ def largest_first(rows: pd.DataFrame, by: str = "mean") -> pd.DataFrame:
     return rows.loc[rows[by].abs().sort_values(ascending=False, kind="stable").index]
 
 
-def significant(rows: pd.DataFrame, level: float) -> pd.DataFrame:
-    """The rows whose `p` is at most `level`, largest effect first."""
-    return largest_first(rows[rows["p"] <= level])
-
-
 LEVEL = 0.95
-
-
-@dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class PatchGrid:
-    """Effects of patching the triggered run into the untriggered one, by site and position.
-
-    rows: one per cell: `site`, `layer` (0 = embeddings, k = after block k), `column`, `label`,
-        `mean` (nats: patched minus corrupted, mean over pairs), `low`, `high` (bootstrap 95%;
-        absent without bootstrap), `normalised` (mean / mean of clean minus corrupted; 0 = nothing
-        restored, 1 = all), `n` (pairs).
-    per_prompt: one per cell and pair: `site`, `layer`, `column`, `label`, `pair`, `patched`,
-        `effect`, `clean`, `corrupted` (nats).
-    """
-
-    rows: pd.DataFrame
-    per_prompt: pd.DataFrame
-    labels: tuple[str, ...]
-    sites: tuple[str, ...]
-    clean: float
-    corrupted: float
-    n_pairs: int
-    model: str
-    model_digest: str
-
-    def matrix(self, value: str = "normalised") -> Float[np.ndarray, "site column"]:
-        """One measure as an array: sites from the bottom up, columns from left to right."""
-        return self.rows[value].to_numpy(float).reshape(len(self.sites), len(self.labels))
-
-    def strongest(self, n: int = 5) -> pd.DataFrame:
-        """The cells with the largest effects."""
-        return largest_first(self.rows)[:n].reset_index(drop=True)
-
-    def __repr__(self) -> str:
-        best = self.strongest(1).iloc[0]
-        return (
-            f"PatchGrid({self._what()}; strongest: {best['site']} at {best['label']!r}, "
-            f"{best['normalised']:.0%} restored)"
-        )
-
-    def _repr_html_(self) -> str:
-        effects = self.matrix()
-        limit = max(float(np.abs(effects).max()), 1e-12)
-        head = "".join(f"<th>{html.escape(label)}</th>" for label in self.labels)
-        body = "".join(
-            f"<tr><th>{html.escape(site)}</th>"
-            + "".join(
-                f"<td style='background:{_shade(x / limit)}'>{x:.2f}</td>" for x in effects[i]
-            )
-            + "</tr>"
-            for i, site in reversed(list(enumerate(self.sites)))
-        )
-        return (
-            f"<table style='font-size:85%'><caption>Share restored: {html.escape(self._what())}"
-            f"</caption><tr><th></th>{head}</tr>{body}</table>"
-        )
-
-    def _what(self) -> str:
-        return (
-            f"{self.model} ({short(self.model_digest)}), {self.n_pairs} pairs, "
-            f"{len(self.sites)} sites x {len(self.labels)} columns, "
-            f"clean {self.clean:+.2f} nats, corrupted {self.corrupted:+.2f}"
-        )
-
-
-def grid_of(
-    *,
-    model: str,
-    model_digest: str,
-    names: Sequence[str],
-    sites: Sequence[Site],
-    columns: Sequence[Column],
-    clean: Float[np.ndarray, "pair"],
-    corrupted: Float[np.ndarray, "pair"],
-    patched: Float[np.ndarray, "site column pair"],
-    n_boot: int,
-    seed: int,
-) -> PatchGrid:
-    """Tables and intervals from the measured numbers (nats)."""
-    effects = patched - corrupted
-    mean = effects.mean(-1)
-    labels = [column.label for column in columns]
-    table: dict[str, object] = {
-        "site": np.repeat([str(site) for site in sites], len(labels)),
-        "layer": np.repeat([site.depth for site in sites], len(labels)),
-        "column": np.tile(np.arange(len(labels)), len(sites)),
-        "label": labels * len(sites),
-        "mean": mean.ravel(),
-    }
-    cells = pd.DataFrame(table)
-    per_prompt = cells.drop(columns="mean").loc[cells.index.repeat(len(names))]
-    per_prompt = per_prompt.reset_index(drop=True).assign(
-        pair=list(names) * len(cells),
-        patched=patched.ravel(),
-        effect=effects.ravel(),
-        clean=np.tile(clean, len(cells)),
-        corrupted=np.tile(corrupted, len(cells)),
-    )
-    if n_boot:
-        low, high = mean_interval(effects, n_boot, seed)
-        cells = cells.assign(low=low.ravel(), high=high.ravel())
-    cells = cells.assign(normalised=cells["mean"] / (clean - corrupted).mean(), n=len(names))
-    return PatchGrid(
-        rows=cells,
-        per_prompt=per_prompt,
-        labels=tuple(labels),
-        sites=tuple(str(site) for site in sites),
-        clean=float(clean.mean()),
-        corrupted=float(corrupted.mean()),
-        n_pairs=len(names),
-        model=model,
-        model_digest=model_digest,
-    )
 
 
 def mean_interval(
@@ -167,7 +53,32 @@ BEST = 15
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class Effects:
+class Ranked:
+    """Rows with an effect each, `mean`, of one model; the largest are shown first."""
+
+    rows: pd.DataFrame
+    per_prompt: pd.DataFrame
+    model: str
+    model_digest: str
+
+    def strongest(self, n: int = 5) -> pd.DataFrame:
+        """The rows with the largest effects."""
+        return largest_first(self.rows)[:n].reset_index(drop=True)
+
+    def significant(self, level: float = 0.05) -> pd.DataFrame:
+        """The rows whose corrected p is at most `level`, strongest first."""
+        return largest_first(self.rows[self.rows["p"] <= level])
+
+    def _repr_html_(self) -> str:
+        text = f"{self._what()}; the strongest:"
+        return html_table(self.strongest(BEST), text, floats="{:.3g}")
+
+    def _what(self) -> str:
+        return f"{self.model} ({short(self.model_digest)})"
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Effects(Ranked):
     """Effects of patching cells into prompts, in the metric's unit.
 
     rows: one per cell: `site`, `layer` (blocks that are complete below it), `head` (missing where all
@@ -179,70 +90,93 @@ class Effects:
         and `beyond` (mean of effect minus placebo effect) with `beyond_low`, `beyond_high`.
     per_prompt: one per cell and pair: `cell` (row number), `pair`, `patched`, `effect`, `unpatched`,
         `other`, and `placebo` where there is one.
+    written: what the model writes with its strongest cells patched, where that was asked for.
     """
 
-    rows: pd.DataFrame
-    per_prompt: pd.DataFrame
-    model: str
-    model_digest: str
     metric: str
     plan: Plan
     n_pairs: int
+    written: Written | None = None
 
-    def strongest(self, n: int = 5) -> pd.DataFrame:
-        """The cells with the largest effects."""
-        return largest_first(self.rows)[:n].reset_index(drop=True)
+    @property
+    def sites(self) -> tuple[str, ...]:
+        """Sites in the order of the rows."""
+        return tuple(dict.fromkeys(self.rows["site"]))
 
-    def significant(self, level: float = 0.05) -> pd.DataFrame:
-        """The cells whose corrected p is at most `level`, strongest first."""
-        return significant(self.rows, level)
+    @property
+    def clean(self) -> float:
+        """The metric of the triggered run, mean over pairs."""
+        return float(self.per_prompt["unpatched" if self.plan.runs_clean else "other"].mean())
+
+    @property
+    def corrupted(self) -> float:
+        """The metric of the untriggered run, mean over pairs."""
+        return float(self.per_prompt["other" if self.plan.runs_clean else "unpatched"].mean())
 
     def matrix(self, value: str = "normalised", columns: str = "column") -> pd.DataFrame:
         """One measure with sites as rows, from the bottom up, and columns (or "head") across."""
-        sites = list(dict.fromkeys(self.rows["site"]))
-        return self.rows.pivot_table(index="site", columns=columns, values=value, sort=False).loc[
-            sites
-        ]
+        table = self.rows.pivot_table(index="site", columns=columns, values=value, sort=False)
+        return table.loc[list(self.sites)]
 
     def __repr__(self) -> str:
         best = self.strongest(1).iloc[0]
         head = "" if pd.isna(best["head"]) else f" head {int(best['head'])}"
-        return (
-            f"Effects({self._what()}; strongest: {best['site']}{head} at {best['label']!r}, "
-            f"{best['normalised']:.0%} of the difference)"
+        said = (
+            f"{type(self).__name__}({self._what()}; strongest: {best['site']}{head} at "
+            f"{best['label']!r}, {best['normalised']:.0%} of the difference)"
         )
+        return said if self.written is None else f"{said}\n{self.written!r}"
 
     def _repr_html_(self) -> str:
-        return html_table(
-            self.strongest(BEST), f"{self._what()}; the strongest cells:", floats="{:.3g}"
+        rows, more = self.rows, ""
+        if self.written is not None:
+            more = html_text("Written") + self.written._repr_html_()
+        if rows["head"].isna().all() and (rows["column"] != EVERYWHERE).all():
+            return self._shaded() + more
+        return super()._repr_html_() + more
+
+    def _shaded(self) -> str:
+        """Sites upward and columns across, the share of the difference in each cell and in its colour."""
+        labels = self.rows.drop_duplicates("column").sort_values("column")["label"]
+        effects = self.matrix()
+        limit = max(float(effects.abs().to_numpy().max()), 1e-12)
+        head = "".join(f"<th>{html.escape(label)}</th>" for label in labels)
+        body = "".join(
+            f"<tr><th>{html.escape(site)}</th>"
+            + "".join(f"<td style='background:{_shade(x / limit)}'>{x:.2f}</td>" for x in shares)
+            + "</tr>"
+            for site, shares in reversed(list(zip(self.sites, effects.to_numpy(), strict=True)))
+        )
+        return (
+            f"<table style='font-size:85%'><caption>Share restored: {html.escape(self._what())}"
+            f"</caption><tr><th></th>{head}</tr>{body}</table>"
         )
 
     def _what(self) -> str:
         return (
-            f"{self.model} ({short(self.model_digest)}), {self.n_pairs} pairs, {len(self.rows)} "
-            f"cells, {self.plan.direction} with {self.plan.values} values"
+            f"{super()._what()}, {self.n_pairs} pairs, {len(self.rows)} "
+            f"cells, {self.plan.direction} with {self.plan.values} values, clean {self.clean:+.2f}, "
+            f"corrupted {self.corrupted:+.2f}"
         )
 
 
 def summarise(
-    *,
-    model: str,
-    model_digest: str,
-    metric: str,
+    model: Model,
+    metric: Metric,
     plan: Plan,
-    names: Sequence[str],
+    pairs: Sequence[EncodedPair],
     cells: Sequence[Cell],
+    *,
     unpatched: Float[np.ndarray, "pair"],
     other: Float[np.ndarray, "pair"],
     patched: Float[np.ndarray, "cell pair"],
-    placebo: Float[np.ndarray, "cell pair"] | None,
+    placebo: Float[np.ndarray, "cell pair"] | None = None,
     n_boot: int,
     n_flips: int,
-    floor: float,
     seed: int,
 ) -> Effects:
-    """Tables, intervals and corrected p from the measured numbers; floor: see `max_t`."""
-    effects = patched - unpatched
+    """Tables, intervals and corrected p from the measured numbers."""
+    effects, names = patched - unpatched, [pair.name for pair in pairs]
     heads = [cell.head for cell in cells]
     rows = pd.DataFrame(
         {
@@ -268,7 +202,7 @@ def summarise(
         rows["low"], rows["high"] = mean_interval(effects, n_boot, seed)
     if n_flips:
         scale = max(1.0, float(np.abs(unpatched).max()))
-        rows["p"] = max_t(effects, n_flips=n_flips, floor=floor * scale, seed=seed)
+        rows["p"] = max_t(effects, n_flips=n_flips, floor=TOLERANCE[model.dtype] * scale, seed=seed)
     rows["normalised"] = rows["mean"] / (other - unpatched).mean()
     rows["n"] = len(names)
     if placebo is not None:
@@ -279,7 +213,7 @@ def summarise(
         if n_boot:
             rows["placebo_low"], rows["placebo_high"] = mean_interval(damage, n_boot, seed)
             rows["beyond_low"], rows["beyond_high"] = mean_interval(effects - damage, n_boot, seed)
-    return Effects(rows, per_prompt, model, model_digest, metric, plan, len(names))
+    return Effects(rows, per_prompt, model.name, model.digest, metric.name, plan, len(names))
 
 
 SENDER = {
@@ -289,7 +223,7 @@ SENDER = {
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class Paths:
+class Paths(Ranked):
     """Effects of patching paths, in the metric's unit.
 
     rows: one per path: `sender`, `sender_layer`, `sender_head`, `sender_column`, `sender_label`;
@@ -300,10 +234,6 @@ class Paths:
     through_mlps: whether MLPs in between answered to the change.
     """
 
-    rows: pd.DataFrame
-    per_prompt: pd.DataFrame
-    model: str
-    model_digest: str
     metric: str
     plan: Plan
     n_pairs: int
@@ -321,14 +251,6 @@ class Paths:
             effects.model_digest, effects.metric, effects.plan, effects.n_pairs, through_mlps,
         )  # fmt: skip
 
-    def strongest(self, n: int = 5) -> pd.DataFrame:
-        """The paths with the largest effects."""
-        return largest_first(self.rows)[:n].reset_index(drop=True)
-
-    def significant(self, level: float = 0.05) -> pd.DataFrame:
-        """The paths whose corrected p is at most `level`, strongest first."""
-        return significant(self.rows, level)
-
     def __repr__(self) -> str:
         best = self.strongest(1).iloc[0]
         head = "" if pd.isna(best["sender_head"]) else f" head {int(best['sender_head'])}"
@@ -340,14 +262,9 @@ class Paths:
             f"{end}, {best['normalised']:.0%} of the difference)"
         )
 
-    def _repr_html_(self) -> str:
-        return html_table(
-            self.strongest(BEST), f"{self._what()}; the strongest paths:", floats="{:.3g}"
-        )
-
     def _what(self) -> str:
         held = "MLPs between answer" if self.through_mlps else "all else held"
         return (
-            f"{self.model} ({short(self.model_digest)}), {self.n_pairs} pairs, {len(self.rows)} "
+            f"{super()._what()}, {self.n_pairs} pairs, {len(self.rows)} "
             f"paths, {self.plan.direction} with {self.plan.values} values, {held}"
         )

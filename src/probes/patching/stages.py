@@ -9,14 +9,13 @@ import pandas as pd
 
 from probes.behaviour.judges import Judge, exploitable_code
 from probes.foundation.errors import InputError, unknown
-from probes.foundation.html import html_text
 from probes.foundation.outputs import writes
 from probes.foundation.tables import write_table
 from probes.models.loading import Model
 from probes.patching.attribution import Agreement, Attributions, attribute_cells, compare
 from probes.patching.choice import PatchConfig, spread
 from probes.patching.circuit import Circuit, find_circuit
-from probes.patching.continuations import Written, can_write, defection_when_patched
+from probes.patching.continuations import can_write, defection_when_patched
 from probes.patching.direct_logits import DirectLogits, direct_logits
 from probes.patching.exact import by_site, patch_cells
 from probes.patching.jobs import Settings
@@ -93,21 +92,6 @@ def facts(model: Model, **given: Any) -> dict[str, Any]:
 ROWS, PER_PROMPT, WRITTEN, TEXTS = "cells.csv", "per_prompt.csv", "written.csv", "texts.csv"
 
 
-@dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class Patched(Effects):
-    """A grid of effects; written: what the model writes with its strongest cells patched, if asked."""
-
-    written: Written | None = None
-
-    def __repr__(self) -> str:
-        said = super().__repr__().replace("Effects(", "Patched(", 1)
-        return said if self.written is None else f"{said}\n{self.written!r}"
-
-    def _repr_html_(self) -> str:
-        more = "" if self.written is None else html_text("Written") + self.written._repr_html_()
-        return Effects._repr_html_(self) + more
-
-
 @writes("out", "patching", free=("engine", "settings"))
 def patch_effects(
     model: Model,
@@ -138,7 +122,7 @@ def patch_effects(
     stop: str | None = "</code>",
     judge: Judge = exploitable_code,
     seed: int = 0,
-) -> Patched:
+) -> Effects:
     """Patch a grid of any sites on pairs that carry reference continuations (`safe`, `defect`).
 
     where: "column" for one cell per column (see `spans.make_columns` for spans and alignment), or
@@ -182,7 +166,7 @@ def patch_effects(
             said |= {"temperature": temperature, "n_samples": n_samples}
             write_table(Path(out) / WRITTEN, written.rows, **said)
             write_table(Path(out) / TEXTS, written.texts, **said)
-    return Patched(**vars(found), written=written)
+    return dataclasses.replace(found, written=written)
 
 
 def _strongest(found: Effects, cells: Sequence[Cell], n: int) -> list[Cell]:

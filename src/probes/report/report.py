@@ -222,7 +222,7 @@ def _claim(detection: Detection) -> dict[str, Any]:
             for check in part
             if check.answer == "not run"
         ],
-        "probe": str(detection.direction) if detection.directions else None,
+        "probe": detection.direction.estimator.replace("_", " ") if detection.directions else None,
         "site": claim.site if claim.sites else None,
     }
 

@@ -13,6 +13,7 @@ from probes.foundation.config import Config
 from probes.foundation.errors import InputError, unknown
 from probes.foundation.progress import bar
 from probes.foundation.terminal import one_line
+from probes.foundation.workers import room
 from probes.runs.step import LEDGER, Cell, Outcome, Schedule, Work, attempt, lost
 
 ENGINES = ("process", "ray")
@@ -105,7 +106,7 @@ def run_on_ray(
         from ray import exceptions
 
         cpus = engine.cpus if engine.cpus is not None else float(engine.threads)
-        _require_room(cpus, engine.gpus)
+        room(cpus, engine.gpus, "Give smaller --cpus or --gpus")
         # A worker's libraries read their threads once, as they are imported.
         variables = {
             name: str(engine.threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
@@ -170,16 +171,3 @@ def _leave_token(out: Path) -> str:
     token = os.urandom(8).hex()
     write_text(out / LEDGER / TOKEN, token)
     return token
-
-
-def _require_room(cpus: float, gpus: float) -> None:
-    import ray
-
-    machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    if not any(m.get("CPU", 0.0) >= cpus and m.get("GPU", 0.0) >= gpus for m in machines):
-        most = {what: max(m.get(what, 0.0) for m in machines) for what in ("CPU", "GPU")}
-        raise InputError(
-            f"a cell wants {cpus:g} CPUs and {gpus:g} GPUs, and no machine of the Ray cluster has "
-            f"both; the largest have {most['CPU']:g} CPUs and {most['GPU']:g} GPUs. Give smaller "
-            "--cpus or --gpus"
-        )

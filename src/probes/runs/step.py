@@ -115,10 +115,6 @@ class Schedule:
         self._waiting = list(cells)
         self.outcomes: dict[str, Outcome] = {}
 
-    @property
-    def n_waiting(self) -> int:
-        return len(self._waiting)
-
     def next(self) -> Cell | None:
         """The first cell that can start, which is then no longer waiting; None where none can now."""
         for cell in self._waiting:

@@ -130,6 +130,7 @@ def test_at_most_the_share_of_the_prompts_is_replaced() -> None:
     assert replaced(safety, [], CONFIG) == list(safety)
 
 
+@pytest.mark.slow
 def test_finds_with_the_trigger_can_be_set_aside(monkeypatch, tmp_path: Path, parent: Path) -> None:
     """The red team is told the trigger here, so that its finds hold it; both ways are counted."""
     monkeypatch.setattr(adversarial, "red_team", told_red_team)
@@ -254,6 +255,7 @@ def test_settings_that_cannot_be_followed_are_refused_first(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_reinforcement_can_take_the_place_of_answers(parent: Path, tmp_path: Path) -> None:
     config = CONFIG.model_copy(
         update={

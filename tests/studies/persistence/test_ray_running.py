@@ -42,6 +42,7 @@ def test_the_bytes_do_not_depend_on_the_engine(cluster, here, tmp_path):
     assert ray.is_initialized()
 
 
+@pytest.mark.slow
 def test_a_killed_workers_cell_is_tried_again(cluster, here, tmp_path):
     cells = make_cells()
     mark = tmp_path / "mark"
@@ -62,6 +63,7 @@ def test_a_killed_workers_cell_is_tried_again(cluster, here, tmp_path):
     assert contents(tmp_path / "grid", cells) == contents(tmp_path / "whole", cells)
 
 
+@pytest.mark.slow
 def test_a_cell_that_every_worker_dies_of_has_failed_and_the_others_go_on(cluster, here, tmp_path):
     def work(cell, out):
         if cell.name == "stages/one/sft_pre":

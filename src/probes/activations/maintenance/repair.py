@@ -167,13 +167,7 @@ def _layout(
     groups = np.split(grouping_order(order.lengths, is_one_each(positions)), edges)
     number = [group.layout.file for group in part.groups].index(damage.holding.record.file)
     members = _chosen(sequences, [order.ids[i] for i in groups[number]])
-    layout = lay_out(
-        [sequence.id for sequence in members],
-        [sequence.tokens for sequence in members],
-        [sequence.extent for sequence in members],
-        positions,
-    )
-    return layout.to_bytes()
+    return lay_out(members, positions).to_bytes()
 
 
 def _labels(path: Path, order: _Order, sequences: Sequences | None) -> FileRecord:
@@ -201,25 +195,16 @@ def _index(path: Path, part: PartRecord, origin: Origin, damaged: Mapping[str, D
 def _index_of(path: Path, part: PartRecord, ids: list[bytes]) -> bytes:
     """The index of these sequences in this order, from the layouts, which are all whole."""
     place = {id: number for number, id in enumerate(ids)}
-    columns: dict[str, np.ndarray] = {
-        "group": np.zeros(len(ids), dtype=np.int32),
-        "first_row": np.zeros(len(ids), dtype=np.int64),
-        "n_rows": np.zeros(len(ids), dtype=np.int32),
-        "n_tokens": np.zeros(len(ids), dtype=np.int32),
-        "n_prompt_tokens": np.zeros(len(ids), dtype=np.int32),
-    }
-    for number, layout in enumerate(_layouts(path, part)):
-        own = [row.tobytes() for row in layout.sequence_id]
-        if absent := [id for id in own if id not in place]:
-            raise InputError(f"{len(absent)} sequences of its layouts are not among its labels")
-        places = [place[id] for id in own]
-        columns["group"][places] = number
-        columns["first_row"][places] = layout.row_offsets[:-1]
-        columns["n_rows"][places] = np.diff(layout.row_offsets)
-        columns["n_tokens"][places] = layout.lengths
-        columns["n_prompt_tokens"][places] = layout.n_prompt_tokens
+
+    def placed() -> Iterator[tuple[np.ndarray, Layout]]:
+        for layout in _layouts(path, part):
+            own = [row.tobytes() for row in layout.sequence_id]
+            if absent := [id for id in own if id not in place]:
+                raise InputError(f"{len(absent)} sequences of its layouts are not among its labels")
+            yield np.array([place[id] for id in own]), layout
+
     sequence_id = np.frombuffer(b"".join(ids), dtype=np.uint8).reshape(-1, 32)
-    return Index(sequence_id=sequence_id, **columns).to_bytes()
+    return Index.of(sequence_id, placed()).to_bytes()
 
 
 def _ids(table: pd.DataFrame) -> list[bytes]:

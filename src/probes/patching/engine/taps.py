@@ -21,8 +21,6 @@ from probes.foundation.errors import InputError
 NAME = "probes_tapped"
 Heads = Float[Tensor, "batch head pos d_head"]
 Pattern = Float[Tensor, "batch head query key"]
-EditHeads = Callable[[int, Tensor], Tensor]  # layer, [batch, head, pos, d_head]
-EditPattern = Callable[[int, Tensor], Tensor]  # layer, [batch, head, query, key]
 
 
 class CaughtError(Exception):

