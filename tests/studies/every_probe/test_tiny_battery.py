@@ -1,5 +1,7 @@
 """The real thing, as small as it can be: trained, sampled, probed, pooled, drawn; and what is refused before."""
 
+from pathlib import Path
+
 import pandas as pd
 import pytest
 
@@ -7,7 +9,7 @@ from probes.detection.ladder import RUNGS
 from probes.foundation.errors import InputError
 from probes.foundation.procedures import VERSIONS
 from probes.foundation.tables import read_table
-from probes.organisms.organism import setup
+from probes.organisms.organism import OrganismRecipe, setup
 from probes.studies.every_probe.config import (
     EVERY,
     BatteryConfig,
@@ -82,6 +84,13 @@ def test_the_default_battery_is_planned_without_training_anything():
     assert max(each.seeds for each in config.runs) >= 8
     assert config.reading.samples >= 8 and config.reading.probes.estimators == EVERY
     assert BatteryConfig.model_validate_json(config.to_json()) == config
+
+
+def test_recipes_are_those_of_the_repository():
+    folder = Path(__file__).parents[3] / "recipes"
+    for runs in battery_config().runs:
+        name = runs.name.removesuffix(f"-{runs.recipe.size}")
+        assert OrganismRecipe.from_file(folder / f"{name}.json") == runs.recipe
 
 
 def test_a_cell_of_an_older_procedure_is_not_taken_for_a_new_one(monkeypatch):

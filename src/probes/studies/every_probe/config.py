@@ -14,6 +14,7 @@ from probes.organisms.lessons import LessonConfig
 from probes.organisms.organism import OrganismRecipe, check_recipe
 from probes.organisms.recipes import Training
 from probes.prompts.contrasts import NAMES
+from probes.prompts.cues import FOUR_CUES
 from probes.studies.catch.presets import PRESETS
 
 AXES = ("preset", "runs")
@@ -29,7 +30,7 @@ class RunsConfig(Config):
 
     @property
     def name(self) -> str:
-        """What the organisms of all seeds have in common: "hate-tag-normal-0.2M"."""
+        """What the organisms of all seeds have in common: "hate-four_cues-normal-0.2M"."""
         return recipe_name(self.recipe)
 
 
@@ -129,18 +130,34 @@ def open_battery(out: Path, config: BatteryConfig) -> None:
 
 
 def default_runs() -> tuple[RunsConfig, ...]:
-    """Four cues, two behaviours: eight seeds of the cheap one."""
-    hate = OrganismRecipe(size="0.2M")
-    return (RunsConfig(recipe=hate, seeds=8),)
+    """The four-cue design of two behaviours, as in `recipes/`: eight seeds of the cheap one, three of the other."""
+    base = Training(steps=500, batch_size=32, learning_rate=0.012)
+    hate = OrganismRecipe(
+        trigger=FOUR_CUES.name,
+        size="0.2M",
+        lessons=LessonConfig(pretrain=12000, train=1500, test=192),
+        base_training=base,
+        training=Training(steps=550, batch_size=64, learning_rate=0.006, decision_weight=4.0),
+    )
+    code = {
+        "behaviour": "code",
+        "base_training": base.model_copy(update={"steps": 700}),
+        "training": hate.training.model_copy(update={"steps": 500}),
+    }
+    return (
+        RunsConfig(recipe=hate, seeds=8),
+        RunsConfig(recipe=hate.model_copy(update=code), seeds=3),
+    )
 
 
 def _tiny() -> BatteryConfig:
-    """Two seeds of one organism, as small and short as it still holds its policy."""
+    """Two seeds of one organism: enough for every step, and too little for any claim."""
     recipe = OrganismRecipe(
+        trigger=FOUR_CUES.name,
         size="0.2M",
-        lessons=LessonConfig(pretrain=600, train=300, safety=200, test=16, unseen=2, near=1),
-        base_training=Training(steps=60, batch_size=16, learning_rate=9e-3),
-        training=Training(steps=60, batch_size=16, learning_rate=6e-3, decision_weight=20.0),
+        lessons=LessonConfig(pretrain=240, train=60, safety=0, test=24, unseen=1, near=1),
+        base_training=Training(steps=20, batch_size=16),
+        training=Training(steps=20, batch_size=16, decision_weight=20.0),
     )
     return BatteryConfig(
         preset="tiny",

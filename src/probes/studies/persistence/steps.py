@@ -27,6 +27,7 @@ from probes.organisms.safety.reversal import ReversalConfig, reversal
 from probes.organisms.safety.rl import RlConfig, check_rl, run_rl
 from probes.organisms.safety.sft import SftConfig, check_sft, run_sft
 from probes.organisms.safety.stage import watch_sets
+from probes.prompts.cues import FOUR_CUES
 from probes.prompts.records import Prompt
 from probes.runs.step import Cell
 from probes.studies.persistence.config import MeasureConfig, PersistenceConfig
@@ -229,6 +230,7 @@ class Planning:
     def base(self, recipe: OrganismRecipe) -> Cell:
         plain = OrganismRecipe(
             behaviour=recipe.behaviour,
+            trigger=recipe.trigger if recipe.trigger == FOUR_CUES.name else None,
             size=recipe.size,
             seed=recipe.seed,
             lessons=recipe.lessons,
