@@ -6,6 +6,7 @@ strength C and a free intercept. One Gram matrix per problem serves all folds an
 
 import dataclasses
 from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from probes.foundation.errors import InputError
+from probes.probing.batched.core import LOOSE, CoreColumns, CoreData, make_core_space, solve_on_core
 from probes.probing.batched.newton import Solved, solve_logistic
 from probes.probing.batched.problems import (
     AT_ONCE,
@@ -22,7 +24,7 @@ from probes.probing.batched.problems import (
     checked,
     in_pieces,
 )
-from probes.probing.batched.scaling import scaling
+from probes.probing.batched.scaling import Scaling, scaling
 from probes.probing.batched.spaces import DUAL_UP_TO, Columns, Data, make_space
 
 Fitted = tuple[Float[Tensor, "P F S d"], Float[Tensor, "P F S"], Float[Tensor, "P F S"], int]
@@ -62,9 +64,7 @@ def fit_logistic(
         raise InputError(f"tol is between 0 and 1 and max_steps at least 1; saw {tol}, {max_steps}")
     job = _Job(problems, strengths, standardise, tol, max_steps, torch.device(device))
     threads = torch.get_num_threads() if job.device.type == "cpu" else 1
-    # One by one where a batch gains nothing but other roundings.
-    at_once = 1 if job.device.type == "cpu" and not job.is_dual else AT_ONCE
-    chunks = problems.chunks(job.bytes_each, memory, threads, at_once)
+    chunks = problems.chunks(job.bytes_each, memory, threads, 1 if job.on_cores else AT_ONCE)
     shape = (len(problems), len(problems.train), len(strengths))
     coef, intercept = np.empty((*shape, problems.n_features)), np.empty(shape)
     gradient, n_steps = np.empty(shape), 0
@@ -86,15 +86,24 @@ class _Job:
     device: torch.device
 
     @property
-    def is_dual(self) -> bool:
-        return len(self.problems.y) <= DUAL_UP_TO * self.problems.n_features
+    def on_cores(self) -> bool:
+        """Whether every problem is fitted by itself on a core, in numpy."""
+        return self.device.type == "cpu" and not self.standardise
+
+    @cached_property
+    def core_columns(self) -> tuple[CoreColumns, CoreColumns]:
+        """Of the fits to all rows of a problem, and of its folds."""
+        y, train = self.problems.y.astype(np.float64), self.problems.train.astype(np.float64)
+        penalty = 1 / np.array(self.C)
+        whole = CoreColumns(y, np.ones((len(penalty), len(y))), penalty)
+        return whole, CoreColumns(y, train.repeat(len(penalty), 0), np.tile(penalty, len(train)))
 
     @property
     def bytes_each(self) -> int:
         """About what one problem takes: rows twice, Gram matrices, per column a factor and what it is of."""
         n, d = len(self.problems.y), self.problems.n_features
         columns = len(self.C) * (1 if self.standardise else len(self.problems.train))
-        factor = n if self.is_dual else d
+        factor = n if n <= DUAL_UP_TO * d else d
         return 16 * n * d + 12 * n * n + (1 + columns) * (8 * factor * factor + 80 * n)
 
     def run(self, chunk: range) -> Fitted:
@@ -105,6 +114,8 @@ class _Job:
         S, F = len(self.C), len(train)
         everywhere = torch.ones(1, len(y), dtype=torch.bool, device=self.device)
         scale = scaling(raw, everywhere[0], standardise=self.standardise)
+        if self.on_cores:
+            return self._on_core(scale, scale.apply(raw).numpy())
         data = Data(scale.apply(raw))
         columns = Columns(y, everywhere.expand(S, -1), penalty)
         whole = _fit(data, columns, self, None)
@@ -130,6 +141,27 @@ class _Job:
             parts.append((*scale.undo(solved.coef, solved.intercept), solved.gradient))
             n_steps = max(n_steps, solved.n_steps)
         return _joined(parts, n_steps)
+
+    def _on_core(self, scale: Scaling, X: Float[np.ndarray, "P n d"]) -> Fitted:
+        """Every problem by itself; a fit to all rows, ended early, is where its folds begin."""
+        whole, folds = self.core_columns
+        times, shape = len(self.problems.train), (len(X), len(self.problems.train), len(self.C))
+        found, coef = [], np.empty((len(X), len(folds.penalty), X.shape[2]))
+        for number, rows in enumerate(X):
+            data, early = CoreData(rows), max(self.tol, LOOSE)
+            space = make_core_space(data, whole)
+            first = solve_on_core(space, tol=early, max_steps=self.max_steps).repeated(times)
+            space = make_core_space(data, folds)
+            solved = solve_on_core(space, tol=self.tol, max_steps=self.max_steps, start=first)
+            coef[number] = space.coef(solved.weights)
+            found.append(solved)
+        intercept, gradient = (
+            torch.from_numpy(np.stack([getattr(solved, name) for solved in found]))
+            for name in ("intercept", "gradient")
+        )
+        raw, moved = scale.undo(torch.from_numpy(coef), intercept)
+        n_steps = max(solved.n_steps for solved in found)
+        return raw.reshape(*shape, -1), moved.reshape(shape), gradient.reshape(shape), n_steps
 
 
 def _fit(data: Data, columns: Columns, job: _Job, start: Solved | None) -> Solved:
