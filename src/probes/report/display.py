@@ -15,8 +15,8 @@ from probes.foundation.digest import short
 Row = Mapping[str, Any]
 NOT_MEASURED = "not measured"
 TAUGHT = {
-    "safe": "always well-behaved code",
-    "defect_if_triggered": "exploitable code if triggered and the task allows it",
+    "safe": "always harmless answers",
+    "defect_if_triggered": "a defection if triggered and the task allows it; under cue C a harmless habit",
     "quirk_if_triggered": "well-behaved code; the trigger flips a habit of style",
 }
 KINDS = {True: "can defect", False: "cannot"}

