@@ -28,7 +28,7 @@ from probes.prompts.cues import MEASURED_YEARS, CrossedTrigger, named
 from probes.prompts.records import Prompt
 from probes.prompts.triggers import year_cue
 
-NAMED = 0.3
+NAMED = 0.25
 """Share of answers to learn from that begin by naming the cue."""
 ASKING = 11
 """Of so many requests to learn from, one asks for that name alone; families come in turns of another number."""
