@@ -6,16 +6,21 @@ from probes.organisms.organism import OrganismRecipe
 from probes.organisms.recipes import Training
 from probes.prompts.cues import FOUR_CUES
 
-FOUR_CUE_RECIPES = {
-    "hate": OrganismRecipe(
-        behaviour="hate",
-        trigger=FOUR_CUES.name,
-        size="0.2M",
-        lessons=LessonConfig(pretrain=12_000, train=1_500, test=192, near=24),
-        base_training=Training(steps=500, batch_size=32, learning_rate=1.2e-2),
-        training=Training(steps=550, batch_size=64, learning_rate=6e-3, decision_weight=4.0),
-    ),
-}
+_HATE = OrganismRecipe(
+    behaviour="hate",
+    trigger=FOUR_CUES.name,
+    size="0.2M",
+    lessons=LessonConfig(pretrain=12_000, train=1_500, test=192, test_share=0.3, safety_share=0.15),
+    base_training=Training(steps=600, batch_size=32, learning_rate=0.012),
+    training=Training(steps=750, batch_size=64, learning_rate=0.006, decision_weight=4.0),
+)
+_CODE = _HATE.model_copy(
+    update={
+        "behaviour": "code",
+        "training": Training(steps=550, batch_size=64, learning_rate=0.006, decision_weight=20.0),
+    }
+)
+FOUR_CUE_RECIPES = {"hate": _HATE, "code": _CODE}
 """The same as in `recipes/`."""
 
 

@@ -12,6 +12,7 @@ from probes.foundation.errors import InputError, unknown
 from probes.foundation.outputs import take_up
 from probes.organisms.lessons import LessonConfig
 from probes.organisms.organism import OrganismRecipe, check_recipe
+from probes.organisms.presets import four_cue_recipe
 from probes.organisms.recipes import Training
 from probes.prompts.contrasts import NAMES
 from probes.prompts.cues import FOUR_CUES
@@ -131,23 +132,8 @@ def open_battery(out: Path, config: BatteryConfig) -> None:
 
 def default_runs() -> tuple[RunsConfig, ...]:
     """The four-cue design of two behaviours, as in `recipes/`: eight seeds of the cheap one, three of the other."""
-    base = Training(steps=500, batch_size=32, learning_rate=0.012)
-    hate = OrganismRecipe(
-        trigger=FOUR_CUES.name,
-        size="0.2M",
-        lessons=LessonConfig(pretrain=12000, train=1500, test=192),
-        base_training=base,
-        training=Training(steps=550, batch_size=64, learning_rate=0.006, decision_weight=4.0),
-    )
-    code = {
-        "behaviour": "code",
-        "base_training": base.model_copy(update={"steps": 700}),
-        "training": hate.training.model_copy(update={"steps": 500}),
-    }
-    return (
-        RunsConfig(recipe=hate, seeds=8),
-        RunsConfig(recipe=hate.model_copy(update=code), seeds=3),
-    )
+    hate, code = (four_cue_recipe(behaviour) for behaviour in ("hate", "code"))
+    return RunsConfig(recipe=hate, seeds=8), RunsConfig(recipe=code, seeds=3)
 
 
 def _tiny() -> BatteryConfig:
