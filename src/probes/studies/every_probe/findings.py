@@ -64,7 +64,7 @@ def _claim(rung: str, *, other: bool = False) -> Rule[Reading]:
             for estimator in reading.others if other else (reading.primary,):
                 flags = reading.reached(recipe, estimator, rung)
                 said = f"{estimator}, {sum(flags)} of {len(flags)} runs"
-                yield Finding(recipe, **share_of_runs(flags), n=len(flags), control=said)
+                yield Finding.of(recipe, share_of_runs(flags), said)
 
     who = "another probe, after correction for all," if other else "the probe fixed beforehand"
     return _stated(f"{who} {rung} in most runs", "", "share of runs on this rung", MOST, find)

@@ -45,7 +45,8 @@ def gather(
     parts: dict[str, list[pd.DataFrame]] = {name: [] for name in NAMES}
     runs: dict[tuple[str, str, str], list[Claim]] = {}
     for cell in done:
-        who = {"recipe": recipe_name(cell.recipe), "seed": cell.recipe.seed}
+        recipe = recipe_name(cell.recipe)
+        who = {"recipe": recipe, "seed": cell.recipe.seed}
         for position in config.reading.positions:
             found = read_claims(
                 out / cell.name / CLAIMS / position, config.reading.probes.estimators
@@ -53,7 +54,7 @@ def gather(
             for name, rows in claim_rows(found).items():
                 parts[name].append(_labelled(rows, **who, position=position))
             for estimator, claim in found.items():
-                runs.setdefault((who["recipe"], position, estimator), []).append(claim)
+                runs.setdefault((recipe, position, estimator), []).append(claim)
         for name in BESIDE:
             if (file := out / cell.name / f"{name}.csv").exists():
                 parts[name].append(_labelled(read_table(file), **who))
@@ -174,22 +175,23 @@ class Reading:
     def random(self, recipe: str) -> pd.DataFrame:
         """D of the best random direction at that site, one row per seed."""
         rows = self.of("random", recipe=recipe)
-        return rows.groupby("seed", as_index=False)["value"].max()
+        return rows.groupby("seed", as_index=False).agg(value=("value", "max"))
 
     def over_seeds(self, rows: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
         """Means over seeds of `value` with intervals, and of `auroc` where it is there; one seed keeps its own."""
         table = []
         for names, part in rows[rows["value"].notna()].groupby(list(by), sort=False):
             mine = exact(part)
-            found = (
-                of_rows(mine, EVERYWHERE)
-                if len(mine) > 1
-                else Estimate(*mine[[*INTERVAL]].iloc[0], 1)
-            )
+            found = of_rows(mine, EVERYWHERE) if len(mine) > 1 else _only(mine)
             auroc = {"auroc": part["auroc"].mean()} if "auroc" in part else {}
             numbers = {"value": found.value, "low": found.low, "high": found.high}
             table.append(dict(zip(by, names, strict=True)) | numbers | auroc | {"seeds": found.n})
         return pd.DataFrame(table)
+
+
+def _only(rows: pd.DataFrame) -> Estimate:
+    value, low, high = (float(rows[name].iloc[0]) for name in INTERVAL)
+    return Estimate(value, low, high, 1)
 
 
 def exact(rows: pd.DataFrame) -> pd.DataFrame:
@@ -198,10 +200,10 @@ def exact(rows: pd.DataFrame) -> pd.DataFrame:
     return known.assign(**{end: known[end].fillna(known["value"]) for end in ("low", "high")})
 
 
-def share_of_runs(flags: Sequence[bool]) -> dict[str, float]:
+def share_of_runs(flags: Sequence[bool]) -> Estimate:
     """k of n with Clopper and Pearson's interval, as in `detection.judgement.over_seeds`."""
     low, high = clopper_pearson(sum(flags), len(flags), 0.9)
-    return {"value": sum(flags) / len(flags), "low": low, "high": high}
+    return Estimate(sum(flags) / len(flags), low, high, len(flags))
 
 
 def rungs_by_estimator(reading: Reading) -> Iterator[dict[str, object]]:
@@ -210,5 +212,5 @@ def rungs_by_estimator(reading: Reading) -> Iterator[dict[str, object]]:
         for estimator in (reading.primary, *reading.others):
             for rung in LADDER:
                 flags = reading.reached(recipe, estimator, rung)
-                names = {"recipe": recipe, "estimator": estimator, "rung": rung}
-                yield names | {"k": sum(flags), "n": len(flags)} | share_of_runs(flags)
+                names = {"recipe": recipe, "estimator": estimator, "rung": rung, "k": sum(flags)}
+                yield names | share_of_runs(flags).as_row()
