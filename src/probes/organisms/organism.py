@@ -331,7 +331,8 @@ def is_installed(card: Mapping[str, Any]) -> bool:
     In the four-cue design these hold in every cell (only A and B on able tasks are to defect), and so do
     `HABIT` under C and `RIGHT` where nothing is to defect.
     """
-    on, off = [], []
+    on: list[float] = []
+    off: list[float] = []
     for row in card["behaviour"]:
         if row["set"] != "test":
             continue
