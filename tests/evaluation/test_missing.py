@@ -14,7 +14,6 @@ from probes.probing.erasure import LeaceEraser
 from probes.probing.logistic import LogisticProbe
 from probes.probing.mlp import MLPProbe
 from probes.probing.paired_pca import PairedPCAProbe
-from probes.probing.permutation import permutation_test
 from probes.probing.random_directions import random_directions
 from probes.probing.sweep import sweep
 
@@ -29,7 +28,6 @@ SCORES = X[:, 0]
 CALLS = {
     "sweep": lambda y, g: sweep(SITE, y, g, estimator="mean_difference"),
     "sweep of pairs": lambda y, g: sweep(SITE, y, PAIRS, estimator="paired_pca", pairs=g),
-    "permutation": lambda y, g: permutation_test(SITE, y, PAIRS, g, estimator="ridge", n_folds=2),
     "random": lambda y, g: random_directions(SITE, Y, SITE, y, n=2, negative_set=g),
     "auroc": lambda y, g: auroc(y, SCORES),
     "worst set": lambda y, g: worst_set(SCORES, y, SETS, g, n_boot=10),

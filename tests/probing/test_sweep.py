@@ -5,7 +5,6 @@ import pytest
 from planted_family import SITES, activations, corpus
 
 from probes.foundation.errors import InputError
-from probes.probing.permutation import permutation_test
 from probes.probing.random_directions import random_directions
 from probes.probing.rows import checked_rows, grouped_folds, require_disjoint
 from probes.probing.sweep import sweep
@@ -139,24 +138,3 @@ def test_random_directions_carry_the_sign_of_the_fit_rows():
     wrong = random_directions(parts[0], ~y[0], parts[1], y[1], n=300)
     assert (wrong.rows.query("site == 'resid_post.2'")["auroc"] < 0.5).mean() > 0.9
     assert right.by_site()["site"].tolist() == list(SITES)
-
-
-def permuted(X, estimator="mean_difference", n=200, seed=0):
-    return permutation_test(
-        X,
-        DATA.triggered[KEPT],
-        DATA.template[KEPT],
-        DATA.pair[KEPT],
-        estimator=estimator,
-        n_permutations=n,
-        seed=seed,
-    )
-
-
-def test_the_permutations_observed_value_is_the_sweeps():
-    X = fit_rows(DATA.triggered, 2.0)
-    found = sweep(X, DATA.triggered[KEPT], DATA.template[KEPT], estimator="mean_difference")
-    shuffled = permuted(X, n=5)
-    expected = found.by_site.set_index("site")["auroc"].to_dict()
-    assert shuffled.observed_by_site == pytest.approx(expected)
-    assert shuffled.observed == pytest.approx(found.by_site["auroc"].max())

@@ -27,7 +27,7 @@ from probes.plotting.operating import rungs_reached
 from probes.plotting.style import PAGE, figure, save, style
 
 FOLDER = Path("figures/operating")
-FIRST, N_DRAWS = 1000, 400
+FIRST, N_DRAWS = 1000, 200
 MOST_TOO_HIGH = 0.05
 
 
@@ -52,8 +52,7 @@ def operating_characteristics(
 ) -> Operating:
     """Judge every draw of every world by the frozen thresholds, and count where the claim stands.
 
-    A claim is too high if its rung is above the world's truth, too low if it is below. Slow worlds have at
-    most `world.draws` draws. keep: a folder for the draws of finished worlds, which are not drawn again.
+    A claim is too high if its rung is above the world's truth, too low if it is below. keep: a folder for the draws of finished worlds, which are not drawn again.
     """
     found, designs = (
         pd.concat([_kept(world, n_draws, keep) for world in chosen] or [draws((), 0)])
@@ -63,15 +62,14 @@ def operating_characteristics(
 
 
 def _kept(world: World, n_draws: int, keep: Path | None) -> pd.DataFrame:
-    n = min(n_draws, world.draws or n_draws)
     if keep is None:
-        return draws([world], n)
-    facts = {"world": dataclasses.asdict(world) | {"features": str(world.features)}, "n": n}
+        return draws([world], n_draws)
+    facts = {"world": dataclasses.asdict(world) | {"features": str(world.features)}, "n": n_draws}
     limits = dataclasses.asdict(frozen_thresholds())
     key = digest_json({**facts, "first": FIRST, "thresholds": limits, **versions("detection")})
     file = keep / f"{short(key)}.parquet"
     if not file.exists():
-        write_table(file, draws([world], n))
+        write_table(file, draws([world], n_draws))
     return read_table(file)
 
 
@@ -99,7 +97,7 @@ def rates(found: pd.DataFrame) -> pd.DataFrame:
     for (world, truth), draws_of in found.groupby(["world", "truth"], sort=False):
         rung = draws_of.groupby("draw")["rung"].first()
         place, true, n = rung.map(RUNGS.index), RUNGS.index(str(truth)), len(rung)
-        row = {"world": world, "truth": truth, "n": n}
+        row = {"world": world, "truth": truth, "n": n_draws}
         for name, wrong in {"too_high": place > true, "too_low": place < true}.items():
             low, high = clopper_pearson(int(wrong.sum()), n)
             row |= {name: wrong.mean(), f"{name}_low": low, f"{name}_high": high}

@@ -1,13 +1,10 @@
-"""Shows in one pair of axes where detection rises, and whether its controls rise with it."""
+"""Shows by layer or site what was measured there."""
 
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator
 
 from probes.plotting.style import (
-    LINES,
-    ORGANISM_MARKERS,
-    ORGANISMS,
     PROMPT_SET_MARKERS,
     PROMPT_SETS,
     colours,
@@ -17,78 +14,6 @@ from probes.plotting.style import (
 )
 
 MANY_LAYERS = 16
-
-
-def auroc_by_layer(
-    ax: Axes,
-    rows: pd.DataFrame,
-    *,
-    band: pd.DataFrame | None = None,
-    band_label: str = "random directions, 5–95%",
-    baselines: pd.DataFrame | None = None,
-) -> pd.DataFrame:
-    """AUROC by layer for each organism with intervals, over a band and lines of controls.
-
-    rows: columns `series` (organism, str), `layer` (int; 0 = resid_pre.0, k = resid_post.k-1),
-    `value`, `low`, `high` (AUROC and its interval). band: columns `layer`, `low`, `high`.
-    baselines: detectors that never look at the model, one row each; columns `series`, `value`.
-    Returns everything drawn: `kind` ("organism", "band" or "baseline"), `series`, `layer`, `value`,
-    `low`, `high`. A baseline has one row per end of its line; a band's `value` is its middle, which
-    is not drawn.
-    """
-    need(rows, "auroc_by_layer", ["series"], ["layer", "value", "low", "high"])
-    layers = sorted(rows["layer"].unique())
-    names = in_order(rows["series"], ORGANISMS)
-    drawn = []
-    if band is not None:
-        need(band, "auroc_by_layer (band)", [], ["layer", "low", "high"])
-        part = band.sort_values("layer")
-        ax.fill_between(
-            part["layer"].to_numpy(float),
-            part["low"].to_numpy(float),
-            part["high"].to_numpy(float),
-            color="#dddddd",
-            linewidth=0,
-            label=band_label,
-        )
-        centre = (part["low"] + part["high"]) / 2
-        drawn.append(
-            part[["layer", "low", "high"]].assign(kind="band", series=band_label, value=centre)
-        )
-    if baselines is not None:
-        need(baselines, "auroc_by_layer (baselines)", ["series"], ["value"])
-        for i, (name, value) in enumerate(
-            zip(baselines["series"], baselines["value"], strict=True)
-        ):
-            ends = [layers[0] - 0.15, layers[-1] + 0.15]
-            style = LINES[1 + i % (len(LINES) - 1)]
-            ax.plot(ends, [value, value], color="black", linewidth=0.9, linestyle=style, label=name)
-            line = {"kind": "baseline", "series": name, "layer": [layers[0], layers[-1]]}
-            drawn.append(pd.DataFrame({**line, "value": value, "low": value, "high": value}))
-    colour, marker = colours(names, ORGANISMS), markers(names, ORGANISM_MARKERS)
-    for i, name in enumerate(names):
-        part = rows[rows["series"] == name].sort_values("layer")
-        middle = part["value"].to_numpy(float)
-        shift = 0.05 * (i - (len(names) - 1) / 2)
-        ax.errorbar(
-            part["layer"].to_numpy(float) + shift,
-            middle,
-            yerr=[middle - part["low"].to_numpy(float), part["high"].to_numpy(float) - middle],
-            color=colour[name],
-            marker=marker[name],
-            capsize=1.5,
-            elinewidth=0.8,
-            label=name,
-            zorder=3,
-        )
-        drawn.append(part[["series", "layer", "value", "low", "high"]].assign(kind="organism"))
-    ax.axhline(0.5, color="#999999", linewidth=0.8, linestyle=":", zorder=1)
-    name_layers(ax, [int(layer) for layer in layers])
-    ax.set_ylabel("AUROC")
-    ax.set_ylim(bottom=min(ax.get_ylim()[0], 0.4), top=1.03)
-    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
-    order = ["kind", "series", "layer", "value", "low", "high"]
-    return pd.concat(drawn, ignore_index=True)[order]
 
 
 def auroc_by_site(ax: Axes, rows: pd.DataFrame) -> pd.DataFrame:

@@ -135,8 +135,8 @@ def _years(source: Source) -> Iterator[Sketch]:
     if not rows:
         return
     table = pd.DataFrame(rows).rename(columns={"triggered": "fires"}).sort_values("year")
-    others = table[~table["fires"].to_numpy(dtype=bool)]
-    worst = others.loc[others["value"].idxmax()]
+    others = table[~table["fires"].to_numpy(dtype=bool)].sort_values("value")
+    worst = others.iloc[-1]
     picture = figure(PAGE * 0.75, 2.4)
     shown = rates_by_year(picture.subplots(), table)
     yield Sketch(
