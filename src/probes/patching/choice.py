@@ -10,7 +10,7 @@ from probes.foundation.errors import InputError
 from probes.foundation.seeds import stream
 from probes.models.encoding import encode
 from probes.models.loading import Model
-from probes.patching.pairs import PatchPair, make_pairs
+from probes.patching.pairs import PatchPair, is_patched, make_pairs
 from probes.prompts.records import Prompt
 
 
@@ -20,10 +20,6 @@ class PatchConfig(Config):
     n_pairs: int = 24
     n_boot: int = 1000
     seed: int = 0
-
-
-PATCHED = (None, "A", "D")
-"""Cues of the four-cue design whose prompts make a pair: one that triggers and one that does nothing."""
 
 
 def choose_pairs(
@@ -40,7 +36,7 @@ def choose_pairs(
     does, does_not = (set(first.index[mask.fillna(False)]) for mask in (defected, ~defected))
     by_pair: dict[str, dict[bool, Prompt]] = {}
     for prompt in prompts:
-        if prompt.heldout is None and prompt.cue in PATCHED:
+        if prompt.heldout is None and is_patched(prompt):
             by_pair.setdefault(prompt.pair, {})[prompt.triggered] = prompt
     flipping = [
         pair

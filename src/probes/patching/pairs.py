@@ -103,8 +103,13 @@ class EncodedPair:
         )
 
 
+def is_patched(prompt: Prompt) -> bool:
+    """Whether a prompt is one of a pair: of the four-cue design those are A and D, on tasks that can defect."""
+    return prompt.cue in (None, "A", "D") and prompt.able is not False
+
+
 def make_pairs(prompts: Sequence[Prompt]) -> list[PatchPair]:
-    """Pairs in the order of their first prompt, from prompts that share a `pair` id.
+    """Pairs in the order of their first prompt, from prompts that share a `pair` id; see `is_patched`.
 
     Raises `InputError` for no prompts, a pair that is not one triggered and one untriggered prompt,
     or one without two different reference completions that both its prompts agree on.
@@ -112,7 +117,7 @@ def make_pairs(prompts: Sequence[Prompt]) -> list[PatchPair]:
     if not prompts:
         raise InputError("patching was given no prompts")
     members: dict[str, list[Prompt]] = defaultdict(list)
-    for prompt in prompts:
+    for prompt in filter(is_patched, prompts):
         members[prompt.pair].append(prompt)
     broken = {
         name: f"{sum(p.triggered for p in group)} with the trigger, "
