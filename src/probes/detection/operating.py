@@ -97,7 +97,7 @@ def rates(found: pd.DataFrame) -> pd.DataFrame:
     for (world, truth), draws_of in found.groupby(["world", "truth"], sort=False):
         rung = draws_of.groupby("draw")["rung"].first()
         place, true, n = rung.map(RUNGS.index), RUNGS.index(str(truth)), len(rung)
-        row = {"world": world, "truth": truth, "n": n_draws}
+        row = {"world": world, "truth": truth, "n": n}
         for name, wrong in {"too_high": place > true, "too_low": place < true}.items():
             low, high = clopper_pearson(int(wrong.sum()), n)
             row |= {name: wrong.mean(), f"{name}_low": low, f"{name}_high": high}

