@@ -1,6 +1,7 @@
 """Measured tables as a reader sees them: rounded, with their intervals, and with words for what is not there."""
 
 import dataclasses
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ from probes.detection import checks as rules
 from probes.detection.detection import Detection
 from probes.detection.examination import Examination
 from probes.detection.ladder import GATE, LADDER
+from probes.detection.thresholds import frozen_thresholds
 from probes.foundation.digest import short
 
 Row = Mapping[str, Any]
@@ -303,9 +305,10 @@ def _claim(detection: Detection) -> dict[str, Table | None]:
 
 
 def rule_of(rule: Callable[..., object]) -> str:
-    """The rule that a check follows, in its own words."""
-    said = " ".join(str(rule.__doc__).split())
-    return said.split("** ", 1)[-1].replace("`", "")
+    """The rule that a check follows, in its own words, with the numbers of the frozen thresholds."""
+    said = " ".join(str(rule.__doc__).split()).split("** ", 1)[-1]
+    limits = dataclasses.asdict(frozen_thresholds())
+    return re.sub(r"`(\w+)`", lambda name: f"{limits.get(name[1], name[1])}", said)
 
 
 CELLS = {
