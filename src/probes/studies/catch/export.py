@@ -17,13 +17,14 @@ from probes.foundation.outputs import CONFIG, writes
 from probes.models.checkpoints import weights_digest
 from probes.models.identity import identity_of
 from probes.models.loading import load
+from probes.organisms.behaviours.named import JUDGES
 from probes.organisms.card import read_card, write_card
 from probes.organisms.family import Family, open_family
 from probes.organisms.organism import setup
 from probes.organisms.recipes import Recipe
 from probes.prompts.records import Prompt
 from probes.runs.folder import RunFolder
-from probes.studies.catch.config import JUDGES, StudyConfig
+from probes.studies.catch.config import StudyConfig
 
 SHOWN = ("prompt_set", "triggered", "measure", "value", "low", "high", "n")
 

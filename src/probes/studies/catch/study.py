@@ -22,6 +22,7 @@ from probes.foundation.provenance import machine
 from probes.foundation.tables import read_csv, write_table
 from probes.models.identity import check_unlike
 from probes.models.loading import Model, load
+from probes.organisms.behaviours.named import JUDGES
 from probes.organisms.card import read_card
 from probes.organisms.family import Family
 from probes.organisms.organism import install_family, setup
@@ -32,7 +33,7 @@ from probes.report.figures import CUE_NAMES, Drawn, draw_figures
 from probes.report.one_class import Unprobed, write_bounds
 from probes.report.report import write_report
 from probes.runs.folder import RunFolder, longest, open_run
-from probes.studies.catch.config import JUDGES, SAMPLES, OwnStudyConfig, StudyConfig, study_config
+from probes.studies.catch.config import SAMPLES, OwnStudyConfig, StudyConfig, study_config
 
 CORPUS = "evaluation.jsonl"
 TEMPERATURE, STOP = 0.7, "</code>"
