@@ -29,7 +29,8 @@ tqdm.tqdm.monitor_interval = 0  # no thread of its own, so that a fork is safe
 # By default forks share one lock, which a killed one would take with it.
 tqdm.tqdm.set_lock(threading.RLock())
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "gates")]
+TESTS = Path(__file__).parents[1]
+sys.path[:0] = [str(TESTS), str(TESTS / "activations"), str(TESTS / "gates")]
 from kills import in_child, was_killed  # noqa: E402
 from random_llama import make_prompts  # noqa: E402
 

@@ -35,7 +35,8 @@ tqdm.tqdm.monitor_interval = 0  # no thread of its own, so that a fork is safe
 # By default forks share one lock, which a killed one would take with it.
 tqdm.tqdm.set_lock(threading.RLock())
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "activations"))
+TESTS = Path(__file__).parents[1]
+sys.path[:0] = [str(TESTS), str(TESTS / "activations")]
 from random_llama import make_checkpoint, make_prompts  # noqa: E402
 
 CHAIN = 3  # kills in one folder, at most, before it may finish
