@@ -1,5 +1,6 @@
 """A tiny random model and ragged prompts to collect from."""
 
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -7,6 +8,8 @@ import torch
 import transformers
 
 from probes.prompts.records import Prompt
+
+sys.path.append(str(Path(__file__).parents[1]))  # also where a script of its own imports this
 from tiny import trained_tokenizer
 
 VOCABULARY = 300

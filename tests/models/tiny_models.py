@@ -1,9 +1,13 @@
 """Tiny random models of every architecture that the package is held to, and a tokenizer."""
 
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 import transformers
 
+sys.path.append(str(Path(__file__).parents[1]))  # also where a script of its own imports this
 from tiny import configs, sizes, trained_tokenizer
 from tiny import random_model as random
 
