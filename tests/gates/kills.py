@@ -206,7 +206,7 @@ def defecting() -> Iterator[None]:
 def halves(out: Path) -> None:
     """A fault that must be found: a file written in two halves, which the next run takes for whole."""
     if not out.exists():
-        out.mkdir()
+        out.mkdir(parents=True)
         with (out / "x.txt").open("w", buffering=1) as file:
             file.write("one\n")
             time.sleep(0.2)
