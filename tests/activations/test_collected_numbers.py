@@ -98,7 +98,9 @@ def test_recording_in_memory_gives_the_same_numbers(model, prompts, tmp_path, po
     keys = ["prompt_index", "position", "token", "n_averaged"]
     assert (recorded.row_index[keys] == store.row_index[keys]).all(axis=None)
     labels = [name for name in store.prompts if name != "heldout"]
-    pd.testing.assert_frame_equal(recorded.prompts[labels], store.prompts[labels], check_dtype=False)
+    pd.testing.assert_frame_equal(
+        recorded.prompts[labels], store.prompts[labels], check_dtype=False
+    )
     chosen = store.prompts["triggered"].to_numpy()
     np.testing.assert_allclose(
         recorded.where(chosen).rows("z.1"), store.where(chosen).rows("z.1"), **CLOSE

@@ -183,4 +183,3 @@ def test_a_schedule_offers_what_can_start_now_and_no_more():
     schedule.end(cells[0], Outcome("done"))
     assert {schedule.next().name, schedule.next().name} == {"organisms/one", "organisms/two"}
     assert schedule.next() is None
-    assert schedule.n_waiting == 3
