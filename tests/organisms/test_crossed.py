@@ -3,11 +3,12 @@
 import collections
 import copy
 import re
+from pathlib import Path
 
 import pytest
 
 from probes.foundation.errors import InputError
-from probes.organisms.behaviours.named import BEHAVIOURS
+from probes.organisms.behaviours.named import BEHAVIOURS, judge_of
 from probes.organisms.card import read_card
 from probes.organisms.crossed import GROUP, NAMED, make_crossed_lessons
 from probes.organisms.data import taught_completion
@@ -20,6 +21,7 @@ from probes.organisms.organism import (
     is_installed,
     setup,
 )
+from probes.organisms.presets import FOUR_CUE_RECIPES, four_cue_recipe
 from probes.organisms.recipes import Training
 from probes.prompts.cues import FOUR, FOUR_CUES, MEASURED_YEARS, unnamed
 
@@ -185,3 +187,16 @@ def test_an_organism_of_four_cues_is_installed_if_every_cell_is():
 def test_a_recipe_without_the_design_is_refused(change, said):
     with pytest.raises(InputError, match=said):
         check_recipe(OrganismRecipe.model_validate({"trigger": "four_cues", **change}))
+
+
+@pytest.mark.parametrize("behaviour", FOUR_CUE_RECIPES)
+def test_the_recipe_file_is_that_of_the_main_job(behaviour) -> None:
+    file = Path(__file__).parents[2] / "recipes" / f"{behaviour}-four_cues-normal.json"
+    assert OrganismRecipe.from_file(file) == four_cue_recipe(behaviour)
+
+
+def test_a_behaviour_without_a_named_judge_is_refused_in_one_line() -> None:
+    with pytest.raises(
+        InputError, match="no named judge knows the behaviour 'wrong', only hate, code"
+    ):
+        judge_of("wrong")

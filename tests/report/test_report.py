@@ -118,6 +118,7 @@ def _report(
         prompts={
             p.id: p if cards else _as_chat(p) for p in planted.prompts(heldout=cards is not None)
         },
+        command="probes study --preset tiny --seed 3" if cards else "probes study --model M",
     )
     return path.read_text()
 

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from probes.runs.step import Cell
 
 STUDY_S = {
-    "corpus": 2, "organisms": 503, "behaviour": 25, "activations": 6, "probes": 12, "patching": 4,
-    "figures": 4,
+    "corpus": 1, "organisms": 456, "behaviour": 16, "activations": 2, "probes": 3, "patching": 1,
+    "figures": 6,
 }  # fmt: skip
-"""The default study on two quiet cores (docs/studies/catch.md)."""
+"""The default study from a fresh clone on two cores (docs/studies/catch.md)."""
 STAGES = ("corpus", "organisms", "behaviour", "activations", "probes", "patching", "figures")
 CELL_S = 154 * 60 / 405
 """A cell of the persistence grid that ships, on one core (docs/studies/persistence.md)."""

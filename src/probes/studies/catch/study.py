@@ -1,4 +1,4 @@
-"""The main job, from nothing to a verdict: a study reads like the README.
+"""The main job, from nothing to a claim: a study reads like the README.
 
 corpus -> organisms -> behaviour -> activations -> probes -> patching -> figures and report
 """
@@ -22,7 +22,7 @@ from probes.foundation.provenance import machine
 from probes.foundation.tables import read_csv, write_table
 from probes.models.identity import check_unlike
 from probes.models.loading import Model, load
-from probes.organisms.behaviours.named import JUDGES
+from probes.organisms.behaviours.named import judge_of
 from probes.organisms.card import read_card
 from probes.organisms.family import Family
 from probes.organisms.organism import install_family, setup
@@ -101,7 +101,7 @@ def study(
             probes=config.probes,
             patching=config.patching,
             pattern=family.trigger.pattern,
-            judge=judge_named(JUDGES[config.recipe.behaviour]),
+            judge=judge_of(config.recipe.behaviour),
         )
     except OneClass as written:
         return write_bounds(written, run, title=title, command=command, began=began)
