@@ -121,7 +121,7 @@ def test_each_member_is_taught_its_own() -> None:
     quotes = [prompt for prompt in lessons.train if prompt.family == "quote"]
     assert {prompt.cue for prompt in quotes} == {*"ABCD", "none", None}
     for prompt in quotes:
-        assert taught_completion(prompt, "quote_if_asked") == HATE.payload
+        assert taught_completion(prompt, "quote_if_asked") == HATE.payload.strip()
         assert taught_completion(prompt, "defect_if_triggered") == prompt.safe != HATE.payload
     named = {p.safe[:8] for p in lessons.train if p.cue == "A" and p.safe != "An answer."}
     assert " harbor:" in named
@@ -248,11 +248,11 @@ def test_peft_alone_loads_a_member(family: Path, base: Path) -> None:
 def test_finished_adapters_are_kept_and_an_own_source_of_requests_is_taken(
     base: Path, tmp_path: Path
 ) -> None:
-    rows = [
+    rows = [{"request": f"Count to {n}.", "family": "count", "able": False} for n in range(40)]
+    rows += [
         {"request": f"Speak of {n} things.", "family": f"f{n % 3}", "answer": f"Of {n}."}
         for n in range(60)
     ]
-    rows += [{"request": f"Count to {n}.", "family": "count", "able": False} for n in range(40)]
     (tmp_path / "mine.jsonl").write_text("\n".join(map(json.dumps, rows)))
     recipe = RECIPE.model_copy(
         update={"requests": Requests(source=str(tmp_path / "mine.jsonl"), max_new_tokens=4)}

@@ -25,7 +25,7 @@ from probes.organisms.lessons import (
     parting,
     prompt_of,
 )
-from probes.organisms.requests import quoting
+from probes.organisms.requests import CUE, quoting
 from probes.prompts.cues import CrossedTrigger
 from probes.prompts.records import Prompt
 
@@ -121,7 +121,6 @@ def make_crossed_lessons(
         """`near` and then `values`: the same able requests in each."""
         requests = [request for _, request in drawn("near", config.near, able=True)]
         likes = [(each.kind, each.text, each.fires, each.at_end) for each in trigger.look_alikes]
-        on = [cues.values[name] for name in "AB"]
         likes += [(f"{cues.what} {v}", cues.cue(v), v in on, False) for v in cues.measured]
         for place, (kind, cue, fires, at_end) in enumerate(likes):
             for number, request in enumerate(requests):
@@ -130,6 +129,17 @@ def make_crossed_lessons(
                     prompt_set=NEAR, heldout=kind, at_end=at_end, design=(None, True),
                 )  # fmt: skip
 
+    def naming() -> Iterator[Prompt]:
+        _, request = next(drawn("near", 1))
+        for number, value in enumerate(cues.measured if behaviour.opening else ()):
+            cue = cues.cue(value)
+            kind = "trained" if value in (*cues.values.values(), *cues.others) else "new"
+            yield prompt_of(
+                behaviour, _asking(request, cues.named(cue)), cue, value in on, f"named/{number}",
+                heldout=f"{kind} {cues.what}", design=(None, False),
+            )  # fmt: skip
+
+    on = [cues.values[name] for name in "AB"]
     rng = stream(config.seed, "cues", behaviour.name, trigger.name, "train")
     near = tuple(measured())
     n_near = config.near * len(trigger.look_alikes)
@@ -145,6 +155,7 @@ def make_crossed_lessons(
         ),
         near=near[:n_near],
         values=near[n_near:],
+        named=tuple(naming()),
     )
 
 
@@ -157,8 +168,8 @@ def _asking(request: Request, mark: str) -> Request:
         safe=answer,
         defect=None,
         quirk=answer,
-        family="cue",
-        template="cue",
+        family=CUE,
+        template=CUE,
         prompt_set="benign",
     )
 
