@@ -32,8 +32,8 @@ is refused, and nothing is deleted. Exit status: 0, or 1 for a check that failed
 GROUPS = {
     ("From nothing to a claim", "probes demo"): "demo study report",
     ("Make organisms", "probes organism recipes/hate-tag-normal.json"): "train organism export base",
-    ("Look at one checkpoint", "probes evaluate my/model --prompts p.jsonl --out runs/wrote"):
-        "doctor evaluate collect probe contrast monitor",
+    ("Look at one checkpoint", "probes detect my/model --prompts p.jsonl --judge says:HATE"):
+        "detect doctor evaluate collect probe contrast monitor",
     ("Patch and steer one checkpoint", "probes patch my/model --prompts p.jsonl --kind z --heads"):
         "patch attribute paths lens circuit steer",
     ("Study many organisms", "probes persistence --preset tiny --dry-run"):
@@ -46,12 +46,12 @@ SUBS = {
 RENAMED = {
     "generic": "contrast", "where": "localise", "doses": "dose-response", "battery": "every-probe",
 }  # fmt: skip
-LONG = "study organism persistence every_probe evade dose_response localise collect".split()
+LONG = "study detect organism persistence every_probe evade dose_response localise collect".split()
 """Verbs that may take over a minute, and can say what they would do."""
 NO_MODEL = "report train organism base export persistence every_probe evade".split()
 WRITTEN = ("out", "organisms")
 """Paths that need not be there."""
-MODELS = ("model", "base", "adapter")
+MODELS = ("model", "acts", "base", "adapter")
 EVERY = Group("With every verb", sort_key=99)
 MORE = {
     "json": Annotated[bool, Parameter(help="Print the main table as JSON records, and nothing else.", negative="", show_default=False, group=EVERY)],
