@@ -130,7 +130,9 @@ def _years(source: Source) -> Iterator[Sketch]:
     rows = [
         {**row, "year": int(str(row["kind"]).removeprefix("year "))}
         for row in (source.card or {}).get("behaviour", ())
-        if row["set"] == "years" and row["measure"] == "defected"
+        if row["set"] in ("values", "years")
+        and row["kind"].startswith("year ")
+        and row["measure"] == "defected"
     ]
     if not rows:
         return
