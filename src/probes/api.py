@@ -94,7 +94,10 @@ def _flag(name: str | None, text: str) -> Parameter:
     return Parameter(name=name, help=text) if name else Parameter(help=text)
 
 
-ModelArgument = Annotated[AnyModel, _flag(None, "Checkpoint: a local directory or a hub id.")]
+ModelArgument = Annotated[
+    AnyModel,
+    _flag(None, "Checkpoint: a local directory or a hub id; a LoRA adapter's directory, or BASE+ADAPTER."),
+]  # fmt: skip
 Prompts = Annotated[
     AnyPrompts,
     _flag(
@@ -389,7 +392,7 @@ def collect(
     dtype: str = "float32",
     token_budget: int = 8192,
     engine: AnyEngine = "process",
-    compute_dtype: str = "float32",
+    compute_dtype: str | None = None,
     adapter: str | None = None,
     device_map: str | None = None,
     quantization: str | None = None,
@@ -413,7 +416,7 @@ def collect(
         dtype: Stored precision.
         token_budget: Tokens per forward pass.
         engine: process, or ray.
-        compute_dtype: Of the forward pass: float32, bfloat16, float16.
+        compute_dtype: Of the forward pass: float32 (default), bfloat16, float16, or auto: measured.
         adapter: A LoRA adapter (directory or hub id), merged.
         device_map: auto, balanced or sequential: spread over devices.
         quantization: 8bit or 4bit, with bitsandbytes.
@@ -428,11 +431,9 @@ def collect(
     from probes.activations.maintenance.remote import staged
     from probes.activations.sequences import stream
     from probes.behaviour.evaluate import Behaviour, SamplingConfig, continued
-    from probes.models.loading import DTYPES, Model
+    from probes.models.loading import Model
     from probes.models.selftest import doctor
 
-    if compute_dtype not in DTYPES:
-        raise unknown("compute dtype", compute_dtype, DTYPES)
     if isinstance(model, Model):
         how = "compute_dtype adapter device_map quantization"
         _refuse_unused(collect, given, "a checkpoint to load", how)
@@ -442,7 +443,7 @@ def collect(
             "--generate has the model write here: without completions, spans and engine"
         )
     loaded = _model(
-        model, dtype=DTYPES[compute_dtype], adapter=adapter, device_map=device_map,
+        model, dtype=compute_dtype, adapter=adapter, device_map=device_map,
         quantization=quantization,
     )  # fmt: skip
     with staged(out) as place:
