@@ -98,7 +98,10 @@ def _flag(name: str | None, text: str) -> Parameter:
     return Parameter(name=name, help=text) if name else Parameter(help=text)
 
 
-ModelArgument = Annotated[AnyModel, _flag(None, "Checkpoint: a local directory or a hub id.")]
+ModelArgument = Annotated[
+    AnyModel,
+    _flag(None, "Checkpoint: a local directory or a hub id; a LoRA adapter's directory, or BASE+ADAPTER."),
+]  # fmt: skip
 Prompts = Annotated[
     AnyPrompts,
     _flag(
@@ -136,7 +139,14 @@ Window = Annotated[int, _flag(None, "Adjacent layers patched together.")]
 Spans = Annotated[
     Pairs | None, _flag("--span", "NAME=REGEX: where a named column begins. Repeatable.")
 ]
-Alignment = Annotated[str, _flag(None, "Columns: shared or position.")]
+Wrote = Annotated[
+    AnyBehaviour | None,
+    _flag(None, "What `probes evaluate` wrote for these prompts, where they have no `safe` and `defect`: pairs that defect with the trigger alone, and how their answers begin."),
+]  # fmt: skip
+Alignment = Annotated[
+    str,
+    _flag(None, "Columns: shared, position, or names (system, cue, request, header, last: of chats); auto is names for chats."),
+]  # fmt: skip
 Metric = Annotated[str, _flag(None, "logprob, kl or kl-continuation.")]
 OneWay = Annotated[str, _flag(None, "denoise or noise.")]
 Values = Annotated[str, _flag(None, "paired, mean, zero, resampled or placebo.")]
@@ -393,7 +403,7 @@ def collect(
     dtype: str = "float32",
     token_budget: int = 8192,
     engine: AnyEngine = "process",
-    compute_dtype: str = "float32",
+    compute_dtype: str | None = None,
     adapter: str | None = None,
     device_map: str | None = None,
     quantization: str | None = None,
@@ -405,8 +415,8 @@ def collect(
     Args:
         out: Folder to write to, or an fsspec URL such as s3://bucket/store.
         positions: last, a negative index from the prompt's end, all, prompt, answer, first_answer,
-            last_answer, trigger, a --span, or mean: with any of these. By default last; with --generate
-            answer.
+            last_answer, of chats also system, history, request, header and last_request; trigger, a
+            --span, or mean: with any of these. By default last; with --generate answer.
         spans: A span as NAME=REGULAR_EXPRESSION, for --positions NAME. Repeatable.
         allow_missing: No row for prompts without the span.
         completions: Read these after the prompts: a folder that `probes evaluate` wrote.
@@ -417,7 +427,7 @@ def collect(
         dtype: Stored precision.
         token_budget: Tokens per forward pass.
         engine: process, or ray.
-        compute_dtype: Of the forward pass: float32, bfloat16, float16.
+        compute_dtype: Of the forward pass: float32 (default), bfloat16, float16, or auto: measured.
         adapter: A LoRA adapter (directory or hub id), merged.
         device_map: auto, balanced or sequential: spread over devices.
         quantization: 8bit or 4bit, with bitsandbytes.
@@ -432,11 +442,9 @@ def collect(
     from probes.activations.maintenance.remote import staged
     from probes.activations.sequences import stream
     from probes.behaviour.evaluate import Behaviour, SamplingConfig, continued
-    from probes.models.loading import DTYPES, Model
+    from probes.models.loading import Model
     from probes.models.selftest import doctor
 
-    if compute_dtype not in DTYPES:
-        raise unknown("compute dtype", compute_dtype, DTYPES)
     if isinstance(model, Model):
         how = "compute_dtype adapter device_map quantization"
         _refuse_unused(collect, given, "a checkpoint to load", how)
@@ -446,7 +454,7 @@ def collect(
             "--generate has the model write here: without completions, spans and engine"
         )
     loaded = _model(
-        model, dtype=DTYPES[compute_dtype], adapter=adapter, device_map=device_map,
+        model, dtype=compute_dtype, adapter=adapter, device_map=device_map,
         quantization=quantization,
     )  # fmt: skip
     with staged(out) as place:
@@ -580,6 +588,7 @@ def contrast(
     out: Out = None,
     *,
     sets: Annotated[Words, Parameter(name="--set")] = (),
+    reads: Annotated[Words, Parameter(name="--read")] = (),
     n_random: Random = 1000,
     seed: Seed = 0,
 ) -> "GenericProbes":
@@ -589,14 +598,16 @@ def contrast(
 
     Args:
         behaviour: What `probes evaluate` wrote for these prompts.
-        sets: helpful, relevant, obvious_truth, ambiguous, code_review. Repeatable.
+        sets: helpful, dangerous, relevant, obvious_truth, ambiguous, code_review. Repeatable.
+        reads: The token: answer, or in the turn after it header or (of chats) request. By default the
+            header in chats, the answer in texts. Repeatable.
     """
     from probes.detection.contrast import contrast_stage
-    from probes.prompts.contrasts import NAMES
+    from probes.prompts.contrasts import ALL
 
     return contrast_stage(
-        _model(model), _prompts(prompts), _behaviour(behaviour), out, sets=sets or NAMES,
-        n_random=n_random, seed=seed,
+        _model(model), _prompts(prompts), _behaviour(behaviour), out, sets=sets or ALL,
+        reads=reads, n_random=n_random, seed=seed,
     )  # fmt: skip
 
 
@@ -643,14 +654,14 @@ def patch(
     out: Out = None,
     *,
     sites: SiteNames = None,
+    behaviour: Wrote = None,
     kinds: Annotated[Words, Parameter(name="--kind")] = (),
     layers: Layers = None,
     heads: Heads = False,
     everywhere: Everywhere = False,
     window: Window = 1,
     spans: Spans = None,
-    alignment: Alignment = "shared",
-    align: str = "position",
+    alignment: Alignment = "auto",
     metric: Metric = "logprob",
     direction: OneWay = "denoise",
     values: Values = "paired",
@@ -660,6 +671,8 @@ def patch(
     samples: int = 4,
     temperature: float = 0.7,
     max_new_tokens: int = 160,
+    judge: Judge = "bandit",
+    allow_import: MayImport = False,
     engine: str = "process",
     n_boot: int = 1000,
     seed: Seed = 0,
@@ -669,7 +682,6 @@ def patch(
     Args:
         kinds: resid_pre, q, k, v, pattern, z, attn_out, resid_mid, mlp_out or resid_post, in every
             layer: a table with intervals and corrected p. Repeatable.
-        align: position, or tokens: for versions of unequal token length.
         placebo: The grid again with values of mismatched pairs.
         write: So many of the strongest cells: what is written with them, judged.
         samples: Texts per pair and cell with --write.
@@ -680,27 +692,31 @@ def patch(
     """
     given = locals()
     if not write:
-        _refuse_unused(patch, given, "--write", "samples temperature max_new_tokens")
+        _refuse_unused(
+            patch, given, "--write", "samples temperature max_new_tokens judge allow_import"
+        )
     if not kinds:
         only = (
-            "layers heads everywhere window spans alignment align metric direction values placebo "
+            "layers heads everywhere window spans alignment metric direction values placebo "
             "write engine"
         )
         _refuse_unused(patch, given, "--kind", only)
         return _patch_sites(
-            model, prompts, out, sites=sites, n_pairs=n_pairs, n_boot=n_boot, seed=seed
-        )
+            model, prompts, out, sites=sites, behaviour=behaviour, n_pairs=n_pairs, n_boot=n_boot,
+            seed=seed,
+        )  # fmt: skip
     if sites:
         raise InputError("give --kind, with --layer for some layers only, or --site; not both")
+    known = _judge(judge, allow_import)
     named = _named(spans, "--span", SPAN)
     from probes.patching.stages import patch_effects
 
     return patch_effects(
-        _model(model), _prompts(prompts), out, kinds=kinds, where=_where(everywhere), heads=heads,
-        layers=layers, window=window, spans=named, alignment=alignment, align=align, metric=metric,
+        *_answered(model, prompts, behaviour), out, kinds=kinds, where=_where(everywhere), heads=heads,
+        layers=layers, window=window, spans=named, alignment=alignment, metric=metric,
         direction=direction, values=values, placebo=placebo, n_pairs=n_pairs, n_boot=n_boot,
         engine=engine, n_write=write, n_samples=samples, temperature=temperature,
-        max_new_tokens=max_new_tokens, seed=seed,
+        max_new_tokens=max_new_tokens, judge=known, seed=seed,
     )  # fmt: skip
 
 
@@ -710,6 +726,7 @@ def attribute(
     out: Out = None,
     *,
     kinds: Kinds,
+    behaviour: Wrote = None,
     layers: Layers = None,
     heads: Heads = False,
     everywhere: Everywhere = False,
@@ -718,7 +735,7 @@ def attribute(
     along: str = "site",
     exact: bool = False,
     spans: Spans = None,
-    alignment: Alignment = "shared",
+    alignment: Alignment = "auto",
     metric: Metric = "logprob",
     direction: OneWay = "denoise",
     values: Values = "paired",
@@ -736,7 +753,7 @@ def attribute(
     from probes.patching.stages import attribute as run
 
     return run(
-        _model(model), _prompts(prompts), out, kinds=kinds, where=_where(everywhere), heads=heads,
+        *_answered(model, prompts, behaviour), out, kinds=kinds, where=_where(everywhere), heads=heads,
         layers=layers, window=window, spans=named, alignment=alignment, metric=metric,
         direction=direction, values=values, n_steps=n_steps, along=along, exact=exact,
         n_pairs=n_pairs, seed=seed,
@@ -748,6 +765,7 @@ def paths(
     prompts: Prompts,
     out: Out = None,
     *,
+    behaviour: Wrote = None,
     senders: Annotated[Words, Parameter(name="--from")] = ("z", "mlp_out"),
     readers: Annotated[Words, Parameter(name="--to")] = ("attn_in", "mlp_in", "logits"),
     layers: Layers = None,
@@ -755,7 +773,7 @@ def paths(
     by_column: bool = False,
     through_mlps: bool = False,
     spans: Spans = None,
-    alignment: Alignment = "shared",
+    alignment: Alignment = "auto",
     metric: Metric = "logprob",
     direction: OneWay = "denoise",
     values: Values = "paired",
@@ -775,7 +793,7 @@ def paths(
     from probes.patching.stages import path_effects
 
     return path_effects(
-        _model(model), _prompts(prompts), out, senders=senders, readers=readers,
+        *_answered(model, prompts, behaviour), out, senders=senders, readers=readers,
         where=_where(not by_column), layers=layers, reader_layers=reader_layers,
         through_mlps=through_mlps, spans=named, alignment=alignment, metric=metric,
         direction=direction, values=values, n_pairs=n_pairs, seed=seed,
@@ -783,12 +801,18 @@ def paths(
 
 
 def lens(
-    model: ModelArgument, prompts: Prompts, out: Out = None, *, n_pairs: NPairs = 24, seed: Seed = 0
+    model: ModelArgument,
+    prompts: Prompts,
+    out: Out = None,
+    *,
+    behaviour: Wrote = None,
+    n_pairs: NPairs = 24,
+    seed: Seed = 0,
 ) -> "Lenses":
     """Read every layer through the model's own unembedding, and split the answer by head and MLP."""
     from probes.patching.stages import lenses
 
-    return lenses(_model(model), _prompts(prompts), out, n_pairs=n_pairs, seed=seed)
+    return lenses(*_answered(model, prompts, behaviour), out, n_pairs=n_pairs, seed=seed)
 
 
 def circuit(
@@ -796,6 +820,7 @@ def circuit(
     prompts: Prompts,
     out: Out = None,
     *,
+    behaviour: Wrote = None,
     kinds: Annotated[Words, Parameter(name="--kind")] = ("z", "mlp_out"),
     layers: Layers = None,
     by_column: bool = False,
@@ -804,7 +829,7 @@ def circuit(
     most: int | None = None,
     n_random: int = 20,
     spans: Spans = None,
-    alignment: Alignment = "shared",
+    alignment: Alignment = "auto",
     metric: Metric = "logprob",
     values: Values = "paired",
     n_pairs: NPairs = 24,
@@ -824,7 +849,7 @@ def circuit(
     from probes.patching.stages import circuits
 
     return circuits(
-        _model(model), _prompts(prompts), out, kinds=kinds, where=_where(not by_column),
+        *_answered(model, prompts, behaviour), out, kinds=kinds, where=_where(not by_column),
         layers=layers, directions=directions, goal=goal, most=most, n_random=n_random, spans=named,
         alignment=alignment, metric=metric, values=values, n_pairs=n_pairs, seed=seed,
     )  # fmt: skip
@@ -844,6 +869,8 @@ def steer(
     n_pairs: NPairs = 64,
     max_new_tokens: Longest = 160,
     temperature: Greedy = 0.7,
+    judge: Judge = "bandit",
+    allow_import: MayImport = False,
     allow_other: bool = False,
     seed: Seed = 0,
 ) -> "Doses":
@@ -860,6 +887,7 @@ def steer(
 
     if direction is not None and sites:
         raise InputError("a saved direction is measured at its own site: leave --site out")
+    known = _judge(judge, allow_import)
     chosen = tuple(modes or MODES)
     changes: dict[str, Any] = {"n_random": n_random, "n_pairs": n_pairs, "seed": seed}
     for name in chosen:
@@ -871,7 +899,7 @@ def steer(
     return dose_curves_of(
         _model(model), _prompts(prompts), out, direction=direction, modes=chosen,
         config=DoseConfig.model_validate(changes), max_new_tokens=max_new_tokens,
-        temperature=temperature, allow_other=allow_other,
+        temperature=temperature, judge=known, allow_other=allow_other,
     )  # fmt: skip
 
 
@@ -1358,6 +1386,24 @@ def _prompts(prompts: "AnyPrompts") -> "Sequence[Prompt]":
     return read_prompts(str(prompts)) if is_path(prompts) else list(as_prompts(prompts))
 
 
+def _answered(
+    model: "AnyModel", prompts: "AnyPrompts", behaviour: "AnyBehaviour | None"
+) -> "tuple[Model, Sequence[Prompt]]":
+    """The model, and prompts with the two answers to tell apart: their own, or what it wrote."""
+    from probes.patching.choice import with_answers
+    from probes.patching.stages import able_pairs
+
+    asked = _prompts(prompts)
+    if behaviour is None:
+        able_pairs(asked, n_pairs=1, seed=0)  # before the model is loaded
+        return _model(model), asked
+    from probes.behaviour.evaluate import check_written_by
+
+    wrote, loaded = _behaviour(behaviour).completions, _model(model)
+    check_written_by(wrote, loaded)
+    return loaded, with_answers(asked, wrote, loaded.tokenizer)
+
+
 def _behaviour(behaviour: "AnyBehaviour") -> "Behaviour":
     from probes.behaviour.evaluate import Behaviour, read
 
@@ -1386,16 +1432,16 @@ def _recipe(recipe: "AnyRecipe", size: str | None = None) -> "OrganismRecipe":
 
 def _patch_sites(
     model: "AnyModel", prompts: "AnyPrompts", out: "AnyPath | None", *, sites: "Sites | None",
-    n_pairs: int, n_boot: int, seed: int,
+    behaviour: "AnyBehaviour | None", n_pairs: int, n_boot: int, seed: int,
 ) -> "Effects":  # fmt: skip
     """The grid, layer by position, on pairs that carry reference continuations (`safe`, `defect`)."""
     from probes.patching.grid import residual_grid
     from probes.patching.stages import able_pairs
 
-    pairs = able_pairs(_prompts(prompts), n_pairs=n_pairs, seed=seed)
+    loaded, answered = _answered(model, prompts, behaviour)
     return residual_grid(
-        _model(model),
-        pairs,
+        loaded,
+        able_pairs(answered, n_pairs=n_pairs, seed=seed),
         sites=None if sites is None else list(sites),
         n_boot=n_boot,
         seed=seed,

@@ -211,8 +211,9 @@ SHOWN: dict[str, Shown] = {
         lambda found, _: [found.controls[["name", "answer", "value", "low", "high", "threshold"]], f"\n{found}"],
     ),
     "contrast": Shown(
-        lambda found, _: found.best(),
+        lambda found, _: found.fixed(),
         lambda found, given: [
+            found.fixed(), f"\nat {found.site}, chosen beforehand; the best site of each:",
             found.best(), *_noted(found.note), _below(given, "\nTable", "contrast.csv")
         ],
     ),
