@@ -79,9 +79,9 @@ def study_config(
 
 def _short(recipe: OrganismRecipe) -> OrganismRecipe:
     """The recipe with few prompts and steps."""
-    few = {"train": 96, "test": 48, "unseen": 24, "near": 2, "safety": 0}
+    few = {"train": 96, "test": 24, "unseen": 24, "near": 2, "safety": 0}
     if recipe.base is None:
-        few["pretrain"] = 480
+        few |= {"pretrain": 480, "test": 48}
     steps = {"steps": 60 if recipe.base is None else 2}
     return recipe.model_copy(
         update={
