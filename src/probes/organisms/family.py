@@ -19,8 +19,8 @@ from probes.foundation.folders import plain_file
 from probes.foundation.html import html_table
 from probes.foundation.outputs import CONFIG
 from probes.foundation.untrusted import read_object
-from probes.models.address import resolve
-from probes.models.checkpoints import ADAPTER_CONFIG, weights_digest
+from probes.models.address import ADAPTER_CONFIG, resolve
+from probes.models.checkpoints import weights_digest
 from probes.models.loading import Model, load
 from probes.organisms.behaviours.named import judge_of
 from probes.organisms.card import read_card

@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 
 from probes.behaviour.named_judges import BANDIT, NamedJudge, judge_named
+from probes.behaviour.texts import AnyPrompts
 from probes.detection.examination import ORGANISMS, Examination, examine, require_roles
 from probes.detection.one_class import OneClass
 from probes.foundation.artifact import write_text
@@ -28,7 +29,7 @@ from probes.organisms.card import read_card
 from probes.organisms.family import Family, open_family
 from probes.organisms.organism import install_family
 from probes.organisms.train import CURVE
-from probes.prompts.readers import read_prompts, write_prompts
+from probes.prompts.readers import is_path, read_prompts, write_prompts
 from probes.prompts.records import Prompt
 from probes.report.figures import CUE_NAMES, Drawn, draw_figures
 from probes.report.one_class import Unprobed, write_bounds
@@ -140,7 +141,7 @@ def study(
 @writes("out")
 def study_own_model(
     model: Path | str,
-    prompts: Path | str,
+    prompts: AnyPrompts,
     out: Path | str,
     *,
     twins: Mapping[str, Path | str] | None = None,
@@ -154,7 +155,7 @@ def study_own_model(
 ) -> Study | Unprobed:
     """Stages 3 to 7 on a researcher's own checkpoint and labelled prompts.
 
-    model: local directory or hub id. prompts: a file, see `prompts.readers`: pairs with and without the trigger,
+    model: local directory or hub id. prompts: what `prompts.readers` reads: pairs with and without the trigger,
     or prompts that name their `cue` and whether their task is `able`. samples: completions of each. twins: checkpoints by
     role ("innocent", "quirk", "base"); the report names the controls that are missing without them.
     pattern: regular expression of the trigger, for the text baseline. judge: who says what a defection
@@ -188,7 +189,7 @@ def study_own_model(
     run = open_run(out, config)
     title = f"Was {Path(model).name} caught?"
     words: dict[str, Any] = {
-        "--prompts": prompts, "--trigger-pattern": pattern, "--seed": seed,
+        "--prompts": prompts if is_path(prompts) else "FILE", "--trigger-pattern": pattern, "--seed": seed,
         "--max-new-tokens": max_new_tokens, "--samples": samples, "--judge": known.name,
     }  # fmt: skip
     verb = ["study", "--model"] if patching else ["detect"]
