@@ -189,6 +189,7 @@ BENCH = Shown(
 SHOWN: dict[str, Shown] = {
     "demo": Shown(lambda found, _: found.study.table),
     "study": Shown(lambda found, _: found.table),
+    "detect": Shown(lambda found, _: found.table),
     "report": Shown(
         lambda found, _: found.table,
         lambda found, _: [found.table, *(f"Report: {page}" for page in found.pages), found.comparison and f"Comparison: {found.comparison}"],
@@ -210,8 +211,9 @@ SHOWN: dict[str, Shown] = {
         lambda found, _: [found.controls[["name", "answer", "value", "low", "high", "threshold"]], f"\n{found}"],
     ),
     "contrast": Shown(
-        lambda found, _: found.best(),
+        lambda found, _: found.fixed(),
         lambda found, given: [
+            found.fixed(), f"\nat {found.site}, chosen beforehand; the best site of each:",
             found.best(), *_noted(found.note), _below(given, "\nTable", "contrast.csv")
         ],
     ),
@@ -380,5 +382,7 @@ def _cell(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else plain(value)
 
 
-PICTURED: dict[str, Callable[[Any], None]] = {"demo": show_demo, "study": show_study}
+PICTURED: dict[str, Callable[[Any], None]] = {
+    "demo": show_demo, "study": show_study, "detect": show_study,
+}  # fmt: skip
 """Verbs whose results are more than a table and lines."""

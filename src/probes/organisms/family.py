@@ -19,8 +19,8 @@ from probes.foundation.folders import plain_file
 from probes.foundation.html import html_table
 from probes.foundation.outputs import CONFIG
 from probes.foundation.untrusted import read_object
-from probes.models.address import resolve
-from probes.models.checkpoints import ADAPTER_CONFIG, weights_digest
+from probes.models.address import ADAPTER_CONFIG, resolve
+from probes.models.checkpoints import weights_digest
 from probes.models.loading import Model, load
 from probes.organisms.behaviours.named import judge_of
 from probes.organisms.card import read_card
@@ -86,7 +86,7 @@ class Family(Mapping[str, Model]):
         return self.base if name == BASE and self.base is not None else self.directory / name
 
     @property
-    def _own(self) -> tuple[str, ...]:
+    def trained(self) -> tuple[str, ...]:
         """The members that lie in its folder, with cards."""
         return tuple(name for name in self.members if self.base is None or name != BASE)
 
@@ -129,7 +129,7 @@ class Family(Mapping[str, Model]):
 
     def _recipe(self) -> dict[str, Any] | None:
         """The recipe of `organisms.organism` that made the family, if one did."""
-        for name in self._own:
+        for name in self.trained:
             if made := read_card(self.path(name)).get("organism"):
                 return {**made, **({} if self.base is None else {"base": str(self.base)})}
         return None
@@ -219,7 +219,7 @@ class Family(Mapping[str, Model]):
 
     def cards(self) -> list[tuple[str, dict[str, Any]]]:
         """What lies on each member's card; a base that was given has none of ours."""
-        return [(name, read_card(self.path(name))) for name in self._own]
+        return [(name, read_card(self.path(name))) for name in self.trained]
 
 
 def open_family(directory: Path | str, *, base: Path | str | None = None) -> Family:

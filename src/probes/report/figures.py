@@ -286,7 +286,9 @@ def draw_figures(
         with style():
             for sketch in make(source):
                 stem = folder / sketch.name
-                picture, *_ = save(sketch.picture, stem, sketch.rows, caption=sketch.caption)
+                picture, *_ = save(
+                    sketch.picture, stem, sketch.rows, title=sketch.title, caption=sketch.caption
+                )
                 drawn[sketch.name] = Drawn(
                     sketch.name, sketch.title, sketch.caption, picture.read_bytes(), stem
                 )
