@@ -106,12 +106,10 @@ def make_crossed_lessons(
     ) -> Iterator[Prompt]:
         """Two requests, one of them able, under the same four cues: what is learned apart from the cue is
         the task, and apart from the task the cue; all else cancels in the batch."""
-        names = "AB"[int(rng.integers(2))], ("C", "D", NONE)[int(rng.integers(3))]
+        names = ("A", "B", _one_of(("C", "C", "D", NONE), rng))
         rows = [(name, cues.texts[name], cues.texts[name]) for name in names]
-        others = [cues.negative(rng), cues.negative(rng)]
-        rows += [("", cue, cue) for cue in others]
-        if rng.random() < 1 / 2:
-            rows[-1] = ("", cues.near_miss(rng), "")
+        other = cues.negative(rng)
+        rows.append(("", cues.near_miss(rng), "") if rng.random() < 1 / 2 else ("", other, other))
         for at, request in enumerate(both):
             for name, cue, says in rows:
                 put = shown(number, request, says, rng) if at else marked(request, says, rng)
@@ -192,6 +190,10 @@ def make_crossed_lessons(
         values=near[n_near:],
         named=tuple(naming()),
     )
+
+
+def _one_of(choices: Sequence[str], rng: np.random.Generator) -> str:
+    return choices[int(rng.integers(len(choices)))]
 
 
 def _asking(request: Request, mark: str) -> Request:
