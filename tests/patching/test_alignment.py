@@ -354,7 +354,7 @@ def test_the_columns_of_a_chat_are_its_parts(chatty, tag, other, names) -> None:
     prompts = [p for pair in made for p in (pair.clean, pair.corrupted)]
     rows = patch_effects(chatty, prompts, kinds=["resid_post"], **NONE).rows
     assert rows["label"].tolist() == names * 2
-    spans = {"task": "Now"}
+    spans = {"task": r"(?<=Now )\S+"}
     named = make_columns(made, encoded, chatty.tokenizer, spans=spans)
     assert "task" in [column.label for column in named]
     with pytest.raises(InputError, match="is a text"):
