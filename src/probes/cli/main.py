@@ -32,8 +32,8 @@ is refused, and nothing is deleted. Exit status: 0, or 1 for a check that failed
 GROUPS = {
     ("From nothing to a claim", "probes demo"): "demo study report",
     ("Make organisms", "probes organism recipes/hate-tag-normal.json"): "train organism export base",
-    ("Look at one checkpoint", "probes evaluate my/model --prompts p.jsonl --out runs/wrote"):
-        "doctor evaluate collect probe contrast monitor",
+    ("Look at one checkpoint", "probes detect my/model --prompts p.jsonl --judge says:HATE"):
+        "detect doctor evaluate collect probe contrast monitor",
     ("Patch and steer one checkpoint", "probes patch my/model --prompts p.jsonl --kind z --heads"):
         "patch attribute paths lens circuit steer",
     ("Study many organisms", "probes persistence --preset tiny --dry-run"):
@@ -46,12 +46,12 @@ SUBS = {
 RENAMED = {
     "generic": "contrast", "where": "localise", "doses": "dose-response", "battery": "every-probe",
 }  # fmt: skip
-LONG = "study organism persistence every_probe evade dose_response localise collect".split()
+LONG = "study detect organism persistence every_probe evade dose_response localise collect".split()
 """Verbs that may take over a minute, and can say what they would do."""
 NO_MODEL = "report train organism base export persistence every_probe evade".split()
 WRITTEN = ("out", "organisms")
 """Paths that need not be there."""
-MODELS = ("model", "base", "adapter")
+MODELS = ("model", "acts", "base", "adapter")
 HOW = ("device", "compute_dtype", "device_map", "adapter", "threads")
 """How models are loaded and run: flags of every verb that has one, unless it has its own."""
 EVERY = Group("With every verb", sort_key=99)
@@ -86,10 +86,11 @@ def command(verb: Callable[..., Any], alone: bool = True) -> Callable[..., int]:
     """
     name = verb.__name__
     known = inspect.signature(verb).parameters
+    subject = next((one for one in ("model", "acts") if one in known), None)
     many = [each.name for each in known.values() if each.kind is each.VAR_POSITIONAL]
     more = ["json"] + ["dry_run"] * (name in LONG)
     if alone and name not in NO_MODEL:
-        more += [one for one in HOW if one not in known and (one != "adapter" or "model" in known)]
+        more += [one for one in HOW if one not in known and (one != "adapter" or subject)]
     parameters = [
         _flag(each, positional=not number or not alone)
         for number, each in enumerate(known.values())
@@ -113,9 +114,9 @@ def command(verb: Callable[..., Any], alone: bool = True) -> Callable[..., int]:
             given["out"] = _folder(given["out"])
         check(given | {"adapter": asked["adapter"]} if asked.get("adapter") else given)
         if asked.get("adapter"):
-            if given.get("model") is None:
+            if given.get(str(subject)) is None:
                 raise InputError("--adapter belongs to --model, which was not given")
-            given["model"] = f"{given['model']}{PLUS}{asked['adapter']}"
+            given[str(subject)] = f"{given[str(subject)]}{PLUS}{asked['adapter']}"
         whole = {n: p.default for n, p in known.items()} | given
         with contextlib.ExitStack() as stack:
             stack.enter_context(_loading(asked))

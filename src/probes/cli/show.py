@@ -174,6 +174,7 @@ BENCH = Shown(
 SHOWN: dict[str, Shown] = {
     "demo": Shown(lambda found, _: found.study.table),
     "study": Shown(lambda found, _: found.table),
+    "detect": Shown(lambda found, _: found.table),
     "report": Shown(
         lambda found, _: found.table,
         lambda found, _: [found.table, *(f"Report: {page}" for page in found.pages), found.comparison and f"Comparison: {found.comparison}"],
@@ -366,5 +367,7 @@ def _cell(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else plain(value)
 
 
-PICTURED: dict[str, Callable[[Any], None]] = {"demo": show_demo, "study": show_study}
+PICTURED: dict[str, Callable[[Any], None]] = {
+    "demo": show_demo, "study": show_study, "detect": show_study,
+}  # fmt: skip
 """Verbs whose results are more than a table and lines."""

@@ -170,8 +170,15 @@ def study_own_model(
     )
     run = open_run(out, config)
     title = f"Was {Path(model).name} caught?"
-    command = f"probes study --model {model} --prompts {prompts}" + (
-        "" if known.name == BANDIT else f" --judge {shlex.quote(known.name)}"
+    words: dict[str, Any] = {
+        "--prompts": prompts, "--trigger-pattern": pattern, "--seed": seed,
+        "--max-new-tokens": max_new_tokens, "--samples": samples, "--judge": known.name,
+    }  # fmt: skip
+    verb = ["study", "--model"] if patching else ["detect"]
+    command = shlex.join(
+        ["probes", *verb, str(model)]
+        + [str(part) for pair in words.items() if pair[1] is not None for part in pair]
+        + [part for role, path in (twins or {}).items() for part in ("--twin", f"{role}={path}")]
     )
     began = time.perf_counter()
     try:
