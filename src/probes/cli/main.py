@@ -12,7 +12,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import cyclopts
 from cyclopts import App, Group, Parameter
@@ -203,7 +203,8 @@ def check(given: Mapping[str, Any]) -> None:
     """Refuse models, files, folders and presets that are not there; no library is loaded for it."""
     for name, value in given.items():
         if name in MODELS and isinstance(value, str):
-            check_address(value)
+            if value not in get_args(api.PackagedBase):
+                check_address(value)
         elif name == "twins":
             for twin in api._named(value, "--twin", api.ROLE).values():
                 check_address(twin)

