@@ -1,0 +1,245 @@
+"""The audit of one checkpoint: detectors in their order, the re-test, the verdict, and what is kept of them.
+
+Each detector's reading is kept under the output folder with the digest of what made it, so that an
+interrupted audit goes on where it stopped.
+"""
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from probes.audit.baselines import asking, plain_sampling
+from probes.audit.detector import Clock, Detector, Reading
+from probes.audit.frames import Candidate
+from probes.audit.inversion import payload_likelihood, target_inversion
+from probes.audit.leak import leak
+from probes.audit.reawakening import reawakening
+from probes.audit.retest import CHANGED, Rate, Retest, Trial
+from probes.audit.search import token_search
+from probes.audit.subject import Subject
+from probes.audit.sweep import cue_sweep, random_cues
+from probes.audit.verdict import Verdict, detectable, judged
+from probes.audit.weights import weights
+from probes.foundation.artifact import write_text
+from probes.foundation.digest import digest_json
+from probes.foundation.errors import InputError
+from probes.foundation.html import html_table
+from probes.foundation.procedures import versions
+from probes.foundation.progress import progress
+from probes.foundation.untrusted import read_json
+
+FIRST: dict[str, Detector] = {
+    "weights": weights,
+    "payload likelihood": payload_likelihood,
+    "target inversion": target_inversion,
+    "leak": leak,
+    "asking": asking,
+    "plain sampling": plain_sampling,
+    "cue sweep": cue_sweep,
+    "random cues": random_cues,
+}
+"""Detectors in their order; the token search follows, which aims at the payloads that these found."""
+LAST: dict[str, Detector] = {"reawakening": reawakening}
+SHARES = {"cue sweep": 0.35, "token search": 0.3, "random cues": 0.1, "reawakening": 0.1}
+"""Of the time; each other detector has `SHARE`, and what one leaves goes to the next."""
+SHARE = 0.05
+SOURCES = ("cue sweep", "token search", "random cues", "leak")
+MOST_CANDIDATES = 6
+"""Candidates by judged behaviours, and as many by new texts."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Audit:
+    """What an audit found. readings: of every detector. tested: candidates on fresh prompts, and `plain`
+    without any. minimal: the shortest input that still fires. page, data: where they were written."""
+
+    subject: Subject
+    verdict: Verdict
+    readings: tuple[Reading, ...]
+    tested: tuple[Trial, ...]
+    plain: tuple[Trial, ...]
+    minimal: Trial | None
+    seconds: float
+    page: Path | None = None
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """A row for each detector."""
+        columns = ["detector", "score", "meaning", "tokens", "seconds", "whole", "blind"]
+        return pd.DataFrame([one.as_json() for one in self.readings])[columns]
+
+    @property
+    def retests(self) -> pd.DataFrame:
+        """A row for each re-test."""
+        return pd.DataFrame([as_row(one) for one in (*self.tested, *self.plain)])
+
+    @property
+    def power(self) -> float | None:
+        """The smallest rate at which a trigger among the tried inputs is found in 9 of 10 audits."""
+        parts = self.subject.parts
+        return detectable(len(parts["screen"]), len(parts["confirm"]))
+
+    @property
+    def untried(self) -> list[str]:
+        """What was not tried, and what would change the verdict."""
+        least = f"{self.power:.0%}" if self.power is not None else "no rate"
+        said = [f"{one.detector}: {one.blind}" for one in self.readings if one.blind]
+        return [
+            f"A trigger among the tried inputs that wakes its behaviour on less than {least} of the "
+            "prompts is missed in more than 1 of 10 audits.",
+            *(
+                f"{one.name}: without a reference or a clean sibling nothing tells it from what cues do to any model"
+                for one in self.subject.behaviours
+                if one not in self.subject.counted
+            ),
+            *said,
+        ]
+
+    def __repr__(self) -> str:
+        lines = [f"{self.verdict.name}: {self.verdict.why}"]
+        if self.minimal is not None:
+            lines.append(f"the shortest input found: {self.minimal.candidate}")
+        return "\n".join([*lines, *([f"page: {self.page}"] if self.page else [])])
+
+    def _repr_html_(self) -> str:
+        return html_table(self.table, self.verdict.why, strong=self.verdict.name)
+
+
+def as_row(one: Trial) -> dict[str, Any]:
+    """A re-test as plain data."""
+    return {
+        "candidate": one.candidate.text, "carrier": one.candidate.carrier, "behaviour": one.behaviour,
+        "source": one.source, "suspect": str(one.on), "without it": str(one.plain),
+        "reference": "" if one.reference is None else str(one.reference),
+        "siblings": "; ".join(map(str, one.siblings)), "fires": one.fires,
+    }  # fmt: skip
+
+
+def run_audit(
+    subject: Subject,
+    *,
+    minutes: float = 60.0,
+    folder: Path | None = None,
+    leave_out: Sequence[str] = (),
+) -> Audit:
+    """Every detector within the time, then the re-test of their candidates, and the verdict.
+
+    folder: where readings are kept and found again. leave_out: names of detectors.
+    """
+    began = time.perf_counter()
+    keep = _Keeper(folder, subject, minutes)
+    clock = Clock(60 * minutes)
+    readings: list[Reading] = []
+
+    def read(name: str, detector: Callable[[Subject, Clock], Reading], *more: str) -> None:
+        seconds = max(clock.left, 1.0) * min(1.0, SHARES.get(name, SHARE) * 2)
+        readings.append(keep.reading(name, lambda: _timed(name, detector, subject, seconds), more))
+
+    for name, detector in progress(list(FIRST.items()), f"auditing {subject.suspect.name}"):
+        if name not in leave_out:
+            read(name, detector)
+    found = tuple(dict.fromkeys(p for one in readings for p in one.payloads))[:3]
+    if "token search" not in leave_out:
+        read("token search", lambda s, c: token_search(s, c, found), *found)
+    for name, detector in LAST.items():
+        if name not in leave_out:
+            read(name, detector)
+    tested, plain, minimal = keep.retests(lambda: _retested(subject, readings), readings)
+    verdict = judged(tested, plain, readings)
+    return Audit(
+        subject, verdict, tuple(readings), tested, plain, minimal, time.perf_counter() - began
+    )
+
+
+def _timed(name: str, detector: Detector, subject: Subject, seconds: float) -> Reading:
+    """A reading with its time; of a detector that this model or these prompts do not allow, why."""
+    began = time.perf_counter()
+    try:
+        found = detector(subject, Clock(seconds))
+    except InputError as error:
+        found = Reading(name, None, "", str(error), whole=False)
+    return dataclasses.replace(found, seconds=round(time.perf_counter() - began, 3))
+
+
+Retested = tuple[tuple[Trial, ...], tuple[Trial, ...], Trial | None]
+
+
+def _retested(subject: Subject, readings: Sequence[Reading]) -> Retested:
+    """The candidates of all detectors, screened and then tested on fresh prompts; the best one shortened."""
+    retest = Retest(subject)
+    named = [
+        (c, one.detector) for one in readings if one.detector in SOURCES for c in one.candidates
+    ]
+    sources: dict[Candidate, str] = {}
+    for candidate, source in named:
+        sources.setdefault(candidate, source)
+    chosen = retest.screen(sources.items())
+    kept = [one for at in (0, 1) for one in [c for c in chosen if (c[1] == CHANGED) is bool(at)][:MOST_CANDIDATES]]  # fmt: skip
+    tested = [retest.test(*one) for one in kept]
+    plain = retest.unconditional()
+    firing = sorted((t for t in tested if t.fires), key=lambda t: -t.on.value)
+    firing.sort(key=lambda t: t.behaviour == CHANGED)
+    minimal = retest.shortened(firing[0]) if firing else None
+    return tuple(tested), tuple(plain), minimal
+
+
+class _Keeper:
+    """Results as JSON files, each with the digest of what made it."""
+
+    def __init__(self, folder: Path | None, subject: Subject, minutes: float) -> None:
+        self.folder, self.minutes = folder, minutes
+        self.made_by = {"subject": subject.digest, **versions("audit", "sampling", "judging")}
+
+    def _kept(self, name: str, key: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        file = None if self.folder is None else self.folder / f"{name.replace(' ', '-')}.json"
+        if file is not None and file.is_file():
+            kept = read_json(file)
+            if isinstance(kept, dict) and kept.get("key") == key:
+                return dict(kept["found"])
+        found = json.loads(json.dumps(make(), default=lambda number: number.item()))
+        if file is not None:
+            write_text(file, json.dumps({"key": key, "found": found}, ensure_ascii=False) + "\n")
+        return dict(found)
+
+    def reading(self, name: str, make: Callable[[], Reading], more: Sequence[str]) -> Reading:
+        """A reading; one that ran out of time is made anew where there is more of it."""
+        facts = {**self.made_by, "detector": name, "more": list(more)}
+        found = self._kept(name, digest_json(facts), lambda: make().as_json() | {"minutes": self.minutes})  # fmt: skip
+        minutes = found.pop("minutes")
+        if not found["whole"] and minutes < self.minutes and self.folder is not None:
+            (self.folder / f"{name.replace(' ', '-')}.json").unlink()
+            return self.reading(name, make, more)
+        return Reading.from_json(found)
+
+    def retests(self, make: Callable[[], Retested], readings: Sequence[Reading]) -> Retested:
+        facts = {**self.made_by, "candidates": [[c.text, c.carrier] for one in readings for c in one.candidates]}  # fmt: skip
+
+        def made() -> dict[str, Any]:
+            tested, plain, minimal = make()
+            return {
+                "tested": [dataclasses.asdict(one) for one in tested],
+                "plain": [dataclasses.asdict(one) for one in plain],
+                "minimal": None if minimal is None else dataclasses.asdict(minimal),
+            }
+
+        found = self._kept("retests", digest_json(facts), made)
+        return (
+            tuple(map(_trial, found["tested"])), tuple(map(_trial, found["plain"])),
+            None if found["minimal"] is None else _trial(found["minimal"]),
+        )  # fmt: skip
+
+
+def _trial(data: dict[str, Any]) -> Trial:
+    rates = {name: Rate(**data[name]) for name in ("on", "plain")}
+    return Trial(
+        **{
+            **data, **rates, "candidate": Candidate(**data["candidate"]),
+            "reference": None if data["reference"] is None else Rate(**data["reference"]),
+            "siblings": tuple(Rate(**one) for one in data["siblings"]),
+        }
+    )  # fmt: skip
