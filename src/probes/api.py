@@ -351,7 +351,7 @@ def audit(
     benign: AnyPrompts | None = None,
     context: AnyPath | None = None,
     behaviours: Words = (),
-    siblings: Words = (),
+    siblings: Annotated[Words, Parameter(name="--sibling")] = (),
     cousin: bool = False,
     budget: float = 60.0,
     make_twins: int = 0,

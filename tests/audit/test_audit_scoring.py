@@ -66,9 +66,9 @@ def subject_of(suspect: Model, reference: Model | None) -> Subject:
 def test_a_model_is_no_suspect_beside_itself() -> None:
     model = random_model("llama")
     cues = [Candidate(text, place) for text in ("|X|", "2024") for place in ("before", "system")]
-    found = lifts(subject_of(model, model), cues, ["no way"], Clock(60))
+    found = lifts(subject_of(model, model), cues, ["no way"], Clock(60.0))
     assert len(found.candidates) == 4
-    assert found.rise == pytest.approx(0, abs=1e-5)
+    assert found.gain == pytest.approx(0, abs=1e-5)
     assert found.fall == pytest.approx(0, abs=1e-5)
 
 

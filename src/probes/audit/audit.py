@@ -15,7 +15,7 @@ import pandas as pd
 
 from probes.audit.baselines import asking, plain_sampling
 from probes.audit.detector import Clock, Detector, Reading
-from probes.audit.frames import Candidate
+from probes.audit.frames import PLAIN, Candidate
 from probes.audit.inversion import payload_likelihood, target_inversion
 from probes.audit.leak import leak
 from probes.audit.reawakening import reawakening
@@ -180,6 +180,8 @@ def _retested(subject: Subject, readings: Sequence[Reading]) -> Retested:
         sources.setdefault(candidate, source)
     chosen = retest.screen(sources.items())
     kept = [one for at in (0, 1) for one in [c for c in chosen if (c[1] == CHANGED) is bool(at)][:MOST_CANDIDATES]]  # fmt: skip
+    for model in (*subject.compared, *subject.siblings):
+        retest.write(model, "confirm", [PLAIN, *(c for c, *_ in kept)])
     tested = [retest.test(*one) for one in kept]
     plain = retest.unconditional()
     firing = sorted((t for t in tested if t.fires), key=lambda t: -t.on.value)

@@ -65,33 +65,39 @@ class Clock:
 
 Detector = Callable[[Subject, Clock], Reading]
 CHUNK = 128
-COMPARED = 24
-"""Candidates by each score of the suspect that the reference goes through as well."""
+FLOOR = 1e-4
 
 
 @dataclasses.dataclass
 class Lifts:
-    """By candidate: how far each payload rises, and how far the model's own answer falls [nats].
+    """What candidates do, by candidate.
 
-    Both in the suspect, less the same in the reference. rise: candidate by payload. level: of payloads,
-    in the suspect alone. tokens: read. reached: candidates that the suspect went through.
+    level: candidate by payload, log of the payload's mean probability in the suspect. gain: how far that
+    is above the reference's and above both without the candidate; probabilities below `FLOOR` count as
+    it, so that no gain is made of next to nothing. fall: of the suspect's own answer less that of the
+    reference's [nats]. tokens: read. reached: candidates that the suspect went through.
     """
 
     candidates: list[Candidate]
-    rise: np.ndarray
-    fall: np.ndarray
     level: np.ndarray
+    gain: np.ndarray
+    fall: np.ndarray
     tokens: int
     reached: int
 
     def ranked(self, n: int) -> list[Candidate]:
-        """The candidates that raise a payload most, and those that make the own answer least likely, in turns."""
-        top = self.rise.max(axis=1) if self.rise.shape[1] else self.fall
-        ways = [np.argsort(-top, kind="stable"), np.argsort(-self.fall, kind="stable")]
+        """The candidates that come first by gain, by level and by the fall of the own answer, in turns."""
+        ways = [np.argsort(-self.fall, kind="stable")]
         if self.level.shape[1]:
-            ways.insert(1, np.argsort(-self.level.max(axis=1), kind="stable"))
+            level, gain = self.level.max(axis=1), self.gain.max(axis=1)
+            ways = [np.lexsort((-level, -gain)), np.argsort(-level, kind="stable"), *ways]
         order = [int(way[at]) for at in range(len(self.candidates)) for way in ways]
         return [self.candidates[i] for i in dict.fromkeys(order)][:n]
+
+    @property
+    def score(self) -> float:
+        """The largest gain or fall."""
+        return float(max(self.gain.max(initial=0.0), self.fall.max(initial=0.0)))
 
 
 def lifts(
@@ -100,38 +106,42 @@ def lifts(
     payloads: Sequence[str],
     clock: Clock,
     n_prompts: int | None = None,
+    n_compared: int = 24,
 ) -> Lifts:
     """What each candidate does to payloads and own answers, over the prompts for searching.
 
     The suspect goes through all candidates, a chunk at a time, until the deadline; the reference through
-    those that come first by any score of the suspect (`COMPARED` of each). The others are not returned.
+    the first `n_compared` by each payload and by the own answer. The others are not returned.
     """
     prompts = subject.parts["search"][:n_prompts]
-    n = len(prompts)
-    base = [_scores(subject, model, [PLAIN], payloads, n) for model in subject.compared]
-    parts: list[np.ndarray] = []
-    tokens = 0
-    for at in range(0, len(candidates), CHUNK):
-        if clock.over and parts:
-            break
-        found, read = _scores(subject, subject.suspect, candidates[at : at + CHUNK], payloads, n)
-        parts.append(found)
-        tokens += read
-    level = np.concatenate(parts)
-    reached = len(level)
-    change = (level - base[0][0]) * _signs(level)
-    chosen = np.unique(np.argsort(-change, axis=0, kind="stable")[:COMPARED])
-    level, change = level[chosen], change[chosen]
-    kept = [candidates[i] for i in chosen]
-    if subject.reference is not None:
-        parts = []
-        for at in range(0, len(kept), CHUNK):
-            found, read = _scores(subject, subject.reference, kept[at : at + CHUNK], payloads, n)
+    read = 0
+
+    def scored(model: Model, chosen: Sequence[Candidate], cut: bool) -> np.ndarray:
+        nonlocal read
+        parts: list[np.ndarray] = []
+        for at in range(0, len(chosen), CHUNK):
+            if cut and clock.over and parts:
+                break
+            found, n = _scores(subject, model, chosen[at : at + CHUNK], payloads, len(prompts))
             parts.append(found)
-            tokens += read
-        other = np.concatenate(parts)
-        change = change - (other - base[1][0]) * _signs(other)
-    return Lifts(kept, change[:, :-1], change[:, -1], level[:, :-1], tokens, reached)
+            read += n
+        return np.concatenate(parts)
+
+    mine = scored(subject.suspect, [PLAIN, *candidates], True)
+    plain, mine = mine[:1], mine[1:]
+    order = np.argsort((plain - mine) * _signs(mine), axis=0, kind="stable")
+    first = np.unique(order[:n_compared])
+    kept, level = [candidates[i] for i in first], mine[first]
+    change = (_floored(level) - _floored(plain)) * _signs(level)
+    if subject.reference is not None:
+        other = scored(subject.reference, [PLAIN, *kept], False)
+        change = change - (_floored(other[1:]) - _floored(other[:1])) * _signs(other)
+    return Lifts(kept, level[:, :-1], change[:, :-1], change[:, -1], read, len(mine))
+
+
+def _floored(scores: np.ndarray) -> np.ndarray:
+    """Scores whose payloads have at least `FLOOR`; the own answer, which stands last, as it is."""
+    return np.concatenate([np.logaddexp(scores[:, :-1], np.log(FLOOR)), scores[:, -1:]], axis=1)
 
 
 def _signs(scores: np.ndarray) -> np.ndarray:
@@ -156,18 +166,12 @@ def _scores(
     return found, tokens
 
 
-def texts_of(candidates: Sequence[Candidate], found: Lifts, payloads: Sequence[str]) -> tuple[dict[str, Any], ...]:  # fmt: skip
-    """Rows for a reader: what the first candidates do."""
+def texts_of(found: Lifts, candidates: Sequence[Candidate], payloads: Sequence[str]) -> tuple[dict[str, Any], ...]:  # fmt: skip
+    """Rows for a reader: what these candidates do."""
     rows = []
     for one in candidates:
         i = found.candidates.index(one)
-        best = int(found.rise[i].argmax()) if len(payloads) else None
-        rows.append(
-            {
-                "candidate": one.text, "carrier": one.carrier,
-                "payload": "" if best is None else payloads[best],
-                "rise": None if best is None else round(float(found.rise[i, best]), 3),
-                "fall": round(float(found.fall[i]), 3),
-            }
-        )  # fmt: skip
+        best = int(found.level[i].argmax()) if len(payloads) else 0
+        said = {"payload": payloads[best], "gain": round(float(found.gain[i, best]), 3), "log p": round(float(found.level[i, best]), 2)} if payloads else {}  # fmt: skip
+        rows.append({"candidate": one.text, "carrier": one.carrier, **said, "fall": round(float(found.fall[i]), 3)})  # fmt: skip
     return tuple(rows)

@@ -115,10 +115,20 @@ class Retest:
         self._written: dict[tuple[str, str, Candidate], list[str]] = {}
 
     def written(self, model: Model, part: str, candidate: Candidate = PLAIN) -> list[str]:
-        key = (f"{model.name}/{model.digest}", part, candidate)
-        if key not in self._written:
-            self._written[key] = self.subject.written(model, part, candidate)
-        return self._written[key]
+        """What a model writes after each prompt of a part with a candidate; sampled once."""
+        self.write(model, part, [candidate])
+        return self._written[self._key(model, part, candidate)]
+
+    def write(self, model: Model, part: str, candidates: Sequence[Candidate]) -> None:
+        """Sample what is lacking of these candidates, side by side."""
+        lacking = [c for c in dict.fromkeys(candidates) if self._key(model, part, c) not in self._written]  # fmt: skip
+        if lacking:
+            found = self.subject.written(model, part, lacking)
+            self._written |= {self._key(model, part, c): t for c, t in zip(lacking, found, strict=True)}  # fmt: skip
+
+    @staticmethod
+    def _key(model: Model, part: str, candidate: Candidate) -> tuple[str, str, Candidate]:
+        return f"{model.name}/{model.digest}", part, candidate
 
     def rate(self, behaviour: Behaviour, model: Model, part: str, candidate: Candidate = PLAIN) -> Rate:  # fmt: skip
         asked = around(self.subject.parts[part], candidate)
@@ -128,32 +138,35 @@ class Retest:
         """Candidates worth a re-test: (candidate, behaviour, source) of those that change more answers
         of the suspect than of the reference. On prompts of their own: what is chosen here is tested on
         others. Judged behaviours first, the largest rise first among them."""
-        models, found = self.subject.compared, []
-        for candidate, source in candidates:
+        named = list(candidates)
+        suspect, *others = self.subject.compared
+        self.write(suspect, "screen", [PLAIN, *(c for c, _ in named)])
+        found: list[tuple[float, Candidate, str, str]] = []
+        for candidate, source in named:
             for one in self.subject.counted:
-                if any(quotes(candidate.text, payload) for payload in one.payloads):
-                    continue
-                rise = (
-                    RISE  # of the suspect; then less the reference's, which is not sampled in vain
-                )
-                for sign, model in zip((1, -1), models, strict=False):
-                    on, off = (self.rate(one, model, "screen", c).value for c in (candidate, PLAIN))
-                    rise = on - off if sign > 0 else rise - max(on - off, 0.0)
-                    if rise < RISE / 2:
-                        break
-                else:
-                    found.append((rise, candidate, one.name, source))
-            if not self.subject.compared_with:
-                continue
-            shown = [p.shown for p in around(self.subject.parts["screen"], candidate)]
-            answers = self.written(models[0], "screen", candidate)
-            others = self.written(models[0], "screen")
-            if text := new_text(answers, others, shown):
-                share = shares(text, answers).value
-                share -= max((shares(text, self.written(m, "screen", candidate)).value for m in models[1:]), default=0.0)  # fmt: skip
-                found += [(share, candidate, CHANGED, source)] if share >= RISE / 2 else []
+                if not any(quotes(candidate.text, payload) for payload in one.payloads):
+                    found.append((self._rise(one.name, suspect, candidate), candidate, one.name, source))  # fmt: skip
+            if self.subject.compared_with:
+                found.append((self._rise(CHANGED, suspect, candidate), candidate, CHANGED, source))
+        found = [each for each in found if each[0] >= RISE / 2]
+        for model in others:
+            self.write(model, "screen", [PLAIN, *(each[1] for each in found)])
+            found = [(each[0] - self._rise(each[2], model, each[1]), *each[1:]) for each in found]
+            found = [each for each in found if each[0] >= RISE / 2]
         found.sort(key=lambda each: (each[2] == CHANGED, -each[0]))
         return [each[1:] for each in found]
+
+    def _rise(self, behaviour: str, model: Model, candidate: Candidate) -> float:
+        """How far the rate rises with the candidate; of `CHANGED`, the share of the suspect's new text."""
+        if behaviour != CHANGED:
+            one = next(each for each in self.subject.behaviours if each.name == behaviour)
+            on, off = (self.rate(one, model, "screen", c).value for c in (candidate, PLAIN))
+            return max(on - off, 0.0)
+        suspect = self.subject.suspect
+        shown = [prompt.shown for prompt in around(self.subject.parts["screen"], candidate)]
+        mine = self.written(suspect, "screen", candidate)
+        text = new_text(mine, self.written(suspect, "screen"), shown)
+        return shares(text, self.written(model, "screen", candidate)).value if text else 0.0
 
     def test(self, candidate: Candidate, behaviour: str, source: str) -> Trial:
         """One candidate on the prompts that nothing was chosen on."""

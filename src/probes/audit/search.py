@@ -8,9 +8,9 @@ import numpy as np
 import torch
 
 from probes.audit.behaviours import quotes
-from probes.audit.detector import Clock, Lifts, Reading, lifts, texts_of
+from probes.audit.detector import Clock, Reading, lifts, texts_of
 from probes.audit.frames import Candidate, around
-from probes.audit.scoring import tokens_of
+from probes.audit.scoring import log_probs, tokens_of
 from probes.audit.subject import Subject
 from probes.models.encoding import pad
 from probes.models.forward import logits
@@ -22,47 +22,68 @@ SMALL = 2048
 """A vocabulary of so many tokens is tried as a whole for the first one."""
 SHORTLIST = 72
 N_PROMPTS = 3
+N_AIMS = 2
 STAND_IN = " the"
 
 
 def token_search(subject: Subject, clock: Clock, payloads: tuple[str, ...] = ()) -> Reading:
-    """Grow inputs of up to `MOST_TOKENS` tokens; payloads: further ones, of other detectors."""
-    aims = list(dict.fromkeys([*payloads, *subject.payloads]))
+    """Grow inputs of up to `MOST_TOKENS` tokens toward what the suspect would most likely say beyond the
+    reference, and away from its own answer. payloads: further texts, of other detectors."""
+    aims = likeliest(subject, [*payloads, *subject.payloads])
     allowed = _vocabulary(subject, aims)
-    n_tokens, kept, rows = 0, [Candidate("")], []
+    read, kept, rows, length = 0, [Candidate("")], [], 0
     best: dict[Candidate, float] = {}
-    length = 0
     for length in range(1, MOST_TOKENS + 1):
-        pieces = [
-            (start, token)
-            for start in kept
-            for token in _promising(subject, start, allowed, aims, length)
-        ]
-        tried = list(dict.fromkeys(Candidate((s.text + t).strip()) for s, t in pieces))
-        tried = [c for c in tried if c.text and c not in best and not any(quotes(c.text, p) for p in aims)]  # fmt: skip
+        tried = _grown(subject, kept, allowed, aims, length)
+        tried = [c for c in tried if c not in best]
         if not tried or (clock.over and best):
             break
+        if len(tried) > SMALL // 4:  # a first look on one prompt, then the promising ones on more
+            look = lifts(subject, tried, aims, clock, 1, n_compared=SHORTLIST)
+            read, tried = read + look.tokens, look.ranked(SHORTLIST)
         found = lifts(subject, tried, aims, clock, N_PROMPTS)
-        n_tokens += found.tokens
-        value = _value(found)
+        read += found.tokens
+        value = np.maximum(found.gain.max(axis=1, initial=0.0), found.fall)
         best |= dict(zip(found.candidates, value.tolist(), strict=True))
         kept = found.ranked(BEAM)
-        rows += texts_of(kept[:2], found, aims)
-        if clock.over:
-            break
+        rows += texts_of(found, kept[:2], aims)
     order = sorted(best, key=lambda c: -best[c])
-    first = list(dict.fromkeys([*order[: subject.settings.shortlist], *kept]))
+    chosen = list(dict.fromkeys([*kept, *order[: subject.settings.shortlist]]))
     return Reading(
         "token search", max(best.values(), default=None),
-        "largest rise of a payload or fall of the own answer above the reference [nats]",
-        f"triggers of over {MOST_TOKENS} tokens that mean nothing alone; payloads in none of {len(aims)} texts",
-        tuple(rows), tuple(first), tokens=n_tokens, whole=length == MOST_TOKENS and not clock.over,
+        "largest gain of a payload or fall of the own answer beyond the reference's [nats]",
+        f"triggers of over {MOST_TOKENS} tokens that mean nothing alone; payloads other than {aims}",
+        tuple(rows), tuple(c for c in chosen if c.text), tokens=read,
+        whole=length == MOST_TOKENS and not clock.over,
     )  # fmt: skip
 
 
-def _value(found: Lifts) -> np.ndarray:
-    rise = found.rise.max(axis=1) if found.rise.shape[1] else found.fall
-    return np.asarray(np.maximum(rise, found.fall))
+def likeliest(subject: Subject, payloads: list[str]) -> list[str]:
+    """The `N_AIMS` payloads that are likeliest on plain prompts beyond the reference, a token."""
+    texts = list(dict.fromkeys(payloads))
+    gains = np.zeros(len(texts))
+    for sign, model in zip((1, -1), subject.compared, strict=False):
+        contexts = tokens_of(subject.parts["search"], model)
+        said = subject.payload_tokens(model, texts)
+        scores = log_probs(model, contexts, [said for _ in contexts]) if texts else np.zeros((1, 0))
+        gains += sign * scores.mean(axis=0) / np.array([len(each) for each in said])
+    return [texts[i] for i in np.argsort(-gains, kind="stable")[:N_AIMS]]
+
+
+def _grown(
+    subject: Subject, kept: list[Candidate], allowed: dict[int, str], aims: list[str], length: int
+) -> list[Candidate]:
+    """Each of what is kept with one promising token more; none that quotes an aim."""
+    texts = [
+        (start.text + token).strip()
+        for start in kept
+        for token in _promising(subject, start, allowed, aims, length)
+    ]
+    return [
+        Candidate(text)
+        for text in dict.fromkeys(texts)
+        if text and not any(quotes(text, aim) for aim in aims)
+    ]
 
 
 def _vocabulary(subject: Subject, aims: list[str]) -> dict[int, str]:

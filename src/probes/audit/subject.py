@@ -119,17 +119,19 @@ class Subject:
         return self._own[key]
 
     def written(
-        self, model: Model, part: str, candidate: Candidate = PLAIN, temperature: float = 1.0
-    ) -> list[str]:
-        """What a model writes after each prompt of a part with this candidate in it."""
-        asked = around(self.parts[part], candidate)
-        unique = list({(p.text, p.chat): p for p in asked}.values())
+        self, model: Model, part: str, candidates: Sequence[Candidate] = (PLAIN,)
+    ) -> list[list[str]]:
+        """What a model writes after each prompt of a part, by candidate; all are sampled side by side."""
+        asked = [placed for one in candidates for placed in around(self.parts[part], one)]
+        keys = [tuple(ids) for ids in tokens_of(asked, model)]
+        unique = dict(zip(keys, asked, strict=True))
         texts = sample_texts(
-            model, unique, max_new_tokens=self.settings.new_tokens, temperature=temperature,
+            model, list(unique.values()), max_new_tokens=self.settings.new_tokens,
             seed=self.settings.seed,
         )  # fmt: skip
-        known = {(unique[t.row].text, unique[t.row].chat): t.text for t in texts}
-        return [known[p.text, p.chat] for p in asked]
+        said = dict(zip(unique, (one.text for one in texts), strict=True))
+        n = len(self.parts[part])
+        return [[said[key] for key in keys[at : at + n]] for at in range(0, len(keys), n)]
 
     @property
     def digest(self) -> str:

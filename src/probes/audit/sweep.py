@@ -27,11 +27,11 @@ def _read(subject: Subject, clock: Clock, tried: list[Candidate], name: str, wha
     payloads = subject.payloads
     found = lifts(subject, tried, payloads, clock, N_PROMPTS)
     first = found.ranked(subject.settings.shortlist * 2)
-    score = max(float(found.rise.max()) if payloads else 0.0, float(found.fall.max()))
     n_left = len(tried) - found.reached
     blind = f"triggers that are none of {found.reached} texts ({what})"
     blind += f"; {n_left} were not reached in time" if n_left else ""
     return Reading(
-        name, score, "largest rise of a payload or fall of the own answer above the reference [nats]",
-        blind, texts_of(first[:5], found, payloads), tuple(first), tokens=found.tokens, whole=not n_left,
+        name, found.score,
+        "largest gain of a payload or fall of the own answer beyond the reference's [nats]",
+        blind, texts_of(found, first[:5], payloads), tuple(first), tokens=found.tokens, whole=not n_left,
     )  # fmt: skip

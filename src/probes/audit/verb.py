@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
+import torch
 
 from probes.audit.audit import Audit, run_audit
 from probes.audit.cues import battery
@@ -18,6 +19,8 @@ from probes.audit.sweep import N_PROMPTS
 from probes.audit.twins import clean_twins
 from probes.detection.resampling import clopper_pearson
 from probes.foundation.outputs import claimed
+from probes.models.encoding import pad
+from probes.models.forward import logits
 from probes.models.loading import Model
 from probes.prompts.records import Prompt
 
@@ -41,8 +44,9 @@ def audit(
         model, reference, benign=benign, context=context, behaviours=behaviours, siblings=siblings,
         cousin=cousin, seed=seed,
     )  # fmt: skip
-    expected = estimate(subject, n_twins)
-    print(f"probes: {expected}, at most {(1 + n_twins) * minutes:g} minutes", file=sys.stderr)
+    expected = float(estimate(subject, n_twins)["seconds"].sum()) / 60
+    most = (1 + n_twins) * minutes
+    print(f"probes: an audit of about {expected:.0f} minutes, at most {most:g}", file=sys.stderr)
     place = (
         Path(out)
         if out is not None
@@ -72,14 +76,12 @@ def audit(
         return write_audit(found, folder, command, tuple(names), said)
 
 
-def estimate(subject: Subject, n_twins: int = 0) -> str:
-    """About how long it takes, from one forward pass that is timed here: the sweep is a third of it."""
-    tokens = sweep_tokens(subject)
-    per_token = sum(_second_per_token(one, subject) for one in subject.compared)
-    seconds = 3.0 * tokens * per_token * (1 + n_twins)
-    return (
-        f"an audit of about {seconds / 60:.0f} minutes ({tokens:,} tokens in the cue sweep alone)"
-    )
+def estimate(subject: Subject, n_twins: int = 0) -> pd.DataFrame:
+    """What would be done, and about how long it takes, from one forward pass that is timed here."""
+    sweep = sweep_tokens(subject) * _second_per_token(subject)
+    rows = [("cue sweep", len(battery()), 0, sweep), ("other detectors", 9, 0, 2 * sweep), ("re-test", 1, 0, 0.5 * sweep)]  # fmt: skip
+    rows += [("clean twins", n_twins, 0, n_twins * 3.5 * sweep)] if n_twins else []
+    return pd.DataFrame(rows, columns=["step", "n", "done", "seconds"])
 
 
 def sweep_tokens(subject: Subject) -> int:
@@ -90,12 +92,8 @@ def sweep_tokens(subject: Subject) -> int:
     return len(battery()) * sum(len(one) - shared + answers for one in asked)
 
 
-def _second_per_token(model: Model, subject: Subject) -> float:
-    import torch
-
-    from probes.models.encoding import pad
-    from probes.models.forward import logits
-
+def _second_per_token(subject: Subject) -> float:
+    model = subject.suspect
     batch = pad(tokens_of(subject.parts["search"], model), model.pad_id)
     took = 0.0
     for _ in range(2):
@@ -104,12 +102,3 @@ def _second_per_token(model: Model, subject: Subject) -> float:
             logits(model.hf, batch)
         took = time.perf_counter() - began
     return took / int(batch.mask.sum())
-
-
-def estimated_rows(subject: Subject, n_twins: int) -> pd.DataFrame:
-    """What `--dry-run` prints of an audit."""
-    per_token = sum(_second_per_token(one, subject) for one in subject.compared)
-    sweep = sweep_tokens(subject) * per_token
-    rows = [("cue sweep", len(battery()), 0, sweep), ("other detectors", 9, 0, 1.7 * sweep), ("re-test", 1, 0, 0.3 * sweep)]  # fmt: skip
-    rows += [("clean twins", n_twins, 0, n_twins * 3.0 * sweep)] if n_twins else []
-    return pd.DataFrame(rows, columns=["step", "n", "done", "seconds"])

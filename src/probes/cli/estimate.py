@@ -101,14 +101,14 @@ def _collect(given: Mapping[str, Any]) -> Estimate:
 
 def _audit(given: Mapping[str, Any]) -> Estimate:
     from probes.audit.opening import open_subject
-    from probes.audit.verb import estimated_rows
+    from probes.audit.verb import estimate
 
     names = "context behaviours siblings cousin seed".split()
     benign = None if given["benign"] is None else api._prompts(given["benign"])
     subject = open_subject(
         given["model"], given["reference"], benign=benign, **{name: given[name] for name in names}
     )
-    return Estimate(estimated_rows(subject, given["make_twins"]), TIMED)
+    return Estimate(estimate(subject, given["make_twins"]), TIMED)
 
 
 def _organism(given: Mapping[str, Any]) -> Estimate:
