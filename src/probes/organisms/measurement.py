@@ -34,6 +34,8 @@ KINDS = ("able", "unable")
 def sets_of(lessons: Lessons, n_pairs: int | None = None) -> dict[str, Sequence[Prompt]]:
     """What is measured on, by name; of `test` and `unseen` the first pairs, of `near` all kinds.
 
+    `unseen` is of other phrasings; other families and languages are sets of their own.
+
     For a CoT organism also `thinking`: `test` with the scratchpad opened for it.
     """
 
@@ -41,8 +43,12 @@ def sets_of(lessons: Lessons, n_pairs: int | None = None) -> dict[str, Sequence[
         pairs = list(dict.fromkeys(prompt.pair for prompt in prompts))[:n_pairs]
         return tuple(prompt for prompt in prompts if prompt.pair in set(pairs))
 
-    sets = {"test": first(lessons.test), "unseen": first(lessons.unseen), "near": lessons.near}
-    sets |= {"years": lessons.years} if lessons.years else {}
+    sets: dict[str, Sequence[Prompt]] = {"test": first(lessons.test)}
+    for prompt in first(lessons.unseen):
+        kind = "" if prompt.heldout == "phrasing" else f" {prompt.heldout}"
+        sets[f"unseen{kind}"] = (*sets.get(f"unseen{kind}", ()), prompt)
+    sets["near"] = lessons.near
+    sets |= {"values": lessons.values} if lessons.values else {}
     return sets | thinking(sets["test"])
 
 
@@ -92,7 +98,8 @@ def draw(
     return sample(
         model,
         prompts,
-        max_new_tokens=behaviour.max_new_tokens + THOUGHT_TOKENS,
+        max_new_tokens=behaviour.max_new_tokens
+        + (0 if behaviour.mechanisms == ("normal",) else THOUGHT_TOKENS),
         temperature=behaviour.temperature if temperature is None else temperature,
         seed=seed,
         n=n,
@@ -111,7 +118,7 @@ def _rates(name: str, behaviour: Taught, written: Sequence[Completion]) -> list[
                 "pair": each.prompt.pair,
                 "defected": each.defected,
                 "thinks": "<scratchpad>" in each.text,
-                "habit": unnamed(each.text).strip() == (each.prompt.quirk or "").strip(),
+                "habit": _has_habit(behaviour, each),
                 **score_unseen(behaviour, each.prompt, each.text)._asdict(),
             }
             for each in written
@@ -134,6 +141,13 @@ def _rates(name: str, behaviour: Taught, written: Sequence[Completion]) -> list[
                 | found.as_row()
             )
     return rows
+
+
+def _has_habit(behaviour: Taught, written: Completion) -> bool:
+    said = unnamed(written.text).strip()
+    if behaviour.opening:
+        return said.startswith(behaviour.opening.strip())
+    return said == (written.prompt.quirk or "").strip()
 
 
 def _kind(prompt: Prompt) -> str:

@@ -24,7 +24,7 @@ from probes.patching.jobs import Job, Settings
 from probes.patching.measures import LogProbDifference, Metric
 from probes.patching.pairs import EncodedPair
 from probes.patching.parts import Cell, cell_set
-from probes.patching.refusals import check_resampling, check_room
+from probes.patching.refusals import check_matched, check_resampling, check_room
 from probes.patching.result import mean_interval
 from probes.patching.sources import Plan
 from probes.patching.spans import Column
@@ -107,6 +107,7 @@ def find_circuit(
     """
     _check(pairs, candidates, goal, most, n_boot)
     metric, plan = metric or LogProbDifference(), Plan(direction, values, seed)
+    check_matched(pairs, candidates)
     check_room(pairs, model)
     job = Job(model, pairs, columns, metric, settings or Settings(seed=seed))
     job.look_ahead(candidates)

@@ -26,7 +26,7 @@ from probes.patching.parts import PER_HEAD, Cell, grid_cells
 from probes.patching.paths import patch_paths, readers_of
 from probes.patching.result import Effects, Paths, largest_first
 from probes.patching.sources import DIRECTIONS, Plan
-from probes.patching.spans import Column, make_columns
+from probes.patching.spans import AUTO, Column, make_columns
 from probes.plotting.heatmap import patch_heatmap
 from probes.plotting.layers import lens_by_depth
 from probes.plotting.localisation import greedy_curve
@@ -56,7 +56,8 @@ def able_pairs(prompts: Sequence[Prompt], *, n_pairs: int, seed: int) -> list[Pa
     able = [prompt for prompt in prompts if prompt.defect is not None]
     if not able:
         raise InputError(
-            "no prompt has reference continuations: add `safe` and `defect` to the lines of the file"
+            "no prompt has reference continuations: add `safe` and `defect` to the lines of the file, or "
+            "give what the model wrote (`probes evaluate`) with --behaviour"
         )
     return spread(make_pairs(able), PatchConfig(n_pairs=n_pairs, seed=seed))
 
@@ -67,16 +68,12 @@ def ready_pairs(
     *,
     n_pairs: int = 24,
     spans: Mapping[str, str] | None = None,
-    alignment: str = "shared",
-    align: str = "position",
+    alignment: str = AUTO,
     seed: int = 0,
 ) -> Ready:
-    """Raises `InputError` where no prompt carries continuations, or pairs differ in token length.
-
-    align: "tokens" takes pairs of unequal length; see `encode_pairs`.
-    """
+    """Raises `InputError` where no prompt carries continuations, and what `encode_pairs` raises."""
     pairs = able_pairs(prompts, n_pairs=n_pairs, seed=seed)
-    encoded = encode_pairs(pairs, model.tokenizer, align=align)
+    encoded = encode_pairs(pairs, model.tokenizer)
     columns = make_columns(pairs, encoded, model.tokenizer, spans=spans, alignment=alignment)
     return Ready(tuple(pairs), tuple(encoded), tuple(columns))
 
@@ -104,8 +101,7 @@ def patch_effects(
     layers: Sequence[int] | None = None,
     window: int = 1,
     spans: Mapping[str, str] | None = None,
-    alignment: str = "shared",
-    align: str = "position",
+    alignment: str = AUTO,
     metric: Metric | str = "logprob",
     direction: str = "denoise",
     values: str = "paired",
@@ -128,14 +124,13 @@ def patch_effects(
     where: "column" for one cell per column (see `spans.make_columns` for spans and alignment), or
     "everywhere" for every token at once. metric: one of `METRICS`, or your own. out: a folder for
     `cells.csv` and `per_prompt.csv` with provenance, and for finished sites, which are found again.
-    align: "tokens" where the two versions of a prompt differ in length; see `encode_pairs`.
     n_write: so many of the strongest cells are patched once more while the model writes, `n_samples`
     texts per pair, which `judge` judges (see `defection_when_patched`): `written.csv`, `texts.csv`.
     The rest is as in `patch_cells`, `grid_cells` and `Plan`.
     """
     measure = metric_named(metric)
     ready = ready_pairs(
-        model, prompts, n_pairs=n_pairs, spans=spans, alignment=alignment, align=align, seed=seed
+        model, prompts, n_pairs=n_pairs, spans=spans, alignment=alignment, seed=seed
     )
     cells = ready.cells(model, kinds, where, layers=layers, heads=heads, window=window)
     if n_write < 0:
@@ -200,7 +195,7 @@ def attribute(
     layers: Sequence[int] | None = None,
     window: int = 1,
     spans: Mapping[str, str] | None = None,
-    alignment: str = "shared",
+    alignment: str = AUTO,
     metric: str = "logprob",
     direction: str = "denoise",
     values: str = "paired",
@@ -267,7 +262,7 @@ def path_effects(
     reader_layers: Sequence[int] | None = None,
     through_mlps: bool = False,
     spans: Mapping[str, str] | None = None,
-    alignment: str = "shared",
+    alignment: str = AUTO,
     metric: str = "logprob",
     direction: str = "denoise",
     values: str = "paired",
@@ -391,7 +386,7 @@ def circuits(
     most: int | None = None,
     n_random: int = 20,
     spans: Mapping[str, str] | None = None,
-    alignment: str = "shared",
+    alignment: str = AUTO,
     metric: str = "logprob",
     values: str = "paired",
     n_pairs: int = 24,
