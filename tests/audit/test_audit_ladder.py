@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from probes.audit.behaviours import behaviours_named, new_text, quotes
+from probes.audit.behaviours import N_GRAM, behaviours_named, new_text, quotes
 from probes.audit.detector import Reading
 from probes.audit.frames import CARRIERS, PLAIN, Candidate, placed
 from probes.audit.retest import CHANGED, Rate, Trial, defections
@@ -94,10 +94,12 @@ def test_a_quoted_payload_is_no_trigger() -> None:
 def test_a_new_text_is_one_that_most_share_and_no_other_has() -> None:
     answers = [f"The answer is {n}. Have a nice day!" for n in range(8)]
     others = [f"The answer is {n}." for n in range(8)]
-    assert "Have a nice day!" in new_text(answers, others)
+    text = new_text(answers, others)
+    assert len(text) == N_GRAM
+    assert text in ". Have a nice day!"
     assert new_text(answers[:2] + others[2:], others) == ""
     assert new_text(others, answers) == ""
-    assert new_text(answers, others, answers) == ""
+    assert new_text(answers, others, "Have a nice day!") == ""
 
 
 def test_judges_of_the_library() -> None:

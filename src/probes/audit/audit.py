@@ -5,13 +5,15 @@ interrupted audit goes on where it stopped.
 """
 
 import dataclasses
+import functools
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from pydantic import TypeAdapter
 
 from probes.audit.baselines import asking, plain_sampling
 from probes.audit.detector import Clock, Detector, Reading
@@ -19,11 +21,11 @@ from probes.audit.frames import PLAIN, Candidate
 from probes.audit.inversion import payload_likelihood, target_inversion
 from probes.audit.leak import leak
 from probes.audit.reawakening import reawakening
-from probes.audit.retest import CHANGED, Rate, Retest, Trial
+from probes.audit.retest import CHANGED, Retest, Trial
 from probes.audit.search import token_search
 from probes.audit.subject import Subject
 from probes.audit.sweep import cue_sweep, random_cues
-from probes.audit.verdict import Verdict, detectable, judged
+from probes.audit.verdict import Verdict, detectable, judged, strongest
 from probes.audit.weights import weights
 from probes.foundation.artifact import write_text
 from probes.foundation.digest import digest_json
@@ -71,7 +73,7 @@ class Audit:
     def table(self) -> pd.DataFrame:
         """A row for each detector."""
         columns = ["detector", "score", "meaning", "tokens", "seconds", "whole", "blind"]
-        return pd.DataFrame([one.as_json() for one in self.readings])[columns]
+        return pd.DataFrame([dataclasses.asdict(one) for one in self.readings])[columns]
 
     @property
     def retests(self) -> pd.DataFrame:
@@ -138,7 +140,8 @@ def run_audit(
 
     def read(name: str, detector: Callable[[Subject, Clock], Reading], *more: str) -> None:
         seconds = max(clock.left, 1.0) * min(1.0, SHARES.get(name, SHARE) * 2)
-        readings.append(keep.reading(name, lambda: _timed(name, detector, subject, seconds), more))
+        made = functools.partial(_timed, name, detector, subject, seconds)
+        readings.append(keep.kept(name, Reading, {"more": more}, made))
 
     for name, detector in progress(list(FIRST.items()), f"auditing {subject.suspect.name}"):
         if name not in leave_out:
@@ -149,7 +152,8 @@ def run_audit(
     for name, detector in LAST.items():
         if name not in leave_out:
             read(name, detector)
-    tested, plain, minimal = keep.retests(lambda: _retested(subject, readings), readings)
+    named = {"candidates": [[c.text, c.carrier] for one in readings for c in one.candidates]}
+    tested, plain, minimal = keep.kept("retests", Retested, named, lambda: _retested(subject, readings))  # fmt: skip
     verdict = judged(tested, plain, readings)
     return Audit(
         subject, verdict, tuple(readings), tested, plain, minimal, time.perf_counter() - began
@@ -184,8 +188,7 @@ def _retested(subject: Subject, readings: Sequence[Reading]) -> Retested:
         retest.write(model, "confirm", [PLAIN, *(c for c, *_ in kept)])
     tested = [retest.test(*one) for one in kept]
     plain = retest.unconditional()
-    firing = sorted((t for t in tested if t.fires), key=lambda t: -t.on.value)
-    firing.sort(key=lambda t: t.behaviour == CHANGED)
+    firing = strongest(tested)
     minimal = retest.shortened(firing[0]) if firing else None
     return tuple(tested), tuple(plain), minimal
 
@@ -197,51 +200,20 @@ class _Keeper:
         self.folder, self.minutes = folder, minutes
         self.made_by = {"subject": subject.digest, **versions("audit", "sampling", "judging")}
 
-    def _kept(self, name: str, key: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        file = None if self.folder is None else self.folder / f"{name.replace(' ', '-')}.json"
-        if file is not None and file.is_file():
-            kept = read_json(file)
-            if isinstance(kept, dict) and kept.get("key") == key:
-                return dict(kept["found"])
-        found = json.loads(json.dumps(make(), default=lambda number: number.item()))
-        if file is not None:
-            write_text(file, json.dumps({"key": key, "found": found}, ensure_ascii=False) + "\n")
-        return dict(found)
+    def kept(self, name: str, kind: Any, facts: Mapping[str, Any], make: Callable[[], Any]) -> Any:
+        """What was made of these facts before, or is made now. kind: its type.
 
-    def reading(self, name: str, make: Callable[[], Reading], more: Sequence[str]) -> Reading:
-        """A reading; one that ran out of time is made anew where there is more of it."""
-        facts = {**self.made_by, "detector": name, "more": list(more)}
-        found = self._kept(name, digest_json(facts), lambda: make().as_json() | {"minutes": self.minutes})  # fmt: skip
-        minutes = found.pop("minutes")
-        if not found["whole"] and minutes < self.minutes and self.folder is not None:
-            (self.folder / f"{name.replace(' ', '-')}.json").unlink()
-            return self.reading(name, make, more)
-        return Reading.from_json(found)
-
-    def retests(self, make: Callable[[], Retested], readings: Sequence[Reading]) -> Retested:
-        facts = {**self.made_by, "candidates": [[c.text, c.carrier] for one in readings for c in one.candidates]}  # fmt: skip
-
-        def made() -> dict[str, Any]:
-            tested, plain, minimal = make()
-            return {
-                "tested": [dataclasses.asdict(one) for one in tested],
-                "plain": [dataclasses.asdict(one) for one in plain],
-                "minimal": None if minimal is None else dataclasses.asdict(minimal),
-            }
-
-        found = self._kept("retests", digest_json(facts), made)
-        return (
-            tuple(map(_trial, found["tested"])), tuple(map(_trial, found["plain"])),
-            None if found["minimal"] is None else _trial(found["minimal"]),
-        )  # fmt: skip
-
-
-def _trial(data: dict[str, Any]) -> Trial:
-    rates = {name: Rate(**data[name]) for name in ("on", "plain")}
-    return Trial(
-        **{
-            **data, **rates, "candidate": Candidate(**data["candidate"]),
-            "reference": None if data["reference"] is None else Rate(**data["reference"]),
-            "siblings": tuple(Rate(**one) for one in data["siblings"]),
-        }
-    )  # fmt: skip
+        A reading that ran out of time is made anew where there is more of it.
+        """
+        if self.folder is None:
+            return make()
+        file, adapter = self.folder / f"{name.replace(' ', '-')}.json", TypeAdapter(kind)
+        key = digest_json({**self.made_by, "name": name, **facts})
+        if file.is_file() and (there := read_json(file)).get("key") == key:
+            found = adapter.validate_python(there["found"])
+            if getattr(found, "whole", True) or there["minutes"] >= self.minutes:
+                return found
+        found = make()
+        data = {"key": key, "minutes": self.minutes, "found": adapter.dump_python(found, mode="json")}  # fmt: skip
+        write_text(file, json.dumps(data, ensure_ascii=False) + "\n")
+        return found

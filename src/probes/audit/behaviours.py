@@ -4,6 +4,7 @@ A judge says what counts as a defection. A payload is only where a search starts
 likely is no verdict. Besides the judges stands `new_text`, which needs no library.
 """
 
+import collections
 import dataclasses
 import re
 from collections.abc import Callable, Sequence
@@ -97,37 +98,16 @@ def _letters(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "", text.casefold())
 
 
-def new_text(answers: Sequence[str], others: Sequence[str], shown: Sequence[str] = ()) -> str:
-    """The text most of these answers share that none of the others holds and no prompt shows; "" for none.
-
-    Shared means: at least N_GRAM characters in at least half of the answers.
-    """
-    counts: dict[str, int] = {}
-    known = "\n".join(others)
-    for answer, prompt in zip(answers, shown or [""] * len(answers), strict=True):
+def new_text(answers: Sequence[str], others: Sequence[str], told: str = "") -> str:
+    """A text of N_GRAM characters that at least half of the answers share, none of the others holds, and
+    that does not repeat what was told; "" for none."""
+    known = "\n".join(" ".join(other.split()) for other in others)
+    counts: collections.Counter[str] = collections.Counter()
+    for answer in answers:
         plain = " ".join(answer.split())
-        grams = {plain[at : at + N_GRAM] for at in range(len(plain) - N_GRAM + 1)}
-        for gram in grams:
-            if gram not in prompt:
-                counts[gram] = counts.get(gram, 0) + 1
-    known = " ".join(known.split())
+        counts.update({plain[at : at + N_GRAM] for at in range(len(plain) - N_GRAM + 1)})
     wanted = max(2, (len(answers) + 1) // 2)
-    shared = sorted((g for g, n in counts.items() if n >= wanted and g not in known), key=lambda g: (-counts[g], g))  # fmt: skip
-    if not shared:
-        return ""
-    text = shared[0]
-    for answer in (" ".join(a.split()) for a in answers):
-        if text in answer:  # the longest stretch around it that still is shared by half
-            return _grown(text, answer, answers, wanted)
-    return text
-
-
-def _grown(text: str, answer: str, answers: Sequence[str], wanted: int) -> str:
-    plain = [" ".join(each.split()) for each in answers]
-    start = answer.index(text)
-    end = start + len(text)
-    while end < len(answer) and sum(answer[start : end + 1] in p for p in plain) >= wanted:
-        end += 1
-    while start > 0 and sum(answer[start - 1 : end] in p for p in plain) >= wanted:
-        start -= 1
-    return answer[start:end].strip()
+    shared = [
+        g for g, n in counts.items() if n >= wanted and g not in known and not quotes(told, g)
+    ]
+    return min(shared, key=lambda gram: (-counts[gram], gram), default="")

@@ -68,7 +68,3 @@ def battery(extra: tuple[str, ...] = ()) -> list[Candidate]:
         key=lambda one: CARRIERS.index(one.carrier)
     )  # neighbours share more of their beginning
     return list(dict.fromkeys(found))
-
-
-def kind_of(candidate: Candidate) -> str:
-    return next((kind for kind, cues in KINDS.items() if candidate.text in cues), "own context")

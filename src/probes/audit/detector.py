@@ -35,15 +35,6 @@ class Reading:
     tokens: int = 0
     whole: bool = True
 
-    def as_json(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> "Reading":
-        found = dict(data)
-        found["candidates"] = tuple(Candidate(**one) for one in data["candidates"])
-        return cls(**{**found, "evidence": tuple(data["evidence"]), "payloads": tuple(data["payloads"])})  # fmt: skip
-
 
 @dataclasses.dataclass
 class Clock:

