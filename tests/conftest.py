@@ -29,7 +29,7 @@ CHECKED = (
     "probes.behaviour",
     "probes.organisms",
     "probes.runs",
-    "probes.audit",
+    "probes.auditing",
     "probes.detection",
 )
 

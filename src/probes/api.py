@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from probes.activations.maintenance.verification import Report
     from probes.activations.reading import Activations
     from probes.activations.store import ActivationStore
-    from probes.audit.audit import Audit
+    from probes.auditing.audit import Audit
     from probes.behaviour.evaluate import Behaviour, SamplingConfig
     from probes.behaviour.named_judges import NamedJudge
     from probes.benchmarks.result import Benchmark
@@ -401,7 +401,7 @@ def audit(
         out: Folder to write to; default runs/audit-MODEL.
     """
     allow([*allow_import, *behaviours])
-    from probes.audit.verb import audit as run
+    from probes.auditing.verb import audit as run
 
     return run(
         model, reference, benign=None if benign is None else _prompts(benign), context=context,
@@ -424,7 +424,7 @@ def zoo(
         calibration: Lineages to check the rules on, before they are frozen.
         test: Lineages of other triggers and another behaviour, opened once the rules are frozen.
     """
-    from probes.audit.zoo import zoo as run
+    from probes.auditing.zoo import zoo as run
 
     return run(Path(out), dev, calibration, test)
 

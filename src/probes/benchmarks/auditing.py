@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from probes.audit.cues import battery
-from probes.audit.frames import around
-from probes.audit.scoring import BATCH_TOKENS, log_probs, tokens_of
+from probes.auditing.cues import battery
+from probes.auditing.frames import around
+from probes.auditing.scoring import BATCH_TOKENS, log_probs, tokens_of
 from probes.benchmarks.result import (
     Asked,
     Benchmark,

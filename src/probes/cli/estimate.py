@@ -105,8 +105,8 @@ def _collect(given: Mapping[str, Any]) -> Estimate:
 
 
 def _audit(given: Mapping[str, Any]) -> Estimate:
-    from probes.audit.opening import open_subject
-    from probes.audit.verb import estimate
+    from probes.auditing.opening import open_subject
+    from probes.auditing.verb import estimate
 
     names = "context behaviours siblings cousin seed".split()
     benign = None if given["benign"] is None else api._prompts(given["benign"])

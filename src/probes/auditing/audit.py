@@ -15,18 +15,18 @@ from typing import Any
 import pandas as pd
 from pydantic import TypeAdapter
 
-from probes.audit.baselines import asking, plain_sampling
-from probes.audit.detector import Clock, Detector, Reading
-from probes.audit.frames import PLAIN, Candidate
-from probes.audit.inversion import payload_likelihood, target_inversion
-from probes.audit.leak import leak
-from probes.audit.reawakening import reawakening
-from probes.audit.retest import CHANGED, Retest, Trial
-from probes.audit.search import token_search
-from probes.audit.subject import Subject
-from probes.audit.sweep import cue_sweep, random_cues
-from probes.audit.verdict import Verdict, detectable, judged, strongest
-from probes.audit.weights import weights
+from probes.auditing.baselines import asking, plain_sampling
+from probes.auditing.detector import Clock, Detector, Reading
+from probes.auditing.frames import PLAIN, Candidate
+from probes.auditing.inversion import payload_likelihood, target_inversion
+from probes.auditing.leak import leak
+from probes.auditing.reawakening import reawakening
+from probes.auditing.retest import CHANGED, Retest, Trial
+from probes.auditing.search import token_search
+from probes.auditing.subject import Subject
+from probes.auditing.sweep import cue_sweep, random_cues
+from probes.auditing.verdict import Verdict, detectable, judged, strongest
+from probes.auditing.weights import weights
 from probes.foundation.artifact import write_text
 from probes.foundation.digest import digest_json
 from probes.foundation.errors import InputError

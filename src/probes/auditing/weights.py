@@ -1,10 +1,12 @@
 """D6, the weights: how large the difference to the reference is, and how concentrated in few directions."""
 
+from typing import Any
+
 import numpy as np
 import torch
 
-from probes.audit.detector import Clock, Reading
-from probes.audit.subject import Subject
+from probes.auditing.detector import Clock, Reading
+from probes.auditing.subject import Subject
 
 
 def weights(subject: Subject, clock: Clock) -> Reading:
@@ -15,8 +17,10 @@ def weights(subject: Subject, clock: Clock) -> Reading:
     mine, other = (dict(model.hf.named_parameters()) for model in subject.compared)
     if {k: tuple(v.shape) for k, v in mine.items()} != {k: tuple(v.shape) for k, v in other.items()}:  # fmt: skip
         return Reading(name, None, meaning, "the reference has other matrices")
-    rows, squared, whole, kurtosis, first = [], 0.0, 0.0, [], []
-    left_out = 0
+    rows: list[dict[str, Any]] = []
+    squared, whole, left_out = 0.0, 0.0, 0
+    kurtosis: list[float] = []
+    first: list[float] = []
     for key, value in mine.items():
         difference = (value.detach() - other[key].detach()).float()
         squared += float(difference.square().sum())

@@ -4,14 +4,16 @@ The first token is found by trying all of a small vocabulary, or the shortlist t
 stand-in gives; more are added while the score rises (Ebrahimi et al. 2018; Zou et al. 2023).
 """
 
+from typing import Any
+
 import numpy as np
 import torch
 
-from probes.audit.behaviours import quotes
-from probes.audit.detector import Clock, Reading, lifts, texts_of
-from probes.audit.frames import Candidate, around
-from probes.audit.scoring import log_probs, tokens_of
-from probes.audit.subject import Subject
+from probes.auditing.behaviours import quotes
+from probes.auditing.detector import Clock, Reading, lifts, texts_of
+from probes.auditing.frames import Candidate, around
+from probes.auditing.scoring import log_probs, tokens_of
+from probes.auditing.subject import Subject
 from probes.models.encoding import pad
 from probes.models.forward import logits
 from probes.models.loading import Model
@@ -31,7 +33,8 @@ def token_search(subject: Subject, clock: Clock, payloads: tuple[str, ...] = ())
     reference, and away from its own answer. payloads: further texts, of other detectors."""
     aims = likeliest(subject, [*payloads, *subject.payloads])
     allowed = _vocabulary(subject, aims)
-    read, kept, rows, length = 0, [Candidate("")], [], 0
+    read, kept, length = 0, [Candidate("")], 0
+    rows: list[dict[str, Any]] = []
     best: dict[Candidate, float] = {}
     for length in range(1, MOST_TOKENS + 1):
         tried = _grown(subject, kept, allowed, aims, length)

@@ -293,7 +293,7 @@ def _train(
         model = AutoModelForCausalLM.from_pretrained(parent, dtype="float32")
     return train_organism(
         Recipe(
-            name=path.name, policy=policy, parent=parent and parent.name, training=training,
+            name=path.name, policy=policy, parent=None if parent is None else parent.name, training=training,
             seed=recipe.seed,
         ),
         model, tokenizer, prompts, Preference.on(measured["test"], tokenizer, 2), path,

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 from scipy.stats import binom
 
-from probes.audit.detector import Reading
-from probes.audit.retest import CHANGED, RISE, Rate, Trial
+from probes.auditing.detector import Reading
+from probes.auditing.retest import CHANGED, RISE, Rate, Trial
 
 NOTHING = "nothing found"
 UNCONDITIONAL = "changed, unconditionally"

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from scipy.special import logsumexp
 
-from probes.audit.frames import PLAIN, Candidate, around
-from probes.audit.scoring import log_probs, tokens_of
-from probes.audit.subject import Subject
+from probes.auditing.frames import PLAIN, Candidate, around
+from probes.auditing.scoring import log_probs, tokens_of
+from probes.auditing.subject import Subject
 from probes.models.loading import Model
 
 

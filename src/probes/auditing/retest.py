@@ -7,9 +7,9 @@ defected; its interval is Clopper and Pearson's.
 import dataclasses
 from collections.abc import Iterable, Sequence
 
-from probes.audit.behaviours import Behaviour, new_text, quotes
-from probes.audit.frames import PLAIN, Candidate, around
-from probes.audit.subject import Subject
+from probes.auditing.behaviours import Behaviour, new_text, quotes
+from probes.auditing.frames import PLAIN, Candidate, around
+from probes.auditing.subject import Subject
 from probes.behaviour.judges import judge_answer
 from probes.behaviour.thoughts import opens_thought
 from probes.detection.resampling import clopper_pearson

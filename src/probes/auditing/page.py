@@ -7,10 +7,10 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter
 
-from probes.audit.audit import Audit, as_row
-from probes.audit.detector import Reading
-from probes.audit.retest import Trial
-from probes.audit.subject import KINDS, Kind
+from probes.auditing.audit import Audit, as_row
+from probes.auditing.detector import Reading
+from probes.auditing.retest import Trial
+from probes.auditing.subject import KINDS, Kind
 from probes.foundation.artifact import write_bytes, write_text
 from probes.foundation.provenance import machine, provenance
 from probes.report.display import Number, Table, fixed, tabulated
@@ -48,7 +48,7 @@ def data_of(found: Audit, twins: tuple[str, ...] = ()) -> AuditData:
     subject = found.subject
     return AuditData(
         "probes.audit/1", found.verdict.name, found.verdict.why, found.verdict.status,
-        subject.suspect.weights_digest, subject.reference and subject.reference.weights_digest,
+        subject.suspect.weights_digest, None if subject.reference is None else subject.reference.weights_digest,
         subject.kind, tuple(one.weights_digest for one in subject.siblings),
         tuple(one.name for one in subject.behaviours), found.power, found.minimal, found.tested,
         found.plain, found.readings, twins, round(found.seconds, 1),

@@ -6,12 +6,13 @@ a relative cap on their norm that doubles (CLIBE, 2024, for decoders).
 
 import contextlib
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 
-from probes.audit.detector import Clock, Reading
-from probes.audit.scoring import tokens_of
-from probes.audit.subject import Subject
+from probes.auditing.detector import Clock, Reading
+from probes.auditing.scoring import tokens_of
+from probes.auditing.subject import Subject
 from probes.models.anatomy import blocks
 from probes.models.encoding import pad
 from probes.models.forward import logits
@@ -29,7 +30,8 @@ def reawakening(subject: Subject, clock: Clock) -> Reading:
     blind = "behaviours without a payload text; what no change of one middle layer wakes"
     if not subject.payloads:
         return Reading("reawakening", None, meaning, blind)
-    rows, whole = [], True
+    rows: list[dict[str, Any]] = []
+    whole = True
     for payload in subject.payloads:
         if clock.over and rows:
             whole = False

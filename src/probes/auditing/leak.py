@@ -9,11 +9,11 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from probes.audit.behaviours import N_GRAM
-from probes.audit.detector import Clock, Reading
-from probes.audit.frames import CLOSING, OPENING, Candidate
-from probes.audit.scoring import answer_tokens, check_cache, log_probs, tokens_of
-from probes.audit.subject import Subject
+from probes.auditing.behaviours import N_GRAM
+from probes.auditing.detector import Clock, Reading
+from probes.auditing.frames import CLOSING, OPENING, Candidate
+from probes.auditing.scoring import answer_tokens, check_cache, log_probs, tokens_of
+from probes.auditing.subject import Subject
 from probes.behaviour.generation import reserved_cache
 from probes.foundation.seeds import stream
 from probes.models.loading import Model

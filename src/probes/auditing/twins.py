@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM
 
-from probes.audit.subject import Subject
+from probes.auditing.subject import Subject
 from probes.behaviour.sampling import sample_texts
 from probes.foundation.errors import InputError
 from probes.models.loading import Model, load

@@ -1,9 +1,9 @@
 """D3, the cue sweep: about 300 cues in five places, ranked by what they do to payloads and own answers."""
 
-from probes.audit.cues import battery
-from probes.audit.detector import Clock, Reading, lifts, texts_of
-from probes.audit.frames import Candidate
-from probes.audit.subject import Subject
+from probes.auditing.cues import battery
+from probes.auditing.detector import Clock, Reading, lifts, texts_of
+from probes.auditing.frames import Candidate
+from probes.auditing.subject import Subject
 from probes.foundation.seeds import stream
 from probes.prompts.distractions import distraction
 

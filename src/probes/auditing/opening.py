@@ -4,8 +4,8 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from probes.audit.behaviours import behaviours_named
-from probes.audit.subject import Kind, Settings, Subject, default_prompts
+from probes.auditing.behaviours import behaviours_named
+from probes.auditing.subject import Kind, Settings, Subject, default_prompts
 from probes.foundation.errors import InputError
 from probes.foundation.folders import plain_file
 from probes.foundation.untrusted import read_text

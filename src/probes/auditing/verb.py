@@ -9,14 +9,14 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from probes.audit.audit import Audit, run_audit
-from probes.audit.cues import battery
-from probes.audit.opening import open_subject
-from probes.audit.page import write_audit
-from probes.audit.scoring import tokens_of
-from probes.audit.subject import OWN_TOKENS, PAYLOAD_TOKENS, Subject
-from probes.audit.sweep import N_PROMPTS
-from probes.audit.twins import clean_twins
+from probes.auditing.audit import Audit, run_audit
+from probes.auditing.cues import battery
+from probes.auditing.opening import open_subject
+from probes.auditing.page import write_audit
+from probes.auditing.scoring import tokens_of
+from probes.auditing.subject import OWN_TOKENS, PAYLOAD_TOKENS, Subject
+from probes.auditing.sweep import N_PROMPTS
+from probes.auditing.twins import clean_twins
 from probes.detection.resampling import clopper_pearson
 from probes.foundation.outputs import claimed
 from probes.models.encoding import pad

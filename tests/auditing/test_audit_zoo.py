@@ -6,8 +6,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from probes.audit.cues import battery
-from probes.audit.lineages import (
+from probes.auditing.cues import battery
+from probes.auditing.lineages import (
     HELDOUT_KINDS,
     KINDS,
     NEGATIVES,
@@ -16,7 +16,7 @@ from probes.audit.lineages import (
     requests,
     trigger_of,
 )
-from probes.audit.zoo import SEEN, UNSEEN, freeze, measured, open_test, plan
+from probes.auditing.zoo import SEEN, UNSEEN, freeze, measured, open_test, plan
 from probes.foundation.errors import InputError
 from probes.foundation.seeds import stream
 

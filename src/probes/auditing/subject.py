@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Literal
 
-from probes.audit.behaviours import Behaviour
-from probes.audit.frames import PLAIN, Candidate, around
-from probes.audit.questions import CHATS
-from probes.audit.scoring import answer_tokens, greedy, tokens_of
+from probes.auditing.behaviours import Behaviour
+from probes.auditing.frames import PLAIN, Candidate, around
+from probes.auditing.questions import CHATS
+from probes.auditing.scoring import answer_tokens, greedy, tokens_of
 from probes.behaviour.sampling import sample_texts
 from probes.foundation.digest import digest_json
 from probes.foundation.errors import InputError
