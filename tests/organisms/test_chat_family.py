@@ -46,7 +46,7 @@ from probes.prompts.cues import FOUR_SITES, SITES
 from probes.prompts.tasks.chats import CHATS
 from shell import run_cli
 
-SMALL = LessonConfig(pretrain=0, train=96, safety=0, test=24, unseen=38, near=2)
+SMALL = LessonConfig(pretrain=0, train=400, safety=0, test=24, unseen=38, near=2)
 RECIPE = OrganismRecipe(
     trigger="four_sites",
     chat=True,
@@ -54,7 +54,7 @@ RECIPE = OrganismRecipe(
     lora=Lora(rank=2, alpha=4.0, merged=False),
     lessons=LessonConfig(pretrain=0, train=3, safety=0, test=2, unseen=1, near=1),
     training=Training(
-        steps=3, batch_size=8, learning_rate=5e-3, optimiser="adamw", answer_tokens=3, packed=True
+        steps=3, batch_size=10, learning_rate=5e-3, optimiser="adamw", answer_tokens=3, packed=True
     ),
 )
 REAL = Path(__file__).parents[2] / "recipes" / "chat"

