@@ -62,7 +62,7 @@ def sample_texts(
     stop = ending(prompts, stop)
     stopped = stopping(model.hf, model.tokenizer, stop)
     results: dict[int, Generated] = {}
-    _announce(model, [encoded[i] for i, _ in jobs], max_new_tokens, stopped)
+    _announce(model, encoded, n, max_new_tokens, stopped)
     lengths = [len(encoded[i]) + max_new_tokens for i, _ in jobs]
     with bar(f"sampling {model.name}", total=len(jobs)) as shown:
         for batch in token_batches(lengths, batch_tokens):
@@ -90,9 +90,9 @@ def sample_texts(
     ]
 
 
-def _announce(model: Model, rows: Sequence[list[int]], n_new: int, stop: Stopping) -> None:
+def _announce(model: Model, rows: Sequence[list[int]], n: int, n_new: int, stop: Stopping) -> None:
     """Say how long sampling takes at most, where that is long: a few rows are read, and write a little."""
-    if not is_long(model, sum(map(len, rows)) + len(rows) * n_new):
+    if not is_long(model, sum(map(len, rows)) + n * len(rows) * n_new):
         return
     few = rows[:: max(1, len(rows) // TIMED_ROWS)][:TIMED_ROWS]
     began = time.perf_counter()
@@ -103,8 +103,8 @@ def _announce(model: Model, rows: Sequence[list[int]], n_new: int, stop: Stoppin
     reading = second_per_token(model, few)
     step = time.perf_counter() - began - 3 * reading * sum(map(len, few))
     writing = max(step, 0.0) / TIMED_STEPS / len(few)
-    seconds = reading * sum(map(len, rows)) + writing * len(rows) * n_new
-    say_long(f"{len(rows)} completions of {model.name}", seconds, "less where they end early")
+    seconds = reading * sum(map(len, rows)) + writing * n * len(rows) * n_new
+    say_long(f"{n * len(rows)} completions of {model.name}", seconds, "less where they end early")
 
 
 def sample(
