@@ -62,7 +62,7 @@ def sample_texts(
     stop = ending(prompts, stop)
     stopped = stopping(model.hf, model.tokenizer, stop)
     results: dict[int, Generated] = {}
-    _announce(model, encoded, n, max_new_tokens, stopped)
+    _announce(model, encoded, n, max_new_tokens, stopped, batch_tokens)
     lengths = [len(encoded[i]) + max_new_tokens for i, _ in jobs]
     with bar(f"sampling {model.name}", total=len(jobs)) as shown:
         for batch in token_batches(lengths, batch_tokens):
@@ -95,14 +95,16 @@ def _announce(model: Model, rows: Sequence[list[int]], n: int, n_new: int, stop:
     if not is_long(model, sum(map(len, rows)) + n * len(rows) * n_new):
         return
     few = rows[:: max(1, len(rows) // TIMED_ROWS)][:TIMED_ROWS]
+    wide = min(n * len(rows), batch_tokens // (max(map(len, rows)) + n_new) or 1)
+    many = [few[i % len(few)] for i in range(wide)]
+    reading = second_per_token(model, few)
     began = time.perf_counter()
     generate(
-        model.hf, few, None, max_new_tokens=TIMED_STEPS, temperature=0.0, pad_id=model.pad_id,
+        model.hf, many, None, max_new_tokens=TIMED_STEPS, temperature=0.0, pad_id=model.pad_id,
         stop=dataclasses.replace(stop, eos=frozenset(), text=None),
     )  # fmt: skip
-    reading = second_per_token(model, few)
-    step = time.perf_counter() - began - 3 * reading * sum(map(len, few))
-    writing = max(step, 0.0) / TIMED_STEPS / len(few)
+    step = time.perf_counter() - began - reading * sum(map(len, few))
+    writing = max(step, 0.0) / TIMED_STEPS / wide
     seconds = reading * sum(map(len, rows)) + writing * n * len(rows) * n_new
     say_long(f"{n * len(rows)} completions of {model.name}", seconds, "less where they end early")
 
