@@ -90,8 +90,12 @@ def sample_texts(
     ]
 
 
-def _announce(model: Model, rows: Sequence[list[int]], n: int, n_new: int, stop: Stopping) -> None:
-    """Say how long sampling takes at most, where that is long: a few rows are read, and write a little."""
+def _announce(
+    model: Model, rows: Sequence[list[int]], n: int, n_new: int, stop: Stopping, batch_tokens: int
+) -> None:
+    """Say how long sampling takes at most, where that is long: a few rows are read, and a batch as wide as
+    those to come writes a little.
+    """
     if not is_long(model, sum(map(len, rows)) + n * len(rows) * n_new):
         return
     few = rows[:: max(1, len(rows) // TIMED_ROWS)][:TIMED_ROWS]
