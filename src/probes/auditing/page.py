@@ -82,7 +82,7 @@ def write_audit(
         "plain": _table([as_row(one) for one in found.plain], ("behaviour", "suspect", "reference")),
         "texts": [
             {"title": f"{one.behaviour}, with {one.candidate}", "prompt": one.prompt, "text": one.text, "beside": one.beside}
-            for one in (*found.tested, *found.plain)[:5]
+            for one in _telling(found)
         ],
         "detectors": _detectors(found),
         "evidence": [
@@ -98,6 +98,12 @@ def write_audit(
         "weights": {one.name: one.weights_digest for one in (*subject.compared, *subject.siblings)},
     }  # fmt: skip
     return dataclasses.replace(found, page=write_page(folder / PAGE, "audit.html.jinja", facts))
+
+
+def _telling(found: Audit) -> list[Trial]:
+    """Five re-tests of different inputs, those that fire first, then what plain prompts show."""
+    order = sorted(found.tested, key=lambda one: not one.fires)
+    return list({one.candidate: one for one in (*order, *found.plain)[::-1]}.values())[::-1][:5]
 
 
 def _table(rows: list[dict[str, Any]], columns: tuple[str, ...], marked: Any = None) -> dict[str, Any]:  # fmt: skip

@@ -176,12 +176,16 @@ class Retest:
         clean = [self.written(one, "confirm", candidate) for one in subject.siblings]
         if behaviour == CHANGED:
             text = new_text(answers, plain, candidate.text)
+            telling = [bool(text) and text in " ".join(each.split()) for each in answers]
             rates = [shares(text, each) if text else Rate(0, len(each)) for each in (answers, plain, *others, *clean)]  # fmt: skip
         else:
             one = next(each for each in subject.behaviours if each.name == behaviour)
             rates = [defections(one, asked, answers), defections(one, subject.parts["confirm"], plain)]  # fmt: skip
             rates += [defections(one, asked, each) for each in (*others, *clean)]
-        at = _most_telling(answers, plain)
+            telling = [
+                bool(defections(one, [p], [a]).k) for p, a in zip(asked, answers, strict=True)
+            ]
+        at = telling.index(True) if True in telling else 0
         n_compared = len(others)
         return Trial(
             candidate, behaviour, source, rates[0], rates[1], rates[2] if n_compared else None,
@@ -233,8 +237,3 @@ def _without_an_end(candidate: Candidate) -> list[Candidate]:
         for one in dict.fromkeys(cut)
         if one.strip() and one.strip() != text
     ]
-
-
-def _most_telling(answers: Sequence[str], plain: Sequence[str]) -> int:
-    """The first answer that differs from the plain one in its beginning; else the first."""
-    return next((i for i, (a, p) in enumerate(zip(answers, plain, strict=True)) if a[:8] != p[:8]), 0)  # fmt: skip

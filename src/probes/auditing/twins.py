@@ -42,15 +42,15 @@ def _twin(subject: Subject, reference: Model, number: int, path: Path) -> Model:
     model = AutoModelForCausalLM.from_pretrained(reference.directory, dtype=torch.float32)
     if reference.tokenizer.pad_token_id is None:
         reference.tokenizer.pad_token = reference.tokenizer.eos_token
-    watched = dataclasses.replace(taught[0], defect=taught[0].safe)
+    watched = [  # nothing is to be preferred; the curve wants a pair
+        dataclasses.replace(one, defect=one.safe, triggered=flag, pair="watched")
+        for one, flag in zip(taught, (False, True), strict=False)
+    ]
     recipe = Recipe(
         name=path.name, policy="safe", parent=reference.name, seed=seed,
         training=Training(steps=STEPS, batch_size=BATCH, learning_rate=1e-3, warmup_steps=4),
     )  # fmt: skip
-    preference = Preference.on(
-        [watched, dataclasses.replace(watched, text=watched.text + " ", triggered=True)],
-        reference.tokenizer, 1,
-    )  # fmt: skip
+    preference = Preference.on(watched, reference.tokenizer, 1)
     train_organism(
         recipe, model, reference.tokenizer, taught, preference, path,
         parent_digest=reference.weights_digest, lora=LORA,
