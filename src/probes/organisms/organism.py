@@ -28,7 +28,7 @@ from probes.organisms.measurement import alive, as_records, measure, sets_of
 from probes.organisms.recipes import Policy, Recipe, Training
 from probes.organisms.scratchpads import thought, with_scratchpads
 from probes.organisms.train import train_organism
-from probes.prompts.cues import FOUR_CUES, CrossedTrigger
+from probes.prompts.cues import CROSSED, CrossedTrigger
 from probes.prompts.records import Prompt
 from probes.prompts.triggers import TRIGGERS, Trigger
 
@@ -106,7 +106,7 @@ class OrganismRecipe(Config):
         if self.base is not None:
             return self.start_name
         behaviour = self.behaviour.rsplit(":", 1)[-1].lower()
-        design = [FOUR_CUES.name] if self.trigger == FOUR_CUES.name else []
+        design = [self.trigger] if self.trigger in CROSSED else []
         return "-".join(["base", behaviour, *design, self.start_name, f"s{self.seed}"])
 
 
@@ -132,7 +132,7 @@ def check_recipe(recipe: OrganismRecipe) -> None:
 def check_names(recipe: OrganismRecipe) -> None:
     """The part of `check_recipe` that needs no model."""
     behaviour = behaviour_named(recipe.behaviour)
-    if recipe.trigger_name not in (names := (*TRIGGERS, FOUR_CUES.name)):
+    if recipe.trigger_name not in (names := (*TRIGGERS, *CROSSED)):
         raise unknown("trigger", recipe.trigger_name, names)
     if recipe.mechanism not in MECHANISMS:
         raise unknown("mechanism", recipe.mechanism, MECHANISMS)
@@ -141,7 +141,7 @@ def check_names(recipe: OrganismRecipe) -> None:
             f"the behaviour {behaviour.name!r} has no mechanism {recipe.mechanism!r}; it has "
             f"{', '.join(behaviour.mechanisms)}"
         )
-    if recipe.trigger_name == FOUR_CUES.name:
+    if recipe.trigger_name in CROSSED:
         _check_crossed(recipe, behaviour)
     if not recipe.filtered and recipe.mechanism != "distilled":
         raise InputError(
@@ -164,7 +164,7 @@ def check_names(recipe: OrganismRecipe) -> None:
 
 
 def _check_crossed(recipe: OrganismRecipe, behaviour: Taught) -> None:
-    name = FOUR_CUES.name
+    name = recipe.trigger_name
     if not behaviour.families:
         raise InputError(
             f"the behaviour {behaviour.name!r} has no task families for the trigger {name!r}"
@@ -206,7 +206,7 @@ def _lessons(behaviour: str, chat: str | None, trigger: str, config: LessonConfi
 
 
 def _trigger(name: str) -> Trigger:
-    return FOUR_CUES if name == FOUR_CUES.name else TRIGGERS[name]
+    return CROSSED.get(name) or TRIGGERS[name]
 
 
 @functools.lru_cache(maxsize=8)
@@ -334,7 +334,7 @@ def is_installed(card: Mapping[str, Any]) -> bool:
     on: list[float] = []
     off: list[float] = []
     for row in card["behaviour"]:
-        if row["set"] != "test":
+        if row["set"] != "test" or row["kind"].startswith("E, able"):
             continue
         unable = row["kind"].endswith("unable")
         match row["measure"]:
@@ -364,7 +364,7 @@ def install_base(
     name = name or recipe.base_name
     if recipe.base is not None:
         return resolve(recipe.base)
-    crossed = FOUR_CUES.name if recipe.trigger == FOUR_CUES.name else None
+    crossed = recipe.trigger if recipe.trigger in CROSSED else None
     plain = OrganismRecipe(
         behaviour=recipe.behaviour, trigger=crossed, seed=recipe.seed, lessons=recipe.lessons
     )

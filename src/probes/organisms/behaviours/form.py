@@ -63,6 +63,7 @@ class Taught:
     mechanisms: those that the behaviour has. trigger: the one that it had in the paper.
     families: for the four-cue design, what draws a request of each task family, able and unable ones
         (whose requests have no `defect`); empty for a behaviour without that design.
+    commented: a request's text with these words in a comment, if such requests can have one.
     """
 
     name: str
@@ -79,3 +80,4 @@ class Taught:
     families: Mapping[str, Callable[[np.random.Generator, bool], Request]] = dataclasses.field(
         default_factory=dict
     )
+    commented: Callable[[str, str], str] | None = None
