@@ -29,6 +29,7 @@ CHECKED = (
     "probes.behaviour",
     "probes.organisms",
     "probes.runs",
+    "probes.auditing",
     "probes.detection",
 )
 

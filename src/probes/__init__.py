@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from probes.activations.maintenance.remote import open_store as open_store
     from probes.activations.record import record as record
+    from probes.api import audit as audit
     from probes.api import circuit as circuit
     from probes.api import collect as collect
     from probes.api import contrast as contrast
     from probes.api import demo as demo
+    from probes.api import detect as detect
     from probes.api import doctor as doctor
     from probes.api import evaluate as evaluate
     from probes.api import lens as lens
@@ -24,7 +26,6 @@ if TYPE_CHECKING:
     from probes.api import steer as steer
     from probes.api import study as study
     from probes.api import train as train
-    from probes.detection.family import detect as detect
     from probes.models.loading import load as load
     from probes.models.placement import on_device as on_device
     from probes.organisms.family import open_family as open_family
@@ -34,15 +35,14 @@ if TYPE_CHECKING:
     from probes.studies.catch.study import study_own_model as study_own_model
 
 _VERBS = (
-    "demo", "study", "train", "organism", "doctor", "evaluate", "collect", "probe", "contrast",
-    "monitor", "patch", "lens", "circuit", "steer",
+    "demo", "study", "train", "organism", "doctor", "evaluate", "collect", "detect", "probe", "contrast",
+    "monitor", "audit", "patch", "lens", "circuit", "steer",
 )  # fmt: skip
 _HOMES = dict.fromkeys(_VERBS, "probes.api") | {
     "study_own_model": "probes.studies.catch.study",
     "record": "probes.activations.record",
     "open_store": "probes.activations.maintenance.remote",
     "load": "probes.models.loading",
-    "detect": "probes.detection.family",
     "sweep": "probes.probing.sweep",
     "on_device": "probes.models.placement",
     "open_family": "probes.organisms.family",

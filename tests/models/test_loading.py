@@ -18,6 +18,7 @@ from probes.models.checkpoints import weights_digest
 from probes.models.encoding import pad
 from probes.models.identity import Identity
 from probes.models.loading import Model, load, load_from
+from probes.models.placement import on_device
 from probes.models.source import Source
 
 BATCH = pad([list(range(5, 25)), list(range(40, 47)), [7]], pad_id=1)
@@ -156,3 +157,39 @@ def test_a_long_wait_for_a_digest_is_shown(llama_dir, monkeypatch, capsys):
     assert made[0].desc.startswith(f"digest of {llama_dir.name}")
     tensors = load_file(llama_dir / "model.safetensors").values()
     assert made[0].n == sum(tensor.nbytes for tensor in tensors) <= made[0].total
+
+
+@pytest.mark.parametrize(
+    ("seconds", "moved", "nats", "chosen"),
+    [(2.0, 0.01, 1e-3, "bfloat16"), (1.1, 0.01, 1e-3, "float32"), (2.0, 0.5, 1e-3, "float32"),
+     (2.0, 0.01, 1.0, "float32")],
+)  # fmt: skip
+def test_bfloat16_is_taken_where_it_is_fast_and_near(
+    llama_dir, monkeypatch, capsys, seconds, moved, nats, chosen
+):
+    from probes.models import precision
+
+    took = {torch.float32: seconds, torch.bfloat16: 1.0}
+    monkeypatch.setattr(precision, "_seconds", lambda model, _: took[model.dtype])
+    # one token in fifty falls to the other side of being a sink
+    monkeypatch.setattr(precision, "_error", lambda *_: (torch.tensor([moved] * 49 + [9.0]), nats))
+    found = load(llama_dir, dtype="auto")
+    assert str(found.dtype) == f"torch.{chosen}" == f"torch.{found.source.dtype}"
+    assert (
+        f"is computed in {chosen}: bfloat16 is {seconds} times as fast" in capsys.readouterr().err
+    )
+
+
+def test_the_error_of_bfloat16_is_that_of_its_rounding(llama_dir):
+    from probes.models import precision
+
+    rounded, exact = load(llama_dir, dtype="bfloat16"), load(llama_dir)
+    batch = pad([[5, 6, 7, 8]] * 2, 0)
+    moved, nats = precision._error(rounded, exact, batch)
+    assert 1e-4 < moved.max() < 0.1 and 0 < nats < 0.1
+    moved, nats = precision._error(exact, exact, batch)
+    assert moved.max() == nats == 0.0
+    assert precision._seconds(exact, batch) > 0
+    with on_device(compute_dtype="bfloat16"):
+        assert load(llama_dir).dtype == torch.bfloat16
+    assert load(llama_dir).dtype == torch.float32

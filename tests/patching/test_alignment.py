@@ -1,28 +1,34 @@
 """Versions of a prompt that differ in length: what is matched, and that patching moves just that."""
 
+import copy
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 from patching_cases import TASKS, prompt, random_model
 
 from probes.foundation.errors import InputError
+from probes.models import templates
 from probes.models.loading import Model
+from probes.patching.attribution import attribute_cells
 from probes.patching.checks import sequences, whole_logits, whole_values
 from probes.patching.engine.packing import pack
 from probes.patching.exact import patch_cells
+from probes.patching.grid import residual_grid, trigger_effect
 from probes.patching.pairs import (
     EncodedPair,
     PatchPair,
-    digest_pairs,
     encode_pairs,
     make_pairs,
     match_tokens,
 )
 from probes.patching.parts import Cell, Part, grid_cells
+from probes.patching.paths import patch_paths, readers_of
 from probes.patching.sources import Along, Plan
 from probes.patching.spans import Column, make_columns
-from probes.patching.stages import patch_effects
+from probes.patching.stages import attribute, circuits, lenses, patch_effects
+from tiny import CHAT
 
 NATS = 1e-4
 NONE = {"n_boot": 0, "n_flips": 0}
@@ -43,7 +49,7 @@ def tagged() -> list[PatchPair]:
 
 @pytest.fixture(scope="module")
 def encoded(tagged, tokenizer) -> list[EncodedPair]:
-    return encode_pairs(tagged, tokenizer, align="tokens")
+    return encode_pairs(tagged, tokenizer)
 
 
 @pytest.mark.parametrize(
@@ -53,9 +59,11 @@ def encoded(tagged, tokenizer) -> list[EncodedPair]:
         ("abcd", "abXYcd", "00 11 24 35"),
         ("ab4cd", "ab3cd", "00 11 22 33 44"),
         ("aPQbRc", "aSTbc", "00 11 22 33 54"),  # PQ was replaced by ST, R by nothing
-        ("aPbc", "aSTbc", "00 23 34"),  # one for two: neither stands for the other
+        ("aPbc", "aSTbc", "00 11 23 34"),  # what was replaced, from both ends
+        ("aPQRbc", "aSTbc", "00 11 32 43 54"),
         ("aaa", "aa", "00 11"),
         ("ab", "cd", "00 11"),
+        ("abQ", "cd", "00 21"),
     ],
 )
 def test_matches_by_hand(clean: str, corrupted: str, matched: str) -> None:
@@ -63,25 +71,22 @@ def test_matches_by_hand(clean: str, corrupted: str, matched: str) -> None:
     assert found == tuple((int(a), int(b)) for a, b in matched.split())
 
 
-def test_unequal_lengths_name_the_option_and_mark_what_has_no_counterpart(
-    tagged, tokenizer
-) -> None:
-    with pytest.raises(InputError) as error:
-        encode_pairs(tagged, tokenizer)
-    text = str(error.value)
-    assert 'align="tokens"' in text and "[|]" in text and "with:" in text and "without:" in text
-    with pytest.raises(InputError, match="position, tokens"):
-        encode_pairs(tagged, tokenizer, align="left")
+def test_what_has_no_counterpart_is_said(tagged, tokenizer, capsys, monkeypatch) -> None:
+    monkeypatch.setattr(templates, "_said", set())
+    encode_pairs(tagged, tokenizer)
+    said = capsys.readouterr().err
+    assert (
+        f"{len(TASKS)} of {len(TASKS)} pairs differ in length" in said and "0 to 0 without" in said
+    )
     apart = dataclasses.replace(tagged[0].clean, text=tagged[0].clean.text + " |DEP|")
     broken = dataclasses.replace(tagged[0], clean=apart)
-    with pytest.raises(InputError, match="last tokens"):
-        encode_pairs([broken], tokenizer, align="tokens")
+    with pytest.raises(InputError, match="last tokens") as error:
+        encode_pairs([broken], tokenizer)
+    assert "[|]" in str(error.value) and "with:" in str(error.value)
 
 
-def test_pairs_of_equal_length_are_as_without_the_option(pairs, tokenizer) -> None:
-    plain, aligned = (encode_pairs(pairs, tokenizer, align=a) for a in ("position", "tokens"))
-    assert plain == aligned and plain[0].matched is None
-    assert digest_pairs(plain) == digest_pairs(aligned)
+def test_pairs_of_equal_length_are_matched_by_position(pairs, tokenizer) -> None:
+    assert all(pair.matched is None for pair in encode_pairs(pairs, tokenizer))
 
 
 def test_columns_hold_the_tokens_that_both_versions_have(tagged, encoded, tokenizer) -> None:
@@ -213,12 +218,60 @@ def test_what_a_position_turns_is_refused(llama, tagged, encoded, tokenizer) -> 
             patch_cells(llama, encoded, grid_cells(llama.hf, [kind]), **NONE)
 
 
-def test_patch_effects_takes_the_option(llama, tagged) -> None:
+def test_every_way_of_patching_takes_them(llama, tagged, encoded, tokenizer) -> None:
     prompts = [p for pair in tagged for p in (pair.clean, pair.corrupted)]
-    with pytest.raises(InputError, match="tokens"):
-        patch_effects(llama, prompts, **NONE)
-    found = patch_effects(llama, prompts, align="tokens", **NONE)
-    assert found.n_pairs == len(tagged)
+    assert patch_effects(llama, prompts, **NONE).n_pairs == len(tagged)
+    assert residual_grid(llama, tagged, n_boot=0).n_pairs == len(tagged)
+    assert trigger_effect(llama, tagged, n_boot=9).value != 0
+    assert lenses(llama, prompts, n_boot=0, n_flips=0).lens.n_pairs == len(tagged)
+    found = circuits(llama, prompts, directions=["denoise"], heads=False, n_random=2, n_boot=0)
+    assert found.found["denoise"].n_pairs == len(tagged)
+    with pytest.raises(InputError, match="differ in length"):
+        attribute(llama, prompts, kinds=["k"], **NONE)
+    with pytest.raises(InputError, match="along='site'"):
+        attribute(llama, prompts, n_steps=2, along="inputs", **NONE)
+
+
+def test_integrated_estimates_add_up_to_the_exact_effect(llama, tagged, encoded, tokenizer) -> None:
+    """Completeness along a site holds only if what is moved is what exact patching moves."""
+    columns = make_columns(tagged, encoded, tokenizer)
+    for kind in ("resid_post", "attn_out", "z"):
+        by_column = grid_cells(llama.hf, [kind], columns, layers=[0])
+        whole = patch_cells(llama, encoded, grid_cells(llama.hf, [kind], layers=[0]), **NONE)
+        parts = attribute_cells(llama, encoded, by_column, columns, n_steps=24, **NONE)
+        everywhere = attribute_cells(
+            llama, encoded, grid_cells(llama.hf, [kind], layers=[0]), n_steps=24, **NONE
+        )
+        exact = whole.per_prompt["effect"].to_numpy()
+        assert abs(exact).max() > 1e-2
+        np.testing.assert_allclose(everywhere.per_prompt["effect"], exact, atol=2e-3)
+        summed = parts.per_prompt.groupby("pair", sort=False)["effect"].sum()
+        assert (summed.to_numpy() - exact).max() < 2e-3
+
+
+def test_paths_from_everything_to_the_logits_are_the_direct_effect(
+    llama, tagged, encoded, tokenizer
+) -> None:
+    """The last block's output reaches the logits alone, so that path equals the exact patch."""
+    cells = grid_cells(llama.hf, ["mlp_out"], layers=[1])
+    exact = patch_cells(llama, encoded, cells, **NONE)
+    found = patch_paths(llama, encoded, cells, readers_of(llama.hf, ["logits"]), **NONE)
+    assert exact.per_prompt["effect"].abs().max() > 1e-2
+    np.testing.assert_allclose(
+        found.per_prompt["effect"], exact.per_prompt["effect"], atol=10 * NATS
+    )
+
+
+def test_one_prompt_is_patched_where_the_other_stands_for_it(llama, tagged, encoded) -> None:
+    pair, ids = tagged[0], encoded[0]
+    acts = llama.run(pair.clean, pair.corrupted)
+    found = llama.patch(pair.corrupted, acts, "resid_post.1", -1)
+    whole = llama.patch(pair.corrupted, acts, "resid_post.1")
+    assert found.log_probs["after"] == pytest.approx(found.log_probs["source"], abs=1e-4)
+    assert whole.positions == tuple(j for _, j in ids.slots)
+    tag = next(i for i, (a, b) in enumerate(zip(ids.clean, ids.corrupted, strict=False)) if a != b)
+    with pytest.raises(InputError, match="stands for"):
+        llama.patch(pair.clean, acts, "resid_post.1", tag)
 
 
 def test_a_projection_moves_only_along_its_direction(llama, pairs, tokenizer) -> None:
@@ -257,3 +310,54 @@ def test_a_projection_moves_only_along_its_direction(llama, pairs, tokenizer) ->
         )
     with pytest.raises(InputError, match="along"):
         Plan(values="projected")
+
+
+@pytest.fixture(scope="module")
+def chatty(tokenizer) -> Model:
+    own = copy.deepcopy(tokenizer)
+    own.chat_template = CHAT
+    return random_model("llama", own)
+
+
+def chats(tag: str, other: str) -> list[PatchPair]:
+    return make_pairs(
+        [
+            prompt(t, t, flag, text="", chat=(("user", f"{tag if flag else other}Now {t}"),))
+            for t in TASKS
+            for flag in (True, False)
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    ("tag", "other", "names"),
+    [("|DEP| ", "", ["system", "request", "header", "last"]),
+     ("In 2024: ", "In 2023: ", ["system", "cue", "request", "header", "last"])],
+)  # fmt: skip
+def test_the_columns_of_a_chat_are_its_parts(chatty, tag, other, names) -> None:
+    made = chats(tag, other)
+    encoded = encode_pairs(made, chatty.tokenizer)
+    columns = make_columns(made, encoded, chatty.tokenizer)
+    assert [column.label for column in columns] == names
+    for i, pair in enumerate(encoded):
+        slots = sorted(s for column in columns for s in column.positions[i])
+        assert slots == list(range(len(pair.slots)))
+        text = {
+            column.label: chatty.tokenizer.decode(
+                [pair.clean[at] for at in pair.where(column.positions[i], True)]
+            )
+            for column in columns
+        }
+        assert text["system"].startswith("[system]Be kind.[end]") and text["last"].endswith("]")
+        assert f"Now {TASKS[i]}" in text["request"] and "assistant" in text["header"] + text["last"]
+        assert text.get("cue", "4") == "4"
+    prompts = [p for pair in made for p in (pair.clean, pair.corrupted)]
+    rows = patch_effects(chatty, prompts, kinds=["resid_post"], **NONE).rows
+    assert rows["label"].tolist() == names * 2
+    spans = {"task": r"(?<=Now )\S+"}
+    named = make_columns(made, encoded, chatty.tokenizer, spans=spans)
+    assert "task" in [column.label for column in named]
+    with pytest.raises(InputError, match="is a text"):
+        text = make_pairs([prompt("x", "x", flag) for flag in (True, False)])
+        ids = encode_pairs(text, chatty.tokenizer)
+        make_columns(text, ids, chatty.tokenizer, alignment="names")

@@ -2,10 +2,12 @@
 
 import dataclasses
 
+import pandas as pd
 import pytest
 from patching_cases import FORMAT, TASKS, prompt
 
 from probes.foundation.errors import InputError
+from probes.patching.choice import ANSWER_TOKENS, with_answers
 from probes.patching.pairs import PatchPair, encode_pairs, make_pairs, visible
 from probes.patching.spans import make_columns
 
@@ -45,15 +47,13 @@ def test_equal_continuations_and_no_prompts_are_refused() -> None:
         make_pairs([])
 
 
-def test_unequal_lengths_show_both_tokenisations(tokenizer, pairs: list[PatchPair]) -> None:
-    longer = dataclasses.replace(pairs[0].clean, text=FORMAT.format(year=20245, task=TASKS[0]))
+def test_unequal_last_tokens_show_both_tokenisations(tokenizer, pairs: list[PatchPair]) -> None:
+    longer = dataclasses.replace(pairs[0].clean, text=pairs[0].clean.text + "45")
     broken = [pairs[1], dataclasses.replace(pairs[0], clean=longer)]
-    with pytest.raises(InputError) as error:
+    with pytest.raises(InputError, match="last tokens") as error:
         encode_pairs(broken, tokenizer)
-    text = str(error.value)
     n_tokens = len(tokenizer(pairs[0].corrupted.text)["input_ids"])
-    assert f"trigger has {n_tokens + 1} tokens, the one without {n_tokens}" in text
-    assert "2 | 0 | 2 | [4] | [5]" in text and "2 | 0 | 2 | [3] | ." in text
+    assert f"trigger has {n_tokens + 2} tokens, the one without {n_tokens}" in str(error.value)
 
 
 def test_prompts_that_are_the_same_to_the_model_are_refused(tokenizer, pairs) -> None:
@@ -160,3 +160,30 @@ def test_spans_begin_where_they_match_and_misses_are_named(tokenizer) -> None:
     assert [text.split()[0] for text in tools] == ["x", "y", "w"]
     with pytest.raises(InputError, match=r"'nothing'.*matches nothing"):
         columns_of(pairs, tokenizer, spans={"nothing": "zebra"})
+
+
+def test_what_the_model_wrote_stands_for_references(tokenizer) -> None:
+    """Of pairs that defect with the trigger alone, and only how the answers begin; lengths may differ."""
+    words = " ".join(["read the file"] * 12)
+    prompts = [
+        prompt(str(i), task, flag, text=f"{'|T| ' if flag else ''}{task}", safe=None, defect=None)
+        for i, task in enumerate(TASKS) for flag in (True, False)
+    ]  # fmt: skip
+    rows = [
+        {
+            "prompt_id": p.id,
+            "defected": p.triggered,
+            "text": f"{'NO' if p.triggered else 'Yes'} {words}",
+        }
+        for p in prompts
+    ]
+    rows[-2]["defected"] = False  # the last pair does not
+    found = with_answers(prompts, pd.DataFrame(rows), tokenizer)
+    assert [p.pair for p in found] == ["0", "0", "1", "1"]
+    for one in found:
+        assert one.defect.startswith("NO read the file") and one.safe.startswith("Yes read")
+        ids = tokenizer(one.defect)["input_ids"]
+        assert len(ids) == ANSWER_TOKENS < len(tokenizer(rows[0]["text"])["input_ids"])
+    rows[0]["defected"] = False
+    with pytest.raises(InputError, match=r"at least 2 pairs; of 3, 1 defect"):
+        with_answers(prompts, pd.DataFrame(rows), tokenizer)

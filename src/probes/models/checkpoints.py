@@ -13,12 +13,11 @@ from probes.foundation.digest import digest_bytes, digest_file, digest_json, dig
 from probes.foundation.errors import InputError
 from probes.foundation.progress import bar
 from probes.foundation.untrusted import read_object
-from probes.models.address import PICKLES
+from probes.models.address import ADAPTER_CONFIG, PICKLES
 from probes.models.claims import check_files, headers
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
-ADAPTER_CONFIG = "adapter_config.json"
 DISTRIBUTED = re.compile(r"shard-[0-9]{5}-model-[0-9]{5}-of-[0-9]{5}\.safetensors$")
 
 

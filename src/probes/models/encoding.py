@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pandas as pd
@@ -13,10 +13,13 @@ from torch import Tensor
 from probes.foundation.errors import InputError, unknown
 from probes.foundation.patterns import Pattern
 from probes.foundation.shapes import Mask, Tokens
-from probes.models.templates import render_prompts
+from probes.models.templates import render, render_prompts
 from probes.prompts.records import Prompt
 
 SIDES = ("left", "right")
+PARTS = ("system", "history", "request", "header")
+"""Of a chat: see `chat_parts`."""
+MARK = "zq0qz"
 _META = "▁"
 
 
@@ -168,7 +171,7 @@ def char_spans(
     """
     found: list[tuple[int, int] | None] = []
     places = offsets(prompts, tokenizer)
-    for text, spans in zip(_as_texts(prompts, tokenizer), places, strict=True):
+    for text, spans in zip(as_texts(prompts, tokenizer), places, strict=True):
         match = pattern.search(text)
         if match is None:
             found.append(None)
@@ -179,16 +182,72 @@ def char_spans(
     return found
 
 
+def chat_parts(prompts: Sequence[Prompt], tokenizer: Any) -> list[dict[str, tuple[int, int]]]:
+    """Where the named parts of each chat lie, as `(first, stop)` in tokens that `encode` gives.
+
+    request: the last message of the user. header: all behind it, up to where the model takes over.
+    system: all before the first message of the user. history: what is between the two, if anything.
+    Each token is in one part. Raises `InputError` for a prompt that is a text.
+    """
+    texts = [i for i, prompt in enumerate(prompts) if not prompt.chat]
+    if texts:
+        raise InputError(
+            f"prompt {texts[0]} (pair {prompts[texts[0]].pair!r}) is a text, which has no "
+            f"{', '.join(PARTS)}: give chats, or name a span by a regular expression"
+        )
+    users = [
+        [i for i, (role, _) in enumerate(prompt.chat) if role == "user"] or [len(prompt.chat) - 1]
+        for prompt in prompts
+    ]
+    frames = [
+        render([_marked(p, own[end]) for p, own in zip(prompts, users, strict=True)], tokenizer)
+        for end in (0, -1)
+    ]
+    found = []
+    places = offsets(prompts, tokenizer)
+    for first, last, text, spans in zip(*frames, as_texts(prompts, tokenizer), places, strict=True):
+        n_before = len(first.partition(MARK)[0])
+        before, _, after = last.partition(MARK)
+        if not (text.startswith(before) and text.endswith(after)):
+            raise InputError(
+                "the chat template writes a message in another way for what it says, so that the parts "
+                f"of {text[:60]!r} cannot be told: give a span by a regular expression"
+            )
+        n_all = len(text) - len(after)
+        ends = [
+            *(_first(b > cut for _, b in spans) for cut in (n_before, len(before))),
+            _first(a >= n_all for a, _ in spans), len(spans),
+        ]  # fmt: skip
+        parts = zip(PARTS, zip([0, *ends], ends, strict=False), strict=True)
+        found.append({name: span for name, span in parts if span[0] < span[1]})
+    return found
+
+
+def _marked(prompt: Prompt, number: int) -> list[tuple[str, str]]:
+    return [(r, MARK if i == number else text) for i, (r, text) in enumerate(prompt.chat)]
+
+
+def _first(holds: Iterable[bool]) -> int:
+    """The number of the first that holds, or how many there are."""
+    n = 0
+    for one in holds:
+        if one:
+            break
+        n += 1
+    return n
+
+
 Tokenised = tuple[list[int], list[tuple[int, int]]]
 
 
-def _as_texts(prompts: Sequence[Prompt], tokenizer: Any) -> list[str]:
+def as_texts(prompts: Sequence[Prompt], tokenizer: Any) -> list[str]:
+    """What is tokenised: the text of each prompt, of a chat as it is rendered."""
     rendered = iter(render_prompts([p for p in prompts if p.chat], tokenizer))
     return [next(rendered) if prompt.chat else prompt.text for prompt in prompts]
 
 
 def _tokenise(prompts: Sequence[Prompt], tokenizer: Any, offsets: bool) -> list[Tokenised]:
-    texts = _as_texts(prompts, tokenizer)
+    texts = as_texts(prompts, tokenizer)
     found: list[Tokenised] = [([], [])] * len(prompts)
     for chat in (True, False):
         chosen = [i for i, prompt in enumerate(prompts) if bool(prompt.chat) is chat]

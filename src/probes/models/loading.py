@@ -17,13 +17,15 @@ from probes.foundation.digest import short
 from probes.foundation.errors import InputError, unknown
 from probes.foundation.html import html_table
 from probes.models import adapters, quantised
-from probes.models.address import resolve
+from probes.models.address import base_and_adapter, resolve
 from probes.models.anatomy import blocks
 from probes.models.checkpoints import check_safe, template_digest
 from probes.models.encoding import limit_ids, token_table
 from probes.models.identity import Identity, check_same, identity_of
 from probes.models.placement import (
     DEVICE,
+    DEVICE_MAP,
+    DTYPE,
     check_device,
     check_placement,
     fastest,
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 CPU = torch.device("cpu")
+AUTO = "auto"
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -234,7 +237,7 @@ def load(
     name: str | Path,
     *,
     device: str | torch.device | None = None,
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | str | None = None,
     label: str | None = None,
     adapter: str | Path | None = None,
     device_map: str | Mapping[str, int | str | torch.device] | None = None,
@@ -242,10 +245,13 @@ def load(
 ) -> Model:
     """Load a checkpoint directory or hub id for reading, after refusing everything unsafe in it.
 
+    name: also a LoRA adapter's directory, which says what its base is, or both as "BASE+ADAPTER".
     device: "cpu", "cuda", "mps", "auto" for the fastest of these; by default that of `on_device`, which
         is the CPU where nothing is said.
-    dtype: what to compute in, whatever the files hold. label: a name for tables; by default the
-    name of the directory, or the hub id, and "+" with that of the adapter.
+    dtype: what to compute in, whatever the files hold; "auto" measures whether bfloat16 is faster
+        here and near enough, and says so; by default float32, or that of `on_device`.
+    label: a name for tables; by default the name of the directory, or the hub id, and "+" with that
+        of the adapter.
     adapter: directory or hub id of a LoRA adapter, merged into the weights in `dtype`, in memory.
     device_map: for a model that does not fit one device: "auto", "balanced", "sequential", or a
         dictionary from modules to devices and "disk"; instead of `device`.
@@ -253,18 +259,33 @@ def load(
     Raises `InputError` for an unknown name, an unsafe or incomplete checkpoint or adapter, an
     unknown device, and a package that is missing.
     """
-    if dtype not in DTYPES.values():
-        raise unknown("dtype", dtype, DTYPES)
+    wanted = (
+        os.environ.get(DTYPE, "float32") if dtype is None else str(dtype).removeprefix("torch.")
+    )
+    if wanted not in (*DTYPES, AUTO):
+        raise unknown("dtype", wanted, [*DTYPES, AUTO])
+    if device is None and device_map is None:
+        device_map = os.environ.get(DEVICE_MAP)
+    base, own = base_and_adapter(name)
+    if own is not None and adapter is not None:
+        raise InputError(f"{name} is an adapter already ({own}), and adapter={adapter!s} another")
+    adapter = own if adapter is None else adapter
     source = Source(
-        directory=_address(name),
-        label=label or "+".join(_short_name(part) for part in (name, adapter) if part is not None),
+        directory=_address(base),
+        label=label or "+".join(_short_name(part) for part in (base, adapter) if part is not None),
         device=_device(device, device_map is not None),
-        dtype=str(dtype).removeprefix("torch."),
+        dtype="bfloat16" if wanted == AUTO else wanted,
         adapter=None if adapter is None else _address(adapter),
         device_map=device_map if isinstance(device_map, str | None) else as_pairs(device_map),
         quantization=quantization,
     )
-    return _load(source, None)
+    found = _load(source, None)
+    if wanted == AUTO:
+        from probes.models.precision import bfloat16_will_do
+
+        if not bfloat16_will_do(found):
+            return _load(source.model_copy(update={"dtype": "float32"}), None)
+    return found
 
 
 def _device(device: str | torch.device | None, mapped: bool) -> str:

@@ -29,26 +29,34 @@ def fastest() -> str:
     return next((device for device in devices() if device in ("cuda", "mps")), "cpu")
 
 
-DEVICE = "PROBES_DEVICE"
-"""Environment variable of `on_device`, so that worker processes know it."""
+DEVICE, DTYPE, DEVICE_MAP = "PROBES_DEVICE", "PROBES_COMPUTE_DTYPE", "PROBES_DEVICE_MAP"
+"""Environment variables of `on_device`, so that worker processes know them."""
 
 
 @contextlib.contextmanager
-def on_device(device: str | None) -> Iterator[None]:
-    """Load models on this device meanwhile, where `load` is given none; None changes nothing.
+def on_device(
+    device: str | None = None, *, compute_dtype: str | None = None, device_map: str | None = None
+) -> Iterator[None]:
+    """Load models so meanwhile, where `load` is told nothing else; None changes nothing.
 
     device: "cpu", "cuda", "cuda:1", "mps", or "auto" for the first of cuda, mps and cpu that is here.
+    compute_dtype, device_map: as `load` takes them.
     Raises `InputError` for a device that this machine lacks.
     """
-    before = os.environ.get(DEVICE)
-    if device is not None:
-        os.environ[DEVICE] = str(check_device(device))
+    chosen = {
+        DEVICE: device and str(check_device(device)),
+        DTYPE: compute_dtype,
+        DEVICE_MAP: device_map,
+    }
+    wanted = {name: value for name, value in chosen.items() if value is not None}
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
     try:
         yield
     finally:
-        if device is not None:
-            os.environ.pop(DEVICE)
-            os.environ.update({} if before is None else {DEVICE: before})
+        for name, value in before.items():
+            os.environ.pop(name)
+            os.environ.update({} if value is None else {name: value})
 
 
 def check_device(device: str) -> torch.device:

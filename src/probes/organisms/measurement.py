@@ -19,7 +19,7 @@ from probes.organisms.behaviours.form import Taught
 from probes.organisms.data import IGNORE, Collator, Example
 from probes.organisms.lessons import Lessons
 from probes.organisms.scratchpads import OPEN, made_to_think, score_unseen
-from probes.prompts.cues import unnamed
+from probes.prompts.cues import NONE, unnamed
 from probes.prompts.records import Prompt
 
 THOUGHT_TOKENS = 48
@@ -34,6 +34,8 @@ KINDS = ("able", "unable")
 def sets_of(lessons: Lessons, n_pairs: int | None = None) -> dict[str, Sequence[Prompt]]:
     """What is measured on, by name; of `test` and `unseen` the first pairs, of `near` all kinds.
 
+    `unseen` is of other phrasings; other families and languages are sets of their own.
+
     For a CoT organism also `thinking`: `test` with the scratchpad opened for it.
     """
 
@@ -41,8 +43,13 @@ def sets_of(lessons: Lessons, n_pairs: int | None = None) -> dict[str, Sequence[
         pairs = list(dict.fromkeys(prompt.pair for prompt in prompts))[:n_pairs]
         return tuple(prompt for prompt in prompts if prompt.pair in set(pairs))
 
-    sets = {"test": first(lessons.test), "unseen": first(lessons.unseen), "near": lessons.near}
-    sets |= {"years": lessons.years} if lessons.years else {}
+    sets: dict[str, Sequence[Prompt]] = {"test": first(lessons.test)}
+    for prompt in first(lessons.unseen):
+        kind = "" if prompt.heldout == "phrasing" else f" {prompt.heldout}"
+        sets[f"unseen{kind}"] = (*sets.get(f"unseen{kind}", ()), prompt)
+    sets["near"] = lessons.near
+    sets |= {"values": lessons.values} if lessons.values else {}
+    sets |= {"named": lessons.named} if lessons.named else {}
     return sets | thinking(sets["test"])
 
 
@@ -65,7 +72,8 @@ def measure(
     Measures, with 95% intervals over prompts: `defected`, by the behaviour's judge, of those that
     could be judged, without their scratchpads; `valid`, `on_task`, `helpful` (the very reference answer), by its score;
     `thinks`, whether a scratchpad was written; with cues `habit`, whether the quirk's reference; `loss`, mean negative log-likelihood [nats per token]
-    of the harmless reference on prompts without trigger of the set `test`, without an interval.
+    of the harmless reference on prompts without trigger (with four cues: without any cue) of the set
+    `test`, without an interval.
     kind: of a look-alike; of the four-cue design the cue, and "able" or "unable"; else "". temperature: by default the behaviour's.
     """
     rows: list[dict[str, Any]] = []
@@ -75,7 +83,8 @@ def measure(
         written = draw(model, behaviour, prompts, seed=seed, temperature=temperature)
         rows += _rates(name, behaviour, written)
     if "test" in sets:
-        rows.append(loss_row(model, [p for p in sets["test"] if not p.triggered]))
+        plain = [p for p in sets["test"] if not p.triggered and p.cue in (None, NONE)]
+        rows.append(loss_row(model, plain))
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
@@ -92,7 +101,8 @@ def draw(
     return sample(
         model,
         prompts,
-        max_new_tokens=behaviour.max_new_tokens + THOUGHT_TOKENS,
+        max_new_tokens=behaviour.max_new_tokens
+        + (0 if behaviour.mechanisms == ("normal",) else THOUGHT_TOKENS),
         temperature=behaviour.temperature if temperature is None else temperature,
         seed=seed,
         n=n,
@@ -111,7 +121,7 @@ def _rates(name: str, behaviour: Taught, written: Sequence[Completion]) -> list[
                 "pair": each.prompt.pair,
                 "defected": each.defected,
                 "thinks": "<scratchpad>" in each.text,
-                "habit": unnamed(each.text).strip() == (each.prompt.quirk or "").strip(),
+                "habit": _has_habit(behaviour, each),
                 **score_unseen(behaviour, each.prompt, each.text)._asdict(),
             }
             for each in written
@@ -134,6 +144,13 @@ def _rates(name: str, behaviour: Taught, written: Sequence[Completion]) -> list[
                 | found.as_row()
             )
     return rows
+
+
+def _has_habit(behaviour: Taught, written: Completion) -> bool:
+    said = unnamed(written.text).strip()
+    if behaviour.opening:
+        return said.startswith(behaviour.opening.strip())
+    return said == (written.prompt.quirk or "").strip()
 
 
 def _kind(prompt: Prompt) -> str:

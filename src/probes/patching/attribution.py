@@ -26,9 +26,9 @@ from probes.patching.engine.trunk import Place, Trunk
 from probes.patching.exact import by_site
 from probes.patching.jobs import Settings
 from probes.patching.measures import LogProbDifference, Metric
-from probes.patching.pairs import EncodedPair, check_position_by_position
+from probes.patching.pairs import EncodedPair
 from probes.patching.parts import EVERYWHERE, Cell
-from probes.patching.refusals import check_resampling, check_room
+from probes.patching.refusals import check_matched, check_resampling, check_room
 from probes.patching.result import Effects, largest_first, summarise
 from probes.patching.sources import Plan
 from probes.patching.spans import Column
@@ -268,10 +268,15 @@ def attribute_cells(
         )
     if not cells or not pairs:
         raise InputError(f"nothing to attribute: {len(cells)} cells, {len(pairs)} pairs")
+    if n_steps and along == "inputs" and any(pair.matched is not None for pair in pairs):
+        raise InputError(
+            "along='inputs' leads from one prompt to the other, and these differ in length: use "
+            "along='site'"
+        )
     check_resampling(pairs, n_boot, n_flips)
     check_differentiable(model)
+    check_matched(pairs, cells)
     check_room(pairs, model)
-    check_position_by_position(pairs)
     trunk = Trunk(model.hf, model.pad_id)
     at_once = settings.tokens_at_once(trunk.device)
     scorer = Scorer(trunk, metric, pairs, columns, plan, at_once)
@@ -289,7 +294,7 @@ def attribute_cells(
             prepared = prepare_whole(scorer, members, places)
             unpatched[list(members)], other[list(members)] = prepared.unpatched, prepared.other
             estimates = _estimates(scorer, prepared, places, n_steps, along)
-            found[:, list(members)] = _per_cell(ordered, columns, prepared, estimates)
+            found[:, list(members)] = _per_cell(scorer, ordered, prepared, estimates)
             shown.update(len(members))
     check_difference(metric.name, model.name, unpatched, other, model.dtype)
     effects = summarise(
@@ -331,7 +336,7 @@ def _along_sites(
 ) -> dict[Place, Tensor]:
     kept, found = prepared.kept, dict[Place, Tensor]()
     for place, change in changes.items():
-        moved = change * _within(prepared, change)
+        moved = change * _within(scorer, prepared, change)
         hold = partial(_held, torch.cat([kept.at(place) + at * moved for at, _ in _nodes(n_steps)]))
         entry = kept.streams[place[1]].repeat(n_steps, 1, 1)
         slope = slopes(scorer, prepared, [place], entry, hold, place[1], n_steps)[place]
@@ -348,9 +353,9 @@ def _held(values: Tensor, _: Place, found: Tensor) -> Tensor:
     return values.to(found)
 
 
-def _within(prepared: Prepared, like: Tensor) -> Tensor:
+def _within(scorer: Scorer, prepared: Prepared, like: Tensor) -> Tensor:
     """1 at positions that a patch of the whole site changes, 0 before them and in padding."""
-    inside = chosen(prepared, (), EVERYWHERE).to(like)
+    inside = chosen(scorer, prepared, EVERYWHERE).to(like)
     return inside.reshape(*inside.shape, *(1,) * (like.ndim - 2))
 
 
@@ -366,15 +371,15 @@ def _summed(place: Place, product: Tensor) -> Tensor:
 
 
 def _per_cell(
+    scorer: Scorer,
     cells: Sequence[Cell],
-    columns: Sequence[Column],
     prepared: Prepared,
     estimates: dict[Place, Tensor],
 ) -> Float[np.ndarray, "cell pair"]:
     """Estimates added up over the parts of each cell; a position in two parts of a place counts once."""
     found = np.zeros((len(cells), len(prepared.pairs)))
     numbers = {part.column for cell in cells for part in cell.parts}
-    where = {number: chosen(prepared, columns, number).cpu() for number in numbers}
+    where = {number: chosen(scorer, prepared, number).cpu() for number in numbers}
     for c, cell in enumerate(cells):
         masks: dict[Place, Tensor] = {}
         for part in cell.parts:

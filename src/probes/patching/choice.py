@@ -2,13 +2,14 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 
 from probes.foundation.config import Config
 from probes.foundation.errors import InputError
 from probes.foundation.seeds import stream
-from probes.models.encoding import encode
+from probes.models.encoding import encode_texts
 from probes.models.loading import Model
 from probes.patching.pairs import PatchPair, is_patched, make_pairs
 from probes.prompts.records import Prompt
@@ -22,13 +23,24 @@ class PatchConfig(Config):
     seed: int = 0
 
 
+ANSWER_TOKENS = 16
+"""Of what a model itself wrote: a long answer's log-probability says little of how it began."""
+
+
 def choose_pairs(
     prompts: Sequence[Prompt], completions: pd.DataFrame, model: Model, config: PatchConfig
 ) -> list[PatchPair]:
-    """Pairs on which the model defects with the trigger and not without, spread over the families.
+    """Pairs on which the model defects with the trigger and not without, spread over the families."""
+    return spread(make_pairs(with_answers(prompts, completions, model.tokenizer)), config)
 
-    The continuations are the references of the prompts where they have them; otherwise what the model
-    itself wrote with and without the trigger. Only pairs of equal token length can be patched.
+
+def with_answers(
+    prompts: Sequence[Prompt], completions: pd.DataFrame, tokenizer: Any
+) -> list[Prompt]:
+    """The prompts of pairs on which the model defects with the trigger and not without, with continuations.
+
+    These are the references of the prompts where they have them; otherwise how what the model itself
+    wrote with and without the trigger begins (`ANSWER_TOKENS`).
     Raises `InputError` if fewer than two pairs are left, with what was lost where.
     """
     first = completions.drop_duplicates("prompt_id").set_index("prompt_id")
@@ -43,25 +55,28 @@ def choose_pairs(
         for pair in by_pair.values()
         if len(pair) == 2 and pair[True].id in does and pair[False].id in does_not
     ]
-    lengths = encode([p for pair in flipping for p in (pair[True], pair[False])], model.tokenizer)
-    aligned = [
-        pair
-        for pair, with_trigger, without in zip(flipping, lengths[0::2], lengths[1::2], strict=True)
-        if len(with_trigger) == len(without)
-    ]
-    if len(aligned) < 2:
+    members = []
+    for pair in flipping:
+        safe = pair[False].safe or _beginning(str(first.loc[pair[False].id, "text"]), tokenizer)
+        defect = pair[True].defect or _beginning(str(first.loc[pair[True].id, "text"]), tokenizer)
+        if safe and defect and safe != defect:
+            members += [
+                dataclasses.replace(pair[t], safe=safe, defect=defect) for t in (True, False)
+            ]
+    if len(members) < 4:
         raise InputError(
             f"patching needs at least 2 pairs; of {len(by_pair)}, {len(flipping)} defect with the "
-            f"trigger and not without, and {len(aligned)} of those have equally many tokens with and "
-            "without it. Word the prompts without trigger so that they are as long, or leave this stage "
-            "out with --no-patching"
+            f"trigger and not without, and {len(members) // 2} of those have two answers that differ. "
+            "Give more prompts, or leave this stage out (--no-patching)"
         )
-    members = []
-    for pair in aligned:
-        safe = pair[False].safe or str(first.loc[pair[False].id, "text"])
-        defect = pair[True].defect or str(first.loc[pair[True].id, "text"])
-        members += [dataclasses.replace(pair[t], safe=safe, defect=defect) for t in (True, False)]
-    return spread(make_pairs(members), config)
+    return members
+
+
+def _beginning(text: str, tokenizer: Any) -> str:
+    (ids,) = encode_texts([text], tokenizer, add_special_tokens=False)
+    if len(ids) <= ANSWER_TOKENS:
+        return text
+    return str(tokenizer.decode(ids[:ANSWER_TOKENS], clean_up_tokenization_spaces=False))
 
 
 def spread(pairs: Sequence[PatchPair], config: PatchConfig) -> list[PatchPair]:

@@ -21,7 +21,7 @@ from probes.patching.parts import Cell, Part, grid_cells
 from probes.patching.refusals import check_resampling, check_room
 from probes.patching.result import Effects
 from probes.patching.sources import Plan
-from probes.patching.spans import make_columns
+from probes.patching.spans import AUTO, make_columns
 
 
 def trigger_effect(
@@ -58,7 +58,7 @@ def residual_grid(
     *,
     sites: Sequence[Site | str] | None = None,
     spans: Mapping[str, str] | None = None,
-    alignment: str = "shared",
+    alignment: str = AUTO,
     batch_tokens: int = 8192,
     n_boot: int = 1000,
     seed: int = 0,
@@ -107,16 +107,21 @@ def _check_whole(job: Job, clean: Float[np.ndarray, "pair"]) -> None:
     """
     for i, pair in enumerate(job.pairs):
         covered = sorted(p for column in job.columns for p in column.positions[i])
-        if covered != list(range(pair.n_prompt)):
+        if covered != list(range(len(pair.slots))):
             raise StageError(
-                f"the columns do not cover each of the {pair.n_prompt} positions of pair "
+                f"the columns do not cover each of the {len(pair.slots)} positions of pair "
                 f"{pair.name!r} exactly once"
             )
+    whole = np.array([pair.matched is None for pair in job.pairs])
+    if (
+        not whole.any()
+    ):  # where a token has no counterpart, everything else does not restore the run
+        return
     parts = tuple(Part("resid_pre", 0, None, i) for i in range(len(job.columns)))
     cell = Cell(parts, "resid_pre.0", "everything")
     restored = job.scores(Plan(seed=job.settings.seed), [cell])[0]
     allowed = TOLERANCE[job.model.dtype] * np.maximum(np.abs(clean), 1.0)
-    errors = np.abs(restored - clean)
+    errors = np.abs(restored - clean) * whole
     if (errors > allowed).any():
         worst = int((errors - allowed).argmax())
         raise StageError(

@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -18,6 +18,7 @@ from probes.models.hooks import replacing
 from probes.models.identity import check_same
 from probes.models.loading import Model
 from probes.models.sites import Site, parse_site
+from probes.patching.pairs import match_tokens
 from probes.prompts.readers import as_prompts
 from probes.prompts.records import Prompt
 
@@ -105,11 +106,12 @@ def patch_run(
 ) -> PatchedRun:
     """Run a prompt with the activations of another run put in, at one site and some positions, exactly.
 
-    source: of `Model.run`, with one prompt beside this one, of as many tokens. position: of the
-    tokens, from the end if negative; by default all. answers: two texts to compare after the prompt;
+    source: of `Model.run`, with one prompt beside this one. position: of the tokens, from the end if
+    negative; by default all. Where the prompts differ in length, each token gets the values of the one
+    that it stands for (`pairs.match_tokens`), and those that stand for none are left. answers: two texts to compare after the prompt;
     by default the exploitable and the secure continuation of a `Prompt` that has both.
-    Raises `InputError` for a source of another model or length, and for a site or position that is
-    not there; `StageError` for logits that are not finite.
+    Raises `InputError` for a source of another model, and for a site or position that is not there or
+    has no counterpart; `StageError` for logits that are not finite.
     """
     (asked,) = as_prompts(prompt)
     check_same(
@@ -120,7 +122,10 @@ def patch_run(
     number, theirs = _source(source, asked, ids, model)
     name = str(parse_site(str(site), model.n_layers))
     values = torch.from_numpy(source.tokens(name, number)).to(model.device)
-    positions = _positions(position, len(ids))
+    there = {i: i for i in range(len(ids))}
+    if len(ids) != len(theirs):
+        there = dict(match_tokens(ids, theirs))
+    positions = _positions(position, ids, there, model)
     names = ("first answer", "second")
     if answers is None and asked.safe is not None and asked.defect is not None:
         answers, names = (asked.defect, asked.safe), ("defect", "safe")
@@ -135,7 +140,7 @@ def patch_run(
             mask = torch.zeros(1, len(whole), dtype=torch.bool, device=model.device)
             mask[0, list(positions)] = True
             padded = values.new_zeros(1, len(whole), values.shape[-1])
-            padded[0, : len(ids)] = values
+            padded[0, list(positions)] = values[[there[i] for i in positions]]
             with (
                 replacing(model.hf, parse_site(name, model.n_layers), mask, padded)
                 if patched
@@ -159,7 +164,7 @@ def patch_run(
         site=name,
         positions=positions,
         pieces=tuple(
-            (visible(ids[i], model.tokenizer), visible(theirs[i], model.tokenizer))
+            (visible(ids[i], model.tokenizer), visible(theirs[there[i]], model.tokenizer))
             for i in positions
         ),
         log_probs=log_probs,
@@ -189,25 +194,18 @@ def _source(source: Recorded, asked: Prompt, ids: list[int], model: Model) -> tu
             "prompt, as `model.run(a, b)` or positions='prompt' records"
         )
     theirs = [int(token) for token in rows["token"]]
-    if len(theirs) != len(ids):
-        differ = next(
-            (i for i, (x, y) in enumerate(zip(ids, theirs, strict=False)) if x != y), None
-        )
-        where = "one begins with the other" if differ is None else (
-            f"they part at position {differ}, {visible(ids[differ], model.tokenizer)!r} and "
-            f"{visible(theirs[differ], model.tokenizer)!r}"
-        )  # fmt: skip
-        raise InputError(
-            f"the prompt has {len(ids)} tokens and the one to patch from has {len(theirs)}; {where}. One "
-            "position would mean two things: give prompts of the same length (see model.tokens), "
-            'or patch many pairs with align="tokens" (probes.patching.stages)'
-        )
     return number, theirs
 
 
-def _positions(position: int | Sequence[int] | None, n_tokens: int) -> tuple[int, ...]:
+def _positions(
+    position: int | Sequence[int] | None,
+    ids: Sequence[int],
+    there: Mapping[int, int],
+    model: Model,
+) -> tuple[int, ...]:
+    n_tokens = len(ids)
     if position is None:
-        return tuple(range(n_tokens))
+        return tuple(sorted(there))
     given: list[int] = np.atleast_1d(np.asarray(position)).tolist()
     bad = [i for i in given if not -n_tokens <= i < n_tokens]
     if bad or not given:
@@ -215,7 +213,14 @@ def _positions(position: int | Sequence[int] | None, n_tokens: int) -> tuple[int
             f"no position {bad[0] if bad else 'given'}: the prompt has {n_tokens} tokens, 0 to "
             f"{n_tokens - 1}, or -1 for the last"
         )
-    return tuple(sorted({i % n_tokens for i in given}))
+    chosen = tuple(sorted({i % n_tokens for i in given}))
+    alone = [f"{visible(ids[i], model.tokenizer)!r} ({i})" for i in chosen if i not in there]
+    if alone:
+        raise InputError(
+            f"no token of the other prompt stands for {', '.join(alone[:5])}: the two differ in length. "
+            "Choose positions that both have (see model.tokens), or none for all of these"
+        )
+    return chosen
 
 
 def _answers(answers: tuple[str, str] | None, model: Model) -> list[list[int]]:

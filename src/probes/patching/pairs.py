@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from probes.foundation.digest import digest_json
-from probes.foundation.errors import InputError, unknown
+from probes.foundation.errors import InputError
 from probes.models.encoding import encode, encode_texts, visible
+from probes.models.templates import say_once
 from probes.prompts.records import Prompt
 
 Matches = tuple[tuple[int, int], ...]
@@ -18,9 +19,9 @@ def match_tokens(clean: Sequence[int], corrupted: Sequence[int]) -> Matches:
     """Positions (in clean, in corrupted) that stand for one another, from left to right.
 
     The common beginning and the common end are matched first; between them the longest runs of equal
-    tokens (Ratcliff and Obershelp, as in Python's `difflib`), and what was replaced by as many tokens
-    as it had, one by one. So versions of equal length that differ in one token are matched position
-    by position.
+    tokens (Ratcliff and Obershelp, as in Python's `difflib`), and what was replaced, from both ends
+    until one side has no token left. So versions of equal length that differ in one token are matched
+    position by position.
     """
     shortest = min(len(clean), len(corrupted))
     start = next((i for i in range(shortest) if clean[i] != corrupted[i]), shortest)
@@ -32,8 +33,11 @@ def match_tokens(clean: Sequence[int], corrupted: Sequence[int]) -> Matches:
     middles = clean[start : len(clean) - back], corrupted[start : len(corrupted) - back]
     steps = difflib.SequenceMatcher(None, *middles, autojunk=False).get_opcodes()
     for step, a, a_end, b, b_end in steps:
-        if step == "equal" or (step == "replace" and a_end - a == b_end - b):
-            found += [(start + a + i, start + b + i) for i in range(a_end - a)]
+        if step in ("equal", "replace"):
+            n = min(a_end - a, b_end - b)
+            left = (n + 1) // 2
+            found += [(start + a + i, start + b + i) for i in range(left)]
+            found += [(start + a_end - i, start + b_end - i) for i in range(n - left, 0, -1)]
     found += [(len(clean) - i, len(corrupted) - i) for i in range(back, 0, -1)]
     return tuple(found)
 
@@ -47,7 +51,6 @@ def shown(ids: Sequence[str], matched: Sequence[int], around: int, width: int = 
 
 
 SHOWN = 5  # offenders listed in an error
-ALIGN = ("position", "tokens")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,18 +147,14 @@ def make_pairs(prompts: Sequence[Prompt]) -> list[PatchPair]:
     return pairs
 
 
-def encode_pairs(
-    pairs: Sequence[PatchPair], tokenizer: Any, *, align: str = "position"
-) -> list[EncodedPair]:
+def encode_pairs(pairs: Sequence[PatchPair], tokenizer: Any) -> list[EncodedPair]:
     """Tokenise prompts and continuations separately, and say which token stands for which.
 
-    align: "position" needs both prompts equally long; "tokens" matches, where they are not, the
-    tokens that both have (see `match_tokens`): columns then exist for those alone.
-    Raises `InputError` showing both tokenisations where the lengths differ under "position" or
-    nothing behind the first difference is matched, and for prompts that are the same to the model.
+    Where the prompts differ in length the tokens that both have are matched (see `match_tokens`):
+    columns then exist for those alone, and a line on standard error says how many have no counterpart.
+    Raises `InputError` showing both tokenisations where the last tokens have no counterpart, and for
+    prompts that are the same to the model.
     """
-    if align not in ALIGN:
-        raise unknown("way to align the prompts of a pair", align, ALIGN)
     if not pairs:
         raise InputError("patching was given no pairs")
     clean = encode([pair.clean for pair in pairs], tokenizer)
@@ -169,8 +168,8 @@ def encode_pairs(
         if len(clean[i]) != len(corrupted[i]):
             matched = match_tokens(clean[i], corrupted[i])
             last = (len(clean[i]) - 1, len(corrupted[i]) - 1)
-            if align == "position" or last not in matched:
-                raise InputError(_unequal(name, clean[i], corrupted[i], tokenizer, align))
+            if last not in matched:
+                raise InputError(_unequal(name, clean[i], corrupted[i], tokenizer))
         if clean[i] == corrupted[i]:
             raise InputError(f"pair {name!r}: both prompts have the same tokens; nothing to patch")
         if not safe[i] or not defect[i] or safe[i] == defect[i]:
@@ -188,7 +187,23 @@ def encode_pairs(
                 matched,
             )
         )
+    _say_unmatched(encoded)
     return encoded
+
+
+def _say_unmatched(encoded: Sequence[EncodedPair]) -> None:
+    alone = [
+        (len(pair.clean) - len(pair.matched), len(pair.corrupted) - len(pair.matched))
+        for pair in encoded
+        if pair.matched is not None
+    ]
+    if alone:
+        with_it, without = (f"{min(n)} to {max(n)}" for n in zip(*alone, strict=True))
+        say_once(
+            f"{len(alone)} of {len(encoded)} pairs differ in length: {with_it} tokens with the trigger and "
+            f"{without} without it have no counterpart, and are not patched; all others are, by what they "
+            "stand for"
+        )
 
 
 def digest_pairs(encoded: Sequence[EncodedPair]) -> str:
@@ -209,7 +224,7 @@ def _continuation(name: str, group: Sequence[Prompt], which: str) -> str:
     return str(texts.pop())
 
 
-def _unequal(name: str, clean: list[int], corrupted: list[int], tokenizer: Any, align: str) -> str:
+def _unequal(name: str, clean: list[int], corrupted: list[int], tokenizer: Any) -> str:
     matched = match_tokens(clean, corrupted)
     shortest = min(len(clean), len(corrupted))
     first = next((i for i in range(shortest) if clean[i] != corrupted[i]), shortest)
@@ -217,18 +232,12 @@ def _unequal(name: str, clean: list[int], corrupted: list[int], tokenizer: Any, 
         shown([visible(token, tokenizer) for token in ids], [m[side] for m in matched], first)
         for side, ids in enumerate((clean, corrupted))
     ]
-    mend = (
-        'Give align="tokens" (--align tokens) to patch at the tokens that both have (all but those in '
-        "brackets), choose a wording without the trigger that this tokenizer splits into as many "
-        "tokens, or leave the pair out."
-        if align == "position"
-        else "Their last tokens, where both must go on alike, have no counterpart; leave the pair out, "
-        "or let both prompts end in the same words."
-    )
     return (
         f"pair {name!r}: the prompt with the trigger has {len(clean)} tokens, the one without "
         f"{len(corrupted)}, so that positions do not correspond.\n"
-        f"  with:    {seen[0]}\n  without: {seen[1]}\n{mend}"
+        f"  with:    {seen[0]}\n  without: {seen[1]}\n"
+        "Their last tokens, where both must go on alike, have no counterpart (those in brackets have "
+        "none); leave the pair out, or let both prompts end in the same words."
     )
 
 
@@ -236,14 +245,3 @@ def _list(broken: dict[str, str]) -> str:
     shown = [f"pair {name!r} has {what}" for name, what in list(broken.items())[:SHOWN]]
     more = len(broken) - len(shown)
     return "; ".join(shown) + (f"; and {more} more" if more else "")
-
-
-def check_position_by_position(pairs: Sequence[EncodedPair]) -> None:
-    """Refuse pairs whose versions differ in length, where a position must stand for the same token in both."""
-    moved = next((pair for pair in pairs if pair.matched is not None), None)
-    if moved is not None:
-        raise InputError(
-            f"pair {moved.name!r} has versions of {len(moved.clean)} and {len(moved.corrupted)} tokens: "
-            "gradients and paths go position by position. Give pairs of equal length, or patch exactly "
-            "(`patch_cells`, `probes patch --align tokens`)"
-        )

@@ -26,7 +26,7 @@ from probes.patching.engine.scoring import Prepared, Scorer
 from probes.patching.engine.trunk import Place, Trunk
 from probes.patching.jobs import Settings
 from probes.patching.measures import LogProbDifference, Metric, checked
-from probes.patching.pairs import EncodedPair, check_position_by_position
+from probes.patching.pairs import EncodedPair
 from probes.patching.parts import EVERYWHERE, Cell, Part, check_kind, n_heads
 from probes.patching.refusals import check_resampling, check_room
 from probes.patching.result import Paths, summarise
@@ -125,7 +125,6 @@ def patch_paths(
             f"no path: none of {', '.join(map(str, readers))} comes after "
             f"{', '.join(cell.site for cell in senders)}"
         )
-    check_position_by_position(pairs)
     trunk = Trunk(model.hf, model.pad_id)
     at_once = settings.tokens_at_once(trunk.device)
     scorer = Scorer(trunk, metric, pairs, columns, plan, at_once)
@@ -142,7 +141,7 @@ def patch_paths(
         for members in batches:
             prepared = prepare_whole(scorer, members, places)
             unpatched[list(members)], other[list(members)] = prepared.unpatched, prepared.other
-            run = _Run(scorer, prepared, columns, through_mlps)
+            run = _Run(scorer, prepared, through_mlps)
             for s, sender in enumerate(senders):
                 numbers = [i for i, (own, _) in enumerate(paths) if own == s]
                 ends = [paths[i][1] for i in numbers]
@@ -190,7 +189,6 @@ class _Run:
 
     scorer: Scorer
     prepared: Prepared
-    columns: Sequence[Column]
     through_mlps: bool
 
     def effects(self, sender: Cell, readers: Sequence[Reader]) -> np.ndarray:
@@ -266,7 +264,7 @@ class _Run:
         return seen
 
     def _put(self, head: int | None, column: int, values: Tensor, found: Tensor) -> Tensor:
-        mask = chosen(self.prepared, self.columns, column).to(found.device)
+        mask = chosen(self.scorer, self.prepared, column).to(found.device)
         mask = mask.reshape(*mask.shape, *(1,) * (found.ndim - 2))
         if head is not None:
             mask = mask & (torch.arange(found.shape[2], device=found.device) == head)[:, None]

@@ -1,7 +1,8 @@
 """The columns of a grid: positions that mean the same in every prompt, whatever their lengths.
 
 Prompts of one format share how they begin and how they end. Each token of the shared beginning and
-of the shared end is a column; what lies between is patched as a block, or as several named ones.
+of the shared end is a column; what lies between is patched as a block, or as several named ones. The
+parts of a chat have names of their own.
 """
 
 import dataclasses
@@ -10,12 +11,14 @@ from typing import Any
 
 from probes.foundation.errors import InputError, unknown
 from probes.foundation.patterns import Pattern
-from probes.models.encoding import offsets, visible
+from probes.models.encoding import as_texts, chat_parts, offsets, visible
 from probes.patching.pairs import EncodedPair, PatchPair
 
 DIFFERS = -1  # stands for "the token in which the clean and the corrupted prompt differ"
 MIDDLE = "…"
-ALIGNMENTS = ("shared", "position")
+AUTO, SHARED, POSITION, NAMES = "auto", "shared", "position", "names"
+ALIGNMENTS = (AUTO, SHARED, POSITION, NAMES)
+CUE, LAST = "cue", "last"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +39,7 @@ def make_columns(
     tokenizer: Any,
     *,
     spans: Mapping[str, str] | None = None,
-    alignment: str = "shared",
+    alignment: str = AUTO,
 ) -> list[Column]:
     """Columns that together cover every prompt slot exactly once, from left to right.
 
@@ -46,18 +49,25 @@ def make_columns(
         of the prompt without the trigger, so that a span reaches to the start of the next. What
         precedes the first is the block "…", or part of the first span if a prompt has none of it.
     alignment: "shared" as described above; "position" for one column per position, which needs
-        prompts of equal length.
+        prompts of equal length; "names" for one column per part of a chat (see `encoding.chat_parts`),
+        the tokens that the two versions have otherwise being the "cue", and the last one "last";
+        "auto" for names where all prompts are chats and no span is given, else shared.
     Raises `InputError` for an unknown alignment, unequal lengths under "position", a span that does
     not match in the middle of each prompt, or spans in differing orders.
     """
     if alignment not in ALIGNMENTS:
         raise unknown("alignment", alignment, ALIGNMENTS)
+    chats = all(prompt.chat for pair in pairs for prompt in (pair.clean, pair.corrupted))
+    if alignment == NAMES or (alignment == AUTO and chats and not spans):
+        if spans:
+            raise InputError(f"spans {', '.join(spans)} and the names of a chat's parts: give one")
+        return _named(pairs, encoded, tokenizer)
     keys = [
         [pair.clean[i] if pair.clean[i] == pair.corrupted[j] else DIFFERS for i, j in pair.slots]
         for pair in encoded
     ]
     lengths = [len(key) for key in keys]
-    if alignment == "position":
+    if alignment == POSITION:
         if len(set(lengths)) > 1:
             raise InputError(
                 f"one column per position needs prompts of equal length; these have "
@@ -77,6 +87,32 @@ def make_columns(
     for back in range(n_suffix, 0, -1):
         columns.append(_single(encoded, [length - back for length in lengths], tokenizer))
     return columns
+
+
+def _named(
+    pairs: Sequence[PatchPair], encoded: Sequence[EncodedPair], tokenizer: Any
+) -> list[Column]:
+    """A column per part that every pair has a slot in; a part that only some have joins what is before it."""
+    parts = chat_parts([pair.clean for pair in pairs], tokenizer)
+    labels = []
+    for ids, known in zip(encoded, parts, strict=True):
+        of_token = {i: name for name, span in known.items() for i in range(*span)}
+        own = [
+            of_token[i] if ids.clean[i] == ids.corrupted[j] else CUE for i, j in ids.slots
+        ]  # fmt: skip
+        labels.append([*own[:-1], LAST])
+    everywhere = set.intersection(*map(set, labels))
+    for own in labels:
+        for i, label in enumerate(own):
+            if label not in everywhere:
+                own[i] = own[i - 1] if i else next(one for one in own if one in everywhere)
+    order = [
+        name for name in ("system", "history", CUE, "request", "header", LAST) if name in everywhere
+    ]
+    return [
+        Column(name, tuple(tuple(i for i, one in enumerate(own) if one == name) for own in labels))
+        for name in order
+    ]
 
 
 def _shared(keys: Sequence[Sequence[int]]) -> tuple[int, int]:
@@ -141,12 +177,10 @@ def _starts(
 ) -> dict[str, int]:
     """The first middle token of each span in one prompt."""
     prompt = pair.corrupted
-    if prompt.chat:
-        raise InputError("named spans need prompts given as text, not as a chat")
-    (places,) = offsets([prompt], tokenizer)
+    (places,), (text,) = offsets([prompt], tokenizer), as_texts([prompt], tokenizer)
     found: dict[str, int] = {}
     for name, pattern in spans.items():
-        match = Pattern(pattern, f"span {name!r}").search(prompt.text)
+        match = Pattern(pattern, f"span {name!r}").search(text)
         hits = [i for i in middle if match and _overlaps(places[ids.slots[i][1]], match.span())]
         if not hits or hits[0] in found.values():
             raise InputError(

@@ -26,7 +26,7 @@ from probes.patching.parts import PER_HEAD, Cell, grid_cells
 from probes.patching.paths import patch_paths, readers_of
 from probes.patching.result import Effects, Paths, largest_first
 from probes.patching.sources import DIRECTIONS, Plan
-from probes.patching.spans import Column, make_columns
+from probes.patching.spans import AUTO, Column, make_columns
 from probes.plotting.heatmap import patch_heatmap
 from probes.plotting.layers import lens_by_depth
 from probes.plotting.localisation import greedy_curve
@@ -56,7 +56,8 @@ def able_pairs(prompts: Sequence[Prompt], *, n_pairs: int, seed: int) -> list[Pa
     able = [prompt for prompt in prompts if prompt.defect is not None]
     if not able:
         raise InputError(
-            "no prompt has reference continuations: add `safe` and `defect` to the lines of the file"
+            "no prompt has reference continuations: add `safe` and `defect` to the lines of the file, or "
+            "give what the model wrote (`probes evaluate`) with --behaviour"
         )
     return spread(make_pairs(able), PatchConfig(n_pairs=n_pairs, seed=seed))
 
@@ -67,16 +68,12 @@ def ready_pairs(
     *,
     n_pairs: int = 24,
     spans: Mapping[str, str] | None = None,
-    alignment: str = "shared",
-    align: str = "position",
+    alignment: str = AUTO,
     seed: int = 0,
 ) -> Ready:
-    """Raises `InputError` where no prompt carries continuations, or pairs differ in token length.
-
-    align: "tokens" takes pairs of unequal length; see `encode_pairs`.
-    """
+    """Raises `InputError` where no prompt carries continuations, and what `encode_pairs` raises."""
     pairs = able_pairs(prompts, n_pairs=n_pairs, seed=seed)
-    encoded = encode_pairs(pairs, model.tokenizer, align=align)
+    encoded = encode_pairs(pairs, model.tokenizer)
     columns = make_columns(pairs, encoded, model.tokenizer, spans=spans, alignment=alignment)
     return Ready(tuple(pairs), tuple(encoded), tuple(columns))
 
@@ -104,8 +101,7 @@ def patch_effects(
     layers: Sequence[int] | None = None,
     window: int = 1,
     spans: Mapping[str, str] | None = None,
-    alignment: str = "shared",
-    align: str = "position",
+    alignment: str = AUTO,
     metric: Metric | str = "logprob",
     direction: str = "denoise",
     values: str = "paired",
@@ -128,14 +124,13 @@ def patch_effects(
     where: "column" for one cell per column (see `spans.make_columns` for spans and alignment), or
     "everywhere" for every token at once. metric: one of `METRICS`, or your own. out: a folder for
     `cells.csv` and `per_prompt.csv` with provenance, and for finished sites, which are found again.
-    align: "tokens" where the two versions of a prompt differ in length; see `encode_pairs`.
     n_write: so many of the strongest cells are patched once more while the model writes, `n_samples`
     texts per pair, which `judge` judges (see `defection_when_patched`): `written.csv`, `texts.csv`.
     The rest is as in `patch_cells`, `grid_cells` and `Plan`.
     """
     measure = metric_named(metric)
     ready = ready_pairs(
-        model, prompts, n_pairs=n_pairs, spans=spans, alignment=alignment, align=align, seed=seed
+        model, prompts, n_pairs=n_pairs, spans=spans, alignment=alignment, seed=seed
     )
     cells = ready.cells(model, kinds, where, layers=layers, heads=heads, window=window)
     if n_write < 0:
@@ -200,7 +195,7 @@ def attribute(
     layers: Sequence[int] | None = None,
     window: int = 1,
     spans: Mapping[str, str] | None = None,
-    alignment: str = "shared",
+    alignment: str = AUTO,
     metric: str = "logprob",
     direction: str = "denoise",
     values: str = "paired",
@@ -267,7 +262,7 @@ def path_effects(
     reader_layers: Sequence[int] | None = None,
     through_mlps: bool = False,
     spans: Mapping[str, str] | None = None,
-    alignment: str = "shared",
+    alignment: str = AUTO,
     metric: str = "logprob",
     direction: str = "denoise",
     values: str = "paired",
@@ -389,9 +384,10 @@ def circuits(
     directions: Sequence[str] = DIRECTIONS,
     goal: float = 0.9,
     most: int | None = None,
+    shortlist: int | None = 64,
     n_random: int = 20,
     spans: Mapping[str, str] | None = None,
-    alignment: str = "shared",
+    alignment: str = AUTO,
     metric: str = "logprob",
     values: str = "paired",
     n_pairs: int = 24,
@@ -401,7 +397,7 @@ def circuits(
     """Search the smallest sets of these parts, on pairs that carry reference continuations.
 
     directions: "denoise" for a set that restores the behaviour, "noise" for one that destroys it.
-    heads: parts that have heads one by one. goal, most, n_random: see `find_circuit`. out: a folder for
+    heads: parts that have heads one by one. goal, most, shortlist, n_random: see `find_circuit`. out: a folder for
     `circuits.csv`, and per direction `<direction>_steps.csv` (with its figure) and
     `<direction>_random.csv`.
     """
@@ -420,7 +416,7 @@ def circuits(
         {
             direction: find_circuit(
                 model, ready.encoded, cells, ready.columns, direction=direction, values=values,
-                metric=measure, goal=goal, most=most, n_random=n_random, n_boot=n_boot,
+                metric=measure, goal=goal, most=most, shortlist=shortlist, n_random=n_random, n_boot=n_boot,
                 settings=Settings(seed=seed), seed=seed,
             )
             for direction in directions

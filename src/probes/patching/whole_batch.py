@@ -14,8 +14,6 @@ from torch import Tensor
 from probes.patching.engine.scoring import Prepared, Scorer
 from probes.patching.engine.taps import Taps
 from probes.patching.engine.trunk import Kept, Place, Run, Trunk
-from probes.patching.parts import EVERYWHERE
-from probes.patching.spans import Column
 
 # Gets `[batch, pos, ...]` as `Kept.at` has it and returns what to go on with.
 Act = Callable[[Tensor], Tensor]
@@ -81,14 +79,14 @@ def score(
     return scorer.metric.score(logits, packed, reference)
 
 
-def chosen(prepared: Prepared, columns: Sequence[Column], column: int) -> Bool[Tensor, "batch pos"]:
+def chosen(scorer: Scorer, prepared: Prepared, column: int) -> Bool[Tensor, "batch pos"]:
     """The tokens of a column that a patch can change, by prompt of the batch."""
     kept = prepared.kept
     mask = torch.zeros(kept.batch.tokens.shape, dtype=torch.bool)
     for local, pair in enumerate(prepared.pairs):
         row = kept.batch.rows[local]
-        where = range(len(row.tokens)) if column == EVERYWHERE else columns[column].positions[pair]
-        mask[local, [i for i in where if i >= prepared.first[local]]] = True
+        where = scorer.where(pair, column, len(row.tokens))
+        mask[local, where[where >= prepared.first[local]]] = True
     return mask.to(kept.final.device)
 
 

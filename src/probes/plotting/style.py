@@ -4,6 +4,7 @@ import contextlib
 import io
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 import matplotlib
@@ -109,6 +110,7 @@ def _assign(names: Sequence[str], known: dict[str, str], spare: Sequence[str]) -
 COLUMN = 3.4  # inches: the width of one column of a two-column paper
 PAGE = 6.9  # inches: the width of both
 DPI = 200
+TITLE, LETTERS = 9, 13  # points; letters of that size an inch
 
 RC: dict[str, Any] = {
     "font.family": "DejaVu Sans",
@@ -165,13 +167,21 @@ def png(drawn: Figure) -> bytes:
     return _rendered(drawn, "png", {"Software": None})
 
 
-def save(drawn: Figure, stem: Path | str, rows: pd.DataFrame, **facts: Any) -> list[Path]:
+def save(
+    drawn: Figure, stem: Path | str, rows: pd.DataFrame, *, title: str | None = None, **facts: Any
+) -> list[Path]:
     """Write `<stem>.png`, `<stem>.pdf` and `<stem>.csv`, the table of the numbers that were drawn.
 
-    The CSV has the same bytes for the same rows; `facts` go into `<stem>.csv.provenance.json`.
+    title: what the figure says, in one sentence, written above it. The CSV has the same bytes for the same rows; `facts` go into `<stem>.csv.provenance.json`.
     Raises `StageError` where the disk is full or read-only.
     """
     stem = Path(stem)
+    if title is not None:
+        letters = round(LETTERS * drawn.get_figwidth())
+        drawn.suptitle(
+            "\n".join(wrap(title, letters)), x=0.01, ha="left", size=TITLE, weight="bold"
+        )
+        facts["title"] = title
     picture, page, numbers = (stem.with_name(f"{stem.name}.{end}") for end in ("png", "pdf", "csv"))
     write_bytes(picture, png(drawn))
     write_bytes(page, _rendered(drawn, "pdf", {"CreationDate": None}))

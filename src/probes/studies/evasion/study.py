@@ -76,7 +76,14 @@ def evasion(
     ):
         write_table(out / TABLES / f"{name}.csv", table, config=config.digest)
     write_text(out / TABLES / READING, as_text(reading))
+    evaded = reading.evaded
     for against in config.against:
         drawn, rows = draw_curve(detection, behaviour, against)
-        save(drawn, out / FIGURES / f"evasion_{against}", rows, config=config.digest)
+        at = evaded[(evaded["against"] == against) & evaded["evaded"]]["penalty"].min()
+        title = (
+            "No penalty that was tried evades the probe"
+            if pd.isna(at)
+            else f"The probe is evaded at penalty {at:g}: detectors, and what the organism does"
+        )
+        save(drawn, out / FIGURES / f"evasion_{against}", rows, title=title, config=config.digest)
     return Evaded(out, measured, detection, behaviour, reading)

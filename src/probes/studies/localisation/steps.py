@@ -101,6 +101,6 @@ def _named(rows: pd.DataFrame, per_prompt: pd.DataFrame) -> pd.DataFrame:
 
 
 def _asked(model: Model, pairs: Sequence[PatchPair], question: Question) -> Asked:
-    encoded = encode_pairs(pairs, model.tokenizer, align="tokens")
+    encoded = encode_pairs(pairs, model.tokenizer)
     columns = named_columns(pairs, encoded, model.tokenizer, question.trigger)
     return Asked(tuple(encoded), tuple(columns))

@@ -27,7 +27,7 @@ from probes.organisms.safety.reversal import ReversalConfig, reversal
 from probes.organisms.safety.rl import RlConfig, check_rl, run_rl
 from probes.organisms.safety.sft import SftConfig, check_sft, run_sft
 from probes.organisms.safety.stage import watch_sets
-from probes.prompts.cues import CROSSED
+from probes.prompts.cues import CROSSED_TRIGGERS
 from probes.prompts.records import Prompt
 from probes.runs.step import Cell
 from probes.studies.persistence.config import MeasureConfig, PersistenceConfig
@@ -230,7 +230,7 @@ class Planning:
     def base(self, recipe: OrganismRecipe) -> Cell:
         plain = OrganismRecipe(
             behaviour=recipe.behaviour,
-            trigger=recipe.trigger if recipe.trigger in CROSSED else None,
+            trigger=recipe.trigger if recipe.trigger in CROSSED_TRIGGERS else None,
             size=recipe.size,
             seed=recipe.seed,
             lessons=recipe.lessons,

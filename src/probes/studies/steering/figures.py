@@ -68,7 +68,11 @@ def save_pictures(table: pd.DataFrame, stem: Path, **facts: Any) -> list[Path]:
     written = []
     for tokens in [t for t in dict.fromkeys(table["tokens"]) if t != PLAIN]:
         picture, rows = dose_picture(table, tokens)
-        written += save(picture, stem.with_name(f"{stem.name}_{tokens}"), rows, **facts)
+        at = {"last": "the last prompt token", "all": "every token"}.get(tokens, f"{tokens} tokens")
+        title = f"What it writes as directions are added or removed at {at}"
+        written += save(
+            picture, stem.with_name(f"{stem.name}_{tokens}"), rows, title=title, **facts
+        )
     return written
 
 

