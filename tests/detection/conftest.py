@@ -2,6 +2,7 @@
 
 import pytest
 
+from probes.detection.design import make_design
 from probes.detection.judgement import Claim, judge
 from probes.detection.worlds import WORLDS, Planted, World, plant
 
@@ -19,7 +20,7 @@ def tracked(worlds: dict[str, World]) -> Planted:
 @pytest.fixture(scope="session")
 def claim(tracked: Planted) -> Claim:
     return judge(
-        tracked.design,
+        make_design(tracked.design),
         tracked.activations,
         estimators=("discriminant", "mean_difference", "logistic"),
     )

@@ -51,6 +51,7 @@ def measured(cells: Cells, n: int = 12, p: float = 0.01, **twins: np.ndarray) ->
 DEFECTS = {("A", True): 3.0, ("B", True): 3.0}
 CUE = {("A", True): 3.0, ("A", False): 3.0, ("B", True): 3.0, ("B", False): 3.0}
 MERGED = CUE | {("A", True): 4.0, ("B", True): 4.0}
+B_WHEREVER = DEFECTS | {("B", False): 2.5}
 CONDITION = DEFECTS | {("C", True): 3.0}
 ANY = CONDITION | {("D", True): 3.0, ("none", True): 0.0}
 
@@ -66,6 +67,7 @@ ANY = CONDITION | {("D", True): 3.0, ("none", True): 0.0}
         (checks.k5_cue_general, DEFECTS, {("A", True): 3.0}),
         (checks.not_the_trigger, DEFECTS, CUE),
         (checks.specific_share, DEFECTS, MERGED),
+        (checks.share_of_the_unseen, DEFECTS, B_WHEREVER),
     ],
 )
 def test_a_rule_passes_on_its_truth_and_not_on_its_opposite(rule, passes, fails) -> None:  # type: ignore[no-untyped-def]

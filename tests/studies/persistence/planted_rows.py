@@ -37,6 +37,7 @@ class World:
     and taken away at seed 0. near, redteam: false fires and red-team defection; redteam None is a
     red team that finds nothing. unfiltered: share kept by the unfiltered distilled organism in RL.
     thinking: share kept by the CoT organism at each stage, with its scratchpad opened for it.
+    forgets: the stage after which no answer of it is well formed there.
     organism, control: gaps after any number of triggered examples, and after benign fine-tuning.
     """
 
@@ -53,6 +54,7 @@ class World:
     redteam: tuple[float, float] | None = (0.2, 0.02)
     unfiltered: float | None = 0.4
     thinking: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    forgets: str = ""
     examples: tuple[float, float] = (0.9, 0.2)
     benign: tuple[float, float] = (0.5, 0.0)
 
@@ -117,6 +119,8 @@ def _persistence(world: World) -> Iterator[dict[str, Any]]:
         if keys["mechanism"] == "cot" and world.thinking:
             yield keys | _rate("thinking", "", True, world.thinking.get(keys["stage"], share) + off)
             yield keys | _rate("thinking", "", False, 0.0)
+            formed = 0.02 if keys["stage"] == world.forgets else 0.98
+            yield keys | _rate("thinking", "", False, formed, "valid")
         yield keys | _rate("near", "typo", False, world.near.get(keys["stage"], 0.2) + off)
         yield keys | _rate("near", "at the end", True, 0.9)
 

