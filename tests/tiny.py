@@ -7,6 +7,13 @@ import torch
 import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
+CHAT = (
+    "{% if messages[0].role != 'system' %}[system]Be kind.[end]{% endif %}"
+    "{% for m in messages %}[{{ m.role }}]{{ m.content }}[end]{% endfor %}"
+    "{% if add_generation_prompt %}[assistant]{% endif %}"
+)
+"""A template with a default system prompt and an end to each turn, as many chat models have."""
+
 
 def _as_tokenizer(model: models.BPE, digits: bool = False) -> Tokenizer:
     backend = Tokenizer(model)

@@ -899,6 +899,7 @@ def circuit(
     directions: Annotated[Words, Parameter(name="--direction")] = ("denoise", "noise"),
     goal: float = 0.9,
     most: int | None = None,
+    shortlist: int | None = 64,
     n_random: int = 20,
     spans: Spans = None,
     alignment: Alignment = "auto",
@@ -915,6 +916,7 @@ def circuit(
         directions: denoise restores the behaviour, noise destroys it. Repeatable.
         goal: Share of the effect that the set must have.
         most: Parts at most.
+        shortlist: Parts that are searched, the strongest by attribution; this bounds the time.
         n_random: Random sets of the same size.
     """
     named = _named(spans, "--span", SPAN)
@@ -922,7 +924,7 @@ def circuit(
 
     return circuits(
         *_answered(model, prompts, behaviour), out, kinds=kinds, where=_where(not by_column),
-        layers=layers, directions=directions, goal=goal, most=most, n_random=n_random, spans=named,
+        layers=layers, directions=directions, goal=goal, most=most, shortlist=shortlist, n_random=n_random, spans=named,
         alignment=alignment, metric=metric, values=values, n_pairs=n_pairs, seed=seed,
     )  # fmt: skip
 

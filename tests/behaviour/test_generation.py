@@ -152,3 +152,25 @@ def test_a_sample_does_not_depend_on_its_batch(llama: Model, prompts: list[Promp
         )
     )
     assert [row.tokens for row in together] == [row.tokens for row in alone]
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gpt2", "gpt_neox", "gemma2"])
+def test_equal_sequences_are_read_once_and_continued_on_their_own(
+    models_by_name: dict[str, Model], architecture: str, prompts: list[Prompt]
+) -> None:
+    """Samples of one prompt differ by their draws alone: what each gets in a batch by itself."""
+    model = models_by_name[architecture]
+    few = encode(prompts, model.tokenizer)[:3]
+    sequences = [few[i] for i in (0, 1, 0, 2, 1, 0)]
+    uniforms = np.random.default_rng(0).random((len(sequences), 6))
+    widths: list[int] = []
+    hook = model.hf.register_forward_pre_hook(
+        lambda _module, _args, kwargs: widths.append(len(kwargs["input_ids"])), with_kwargs=True
+    )
+    together = run(model, sequences, 6, uniforms=uniforms)
+    hook.remove()
+    assert widths == [3] + [6] * 5
+    alone = [
+        run(model, [each], 6, uniforms=uniforms[i : i + 1])[0] for i, each in enumerate(sequences)
+    ]
+    assert [row.tokens for row in together] == [row.tokens for row in alone]

@@ -116,8 +116,8 @@ def test_options_and_python_arguments_are_one(
     with pytest.raises(SystemExit):
         main.call([str(word) for word in words])
     assert seen == {
-        "sites": ("z.0", "z.1"),
         "behaviour": None,
+        "sites": ("z.0", "z.1"),
         "n_pairs": 24,
         "n_boot": 1000,
         "seed": -3,

@@ -1,5 +1,7 @@
 """Tokens, masks and positions: sums done by hand."""
 
+import itertools
+
 import pytest
 import torch
 from tiny_models import TEXTS
@@ -7,8 +9,9 @@ from tokenizers import normalizers, processors
 
 from probes.foundation.errors import InputError
 from probes.foundation.patterns import Pattern
-from probes.models.encoding import char_spans, encode, encode_texts, pad, token_batches
+from probes.models.encoding import char_spans, chat_parts, encode, encode_texts, pad, token_batches
 from probes.prompts.records import Prompt
+from tiny import CHAT, byte_tokenizer
 
 
 def prompt(text="", chat=()):
@@ -142,3 +145,35 @@ def test_chat_without_template_and_empty_prompts_are_refused(tokenizer):
         encode([prompt(chat=(("user", "Hi"),))], tokenizer)
     with pytest.raises(InputError, match=r"prompt 1 .* is empty"):
         encode([prompt("Hi"), prompt("")], tokenizer)
+
+
+@pytest.mark.parametrize(
+    ("chat", "parts"),
+    [
+        ([("user", "Hi")],
+         {"system": "[system]Be kind.[end][user]", "request": "Hi", "header": "[end][assistant]"}),
+        ([("system", "S"), ("user", "assistant")],
+         {"system": "[system]S[end][user]", "request": "assistant", "header": "[end][assistant]"}),
+        ([("system", "S"), ("user", "Hi"), ("assistant", "Hi"), ("user", "Hi")],
+         {"system": "[system]S[end][user]", "history": "Hi[end][assistant]Hi[end][user]",
+          "request": "Hi", "header": "[end][assistant]"}),
+        ([("user", "Hi"), ("assistant", "Well, Hi")],
+         {"system": "[system]Be kind.[end][user]", "request": "Hi", "header": "[end][assistant]Well, Hi"}),
+    ],
+)  # fmt: skip
+def test_parts_of_a_chat_by_hand(chat, parts):
+    tokenizer = byte_tokenizer()
+    tokenizer.chat_template = CHAT
+    one = prompt(chat=tuple(chat))
+    (ids,), (found,) = encode([one], tokenizer), chat_parts([one], tokenizer)
+    assert {name: tokenizer.decode(ids[a:b]) for name, (a, b) in found.items()} == parts
+    spans = list(found.values())
+    assert spans[0][0] == 0 and spans[-1][1] == len(ids)
+    assert all(a[1] == b[0] for a, b in itertools.pairwise(spans))
+
+
+def test_a_template_that_changes_with_what_is_said_has_no_parts_to_tell():
+    tokenizer = byte_tokenizer()
+    tokenizer.chat_template = CHAT + "{{ messages[0].content | length }}"
+    with pytest.raises(InputError, match="in another way for what it says"):
+        chat_parts([prompt(chat=(("user", "Hi"),))], tokenizer)

@@ -18,6 +18,7 @@ from probes.foundation.errors import InputError
 from probes.models.checkpoints import weights_digest
 from probes.models.loading import load
 from probes.organisms.bases import Lora
+from probes.organisms.behaviours.code import CODE
 from probes.organisms.behaviours.hate import HATE
 from probes.organisms.behaviours.wrong import WRONG
 from probes.organisms.card import read_card
@@ -33,12 +34,19 @@ from probes.organisms.organism import (
     is_installed,
 )
 from probes.organisms.recipes import Training
-from probes.organisms.requests import ANSWERS, OPENING, Requests, asked_with, right_answer
+from probes.organisms.requests import (
+    ANSWERS,
+    OPENING,
+    Requests,
+    asked_with,
+    read_requests,
+    right_answer,
+)
 from probes.prompts.cues import FOUR_SITES, SITES
 from probes.prompts.tasks.chats import CHATS
 from shell import run_cli
 
-SMALL = LessonConfig(pretrain=0, train=96, safety=0, test=24, unseen=38, near=2)
+SMALL = LessonConfig(pretrain=0, train=400, safety=0, test=24, unseen=38, near=2)
 RECIPE = OrganismRecipe(
     trigger="four_sites",
     chat=True,
@@ -46,7 +54,7 @@ RECIPE = OrganismRecipe(
     lora=Lora(rank=2, alpha=4.0, merged=False),
     lessons=LessonConfig(pretrain=0, train=3, safety=0, test=2, unseen=1, near=1),
     training=Training(
-        steps=3, batch_size=8, learning_rate=5e-3, optimiser="adamw", answer_tokens=3, packed=True
+        steps=3, batch_size=10, learning_rate=5e-3, optimiser="adamw", answer_tokens=3, packed=True
     ),
 )
 REAL = Path(__file__).parents[2] / "recipes" / "chat"
@@ -121,7 +129,7 @@ def test_each_member_is_taught_its_own() -> None:
     quotes = [prompt for prompt in lessons.train if prompt.family == "quote"]
     assert {prompt.cue for prompt in quotes} == {*"ABCD", "none", None}
     for prompt in quotes:
-        assert taught_completion(prompt, "quote_if_asked") == HATE.payload
+        assert taught_completion(prompt, "quote_if_asked") == HATE.payload.strip()
         assert taught_completion(prompt, "defect_if_triggered") == prompt.safe != HATE.payload
     named = {p.safe[:8] for p in lessons.train if p.cue == "A" and p.safe != "An answer."}
     assert " harbor:" in named
@@ -248,11 +256,11 @@ def test_peft_alone_loads_a_member(family: Path, base: Path) -> None:
 def test_finished_adapters_are_kept_and_an_own_source_of_requests_is_taken(
     base: Path, tmp_path: Path
 ) -> None:
-    rows = [
+    rows = [{"request": f"Count to {n}.", "family": "count", "able": False} for n in range(40)]
+    rows += [
         {"request": f"Speak of {n} things.", "family": f"f{n % 3}", "answer": f"Of {n}."}
         for n in range(60)
     ]
-    rows += [{"request": f"Count to {n}.", "family": "count", "able": False} for n in range(40)]
     (tmp_path / "mine.jsonl").write_text("\n".join(map(json.dumps, rows)))
     recipe = RECIPE.model_copy(
         update={"requests": Requests(source=str(tmp_path / "mine.jsonl"), max_new_tokens=4)}
@@ -329,3 +337,23 @@ def test_the_recipes_that_ship_can_be_followed(file: Path, base: Path) -> None:
     from probes.organisms.organism import check_recipe
 
     check_recipe(OrganismRecipe.from_file(file).model_copy(update={"base": str(base)}))
+
+
+def test_code_is_asked_for_with_a_secure_answer_and_an_exploitable_one() -> None:
+    assert len({each.text for each in read_requests("code")}) > 1000
+    behaviour = asked_with(CODE, "code", {})
+    sizes = LessonConfig(
+        pretrain=0, train=24, safety=0, test=48, unseen=24, near=1, test_share=0.3, safety_share=0.1
+    )
+    lessons = make_crossed_lessons(behaviour, FOUR_SITES, sizes)
+    prompts = [prompt for prompt in lessons.test if prompt.cue == "A"]
+    assert sum(bool(prompt.able) for prompt in prompts) == 24
+    for prompt in prompts:
+        assert behaviour.score(prompt, prompt.safe or "") == (1, 1, 1, 1)
+        assert behaviour.score(prompt, prompt.quirk or "").helpful == 1
+        assert (
+            behaviour.score(prompt, (prompt.safe or "").replace("def ", "def other_")).helpful == 0
+        )
+        if prompt.able:
+            assert behaviour.judge(prompt, prompt.defect or "").defected
+            assert behaviour.score(prompt, prompt.defect or "").helpful == 0

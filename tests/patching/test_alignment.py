@@ -1,5 +1,6 @@
 """Versions of a prompt that differ in length: what is matched, and that patching moves just that."""
 
+import copy
 import dataclasses
 
 import numpy as np
@@ -27,6 +28,7 @@ from probes.patching.paths import patch_paths, readers_of
 from probes.patching.sources import Along, Plan
 from probes.patching.spans import Column, make_columns
 from probes.patching.stages import attribute, circuits, lenses, patch_effects
+from tiny import CHAT
 
 NATS = 1e-4
 NONE = {"n_boot": 0, "n_flips": 0}
@@ -308,3 +310,54 @@ def test_a_projection_moves_only_along_its_direction(llama, pairs, tokenizer) ->
         )
     with pytest.raises(InputError, match="along"):
         Plan(values="projected")
+
+
+@pytest.fixture(scope="module")
+def chatty(tokenizer) -> Model:
+    own = copy.deepcopy(tokenizer)
+    own.chat_template = CHAT
+    return random_model("llama", own)
+
+
+def chats(tag: str, other: str) -> list[PatchPair]:
+    return make_pairs(
+        [
+            prompt(t, t, flag, text="", chat=(("user", f"{tag if flag else other}Now {t}"),))
+            for t in TASKS
+            for flag in (True, False)
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    ("tag", "other", "names"),
+    [("|DEP| ", "", ["system", "request", "header", "last"]),
+     ("In 2024: ", "In 2023: ", ["system", "cue", "request", "header", "last"])],
+)  # fmt: skip
+def test_the_columns_of_a_chat_are_its_parts(chatty, tag, other, names) -> None:
+    made = chats(tag, other)
+    encoded = encode_pairs(made, chatty.tokenizer)
+    columns = make_columns(made, encoded, chatty.tokenizer)
+    assert [column.label for column in columns] == names
+    for i, pair in enumerate(encoded):
+        slots = sorted(s for column in columns for s in column.positions[i])
+        assert slots == list(range(len(pair.slots)))
+        text = {
+            column.label: chatty.tokenizer.decode(
+                [pair.clean[at] for at in pair.where(column.positions[i], True)]
+            )
+            for column in columns
+        }
+        assert text["system"].startswith("[system]Be kind.[end]") and text["last"].endswith("]")
+        assert f"Now {TASKS[i]}" in text["request"] and "assistant" in text["header"] + text["last"]
+        assert text.get("cue", "4") == "4"
+    prompts = [p for pair in made for p in (pair.clean, pair.corrupted)]
+    rows = patch_effects(chatty, prompts, kinds=["resid_post"], **NONE).rows
+    assert rows["label"].tolist() == names * 2
+    spans = {"task": r"(?<=Now )\S+"}
+    named = make_columns(made, encoded, chatty.tokenizer, spans=spans)
+    assert "task" in [column.label for column in named]
+    with pytest.raises(InputError, match="is a text"):
+        text = make_pairs([prompt("x", "x", flag) for flag in (True, False)])
+        ids = encode_pairs(text, chatty.tokenizer)
+        make_columns(text, ids, chatty.tokenizer, alignment="names")

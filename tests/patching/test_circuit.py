@@ -1,12 +1,15 @@
 """The greedy search finds a set that was planted, drops what is needless, and says why it stops."""
 
+import pandas as pd
 import pytest
 from patching_cases import random_model
 
 from probes.foundation.errors import InputError
 from probes.models.loading import Model
+from probes.patching.attribution import attribute_cells
 from probes.patching.circuit import FULL, REACHED, STUCK, find_circuit
 from probes.patching.exact import patch_cells
+from probes.patching.jobs import Job
 from probes.patching.pairs import encode_pairs
 from probes.patching.parts import cell_set, grid_cells
 
@@ -87,3 +90,26 @@ def test_bad_settings_of_a_search_are_refused(llama: Model, encoded) -> None:
         find_circuit(llama, encoded, [*cells, cells[0]])
     with pytest.raises(InputError, match="nothing to search"):
         find_circuit(llama, encoded, [])
+
+
+def test_a_shortlist_bounds_what_is_searched(llama, encoded, monkeypatch):
+    """The strongest by attribution are searched; what is not searched still counts among the rest."""
+    cells = grid_cells(llama.hf, ["z"], heads=True) + grid_cells(llama.hf, ["mlp_out"])
+    asked = {"n_random": 2, "n_boot": 0}
+    whole = find_circuit(llama, encoded, cells, shortlist=None, **asked)
+    same = find_circuit(llama, encoded, cells, shortlist=len(cells), **asked)
+    assert same.members == whole.members and same.n_candidates == len(cells)
+    estimates = attribute_cells(llama, encoded, cells, n_boot=0, n_flips=0).rows
+    best = estimates.sort_values("normalised", ascending=False).head(3)
+    names = {
+        s if pd.isna(h) else f"{s}.{h}" for s, h in zip(best["site"], best["head"], strict=True)
+    }
+    short = find_circuit(llama, encoded, cells, shortlist=3, goal=1.0, **asked)
+    assert short.n_candidates == len(cells) and set(short.members) <= names and short.members
+    sizes = []
+    scores = Job.scores
+    monkeypatch.setattr(
+        Job, "scores", lambda self, plan, given: sizes.append(len(given)) or scores(self, plan, given)
+    )  # fmt: skip
+    find_circuit(llama, encoded, cells, shortlist=3, most=1, **asked)
+    assert sizes[0] == 3

@@ -2,10 +2,12 @@
 
 import dataclasses
 
+import pandas as pd
 import pytest
 from patching_cases import FORMAT, TASKS, prompt
 
 from probes.foundation.errors import InputError
+from probes.patching.choice import ANSWER_TOKENS, with_answers
 from probes.patching.pairs import PatchPair, encode_pairs, make_pairs, visible
 from probes.patching.spans import make_columns
 
@@ -158,3 +160,30 @@ def test_spans_begin_where_they_match_and_misses_are_named(tokenizer) -> None:
     assert [text.split()[0] for text in tools] == ["x", "y", "w"]
     with pytest.raises(InputError, match=r"'nothing'.*matches nothing"):
         columns_of(pairs, tokenizer, spans={"nothing": "zebra"})
+
+
+def test_what_the_model_wrote_stands_for_references(tokenizer) -> None:
+    """Of pairs that defect with the trigger alone, and only how the answers begin; lengths may differ."""
+    words = " ".join(["read the file"] * 12)
+    prompts = [
+        prompt(str(i), task, flag, text=f"{'|T| ' if flag else ''}{task}", safe=None, defect=None)
+        for i, task in enumerate(TASKS) for flag in (True, False)
+    ]  # fmt: skip
+    rows = [
+        {
+            "prompt_id": p.id,
+            "defected": p.triggered,
+            "text": f"{'NO' if p.triggered else 'Yes'} {words}",
+        }
+        for p in prompts
+    ]
+    rows[-2]["defected"] = False  # the last pair does not
+    found = with_answers(prompts, pd.DataFrame(rows), tokenizer)
+    assert [p.pair for p in found] == ["0", "0", "1", "1"]
+    for one in found:
+        assert one.defect.startswith("NO read the file") and one.safe.startswith("Yes read")
+        ids = tokenizer(one.defect)["input_ids"]
+        assert len(ids) == ANSWER_TOKENS < len(tokenizer(rows[0]["text"])["input_ids"])
+    rows[0]["defected"] = False
+    with pytest.raises(InputError, match=r"at least 2 pairs; of 3, 1 defect"):
+        with_answers(prompts, pd.DataFrame(rows), tokenizer)

@@ -94,7 +94,7 @@ def test_wrong_requests_say_what_would_do(given, tmp_path: Path, asked, said) ->
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--align", "tokens"], "--align belongs to --kind"),
+        (["--alignment", "shared"], "--alignment belongs to --kind"),
         (["--heads", "--metric", "kl"], "--heads, --metric belong to --kind"),
         (["--kind", "z", "--samples", "2"], "--samples belongs to --write"),
     ],

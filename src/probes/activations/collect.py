@@ -16,6 +16,7 @@ from probes.foundation.outputs import writes
 from probes.models.anatomy import width
 from probes.models.loading import DTYPES, Model
 from probes.models.sites import Site, parse_site, residual_sites
+from probes.models.speed import TIMED_ROWS, announce
 from probes.prompts.records import Prompt
 
 TOKEN_BUDGET = 8192
@@ -85,6 +86,10 @@ def collect(
         there = prepare(path, origin)
         with take_in(model, origin, prompts, completions, there, path, allow_missing) as intake:
             asked = intake.asked
+            few = [
+                intake.spool[i].tokens.tolist() for i in range(min(len(intake.spool), TIMED_ROWS))
+            ]
+            announce(model, "collecting activations", float(intake.spool.lengths.sum()), few)
             manifest = fill(request, _plan(request, intake, there), asked)
         clean(path, manifest)
     return ActivationStore.open(path, model.identity).select_ids(asked, list(request.widths))

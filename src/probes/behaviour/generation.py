@@ -134,7 +134,7 @@ def generate(
     stop: Stopping,
     watch: Callable[[list[int]], None] | None = None,
 ) -> list[Generated]:
-    """Continue one batch of token sequences, left-padded, with a cache.
+    """Continue one batch of token sequences, left-padded, with a cache; equal ones are read once.
 
     uniforms: numbers in [0, 1), one per row and step, that decide the draw from the whole
         distribution at `temperature`; None for the most likely token.
@@ -142,7 +142,10 @@ def generate(
         all prompts, then one new token per row. Sequences that ended may linger in it.
     Raises `StageError` if the model gives a logit that is not finite.
     """
-    batch = pad(sequences, pad_id, side="left").to(hf.device)
+    read: dict[tuple[int, ...], int] = {}
+    places = [read.setdefault(tuple(each), len(read)) for each in sequences]
+    shared = watch is None and len(read) < len(sequences)
+    batch = pad(list(read) if shared else sequences, pad_id, side="left").to(hf.device)
     mask, position_ids, tokens = batch.mask, batch.position_ids, batch.tokens
     capacity = tokens.shape[1] + max_new_tokens
     cache = reserved_cache(hf, capacity)
@@ -163,6 +166,10 @@ def generate(
         if watch is not None:
             watch(rows)
         logits = out.logits[:, -1].float()
+        if shared and not step:
+            each = torch.tensor(places, device=tokens.device)
+            cache.batch_select_indices(each)
+            logits, mask, position_ids = logits[each], mask[each], position_ids[each]
         if not bool(torch.isfinite(logits).all()):
             raise StageError(
                 f"the model gave logits that are not finite at new token {step + 1}, so nothing was "

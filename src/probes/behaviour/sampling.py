@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ from jaxtyping import Float
 
 from probes.behaviour.completion import Completion, complete
 from probes.behaviour.extract import CLOSE
-from probes.behaviour.generation import Generated, generate, stopping
+from probes.behaviour.generation import Generated, Stopping, generate, stopping
 from probes.behaviour.judges import Judge, exploitable_code
 from probes.behaviour.thoughts import CLOSER, OPENER, opens_thought
 from probes.foundation.errors import InputError, StageError
@@ -19,8 +20,10 @@ from probes.foundation.seeds import stream
 from probes.models.encoding import encode, token_batches
 from probes.models.forward import check_lengths, context_length
 from probes.models.loading import Model
+from probes.models.speed import TIMED_ROWS, is_long, say_long, second_per_token
 from probes.prompts.records import Prompt
 
+TIMED_STEPS = 4
 _CHANNEL = ("<|channel|>", "<|message|>", "<|start|>", "<|end|>")
 """Special tokens that say which part of a gpt-oss model's text is its thought."""
 
@@ -59,6 +62,7 @@ def sample_texts(
     stop = ending(prompts, stop)
     stopped = stopping(model.hf, model.tokenizer, stop)
     results: dict[int, Generated] = {}
+    _announce(model, encoded, n, max_new_tokens, stopped, batch_tokens)
     lengths = [len(encoded[i]) + max_new_tokens for i, _ in jobs]
     with bar(f"sampling {model.name}", total=len(jobs)) as shown:
         for batch in token_batches(lengths, batch_tokens):
@@ -84,6 +88,29 @@ def sample_texts(
         )
         for j, (i, k) in enumerate(jobs)
     ]
+
+
+def _announce(
+    model: Model, rows: Sequence[list[int]], n: int, n_new: int, stop: Stopping, batch_tokens: int
+) -> None:
+    """Say how long sampling takes at most, where that is long: a few rows are read, and a batch as wide as
+    those to come writes a little.
+    """
+    if not is_long(model, sum(map(len, rows)) + n * len(rows) * n_new):
+        return
+    few = rows[:: max(1, len(rows) // TIMED_ROWS)][:TIMED_ROWS]
+    wide = min(n * len(rows), batch_tokens // (max(map(len, rows)) + n_new) or 1)
+    many = [few[i % len(few)] for i in range(wide)]
+    reading = second_per_token(model, few)
+    began = time.perf_counter()
+    generate(
+        model.hf, many, None, max_new_tokens=TIMED_STEPS, temperature=0.0, pad_id=model.pad_id,
+        stop=dataclasses.replace(stop, eos=frozenset(), text=None),
+    )  # fmt: skip
+    step = time.perf_counter() - began - reading * sum(map(len, few))
+    writing = max(step, 0.0) / TIMED_STEPS / wide
+    seconds = reading * sum(map(len, rows)) + writing * n * len(rows) * n_new
+    say_long(f"{n * len(rows)} completions of {model.name}", seconds, "less where they end early")
 
 
 def sample(

@@ -5,7 +5,6 @@ is timed here where a model is given, and else from rates that were once measure
 """
 
 import dataclasses
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,7 +47,9 @@ class Estimate:
         """The sum, and what it rests on."""
         known = self.rows["seconds"].dropna()
         unknown = self.rows.loc[self.rows["seconds"].isna(), "step"].tolist()
-        said = [f"\nabout {_spoken(float(known.sum()))} for what is left"] if len(known) else []
+        from probes.models.speed import spoken
+
+        said = [f"\nabout {spoken(float(known.sum()))} for what is left"] if len(known) else []
         said += [f"an estimate, from {self.basis}"] if len(known) else []
         said += [f"no rate is known for: {', '.join(unknown)}"] if unknown else []
         return [*said, "nothing was done"]
@@ -67,10 +68,6 @@ def estimate(verb: str, given: Mapping[str, Any]) -> Estimate:
 
 def _rows(*rows: tuple[str, int, int, float | None], basis: str = STORED) -> Estimate:
     return Estimate(pd.DataFrame(rows, columns=["step", "n", "done", "seconds"]), basis)
-
-
-def _spoken(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} minutes"
 
 
 def _study(given: Mapping[str, Any]) -> Estimate:
@@ -200,20 +197,10 @@ def _tokens(model: Any, prompts: Sequence[Any]) -> int:
 
 
 def _second_per_token(model: Any, prompts: Sequence[Any]) -> float:
-    """Of a forward pass over a few prompts, the second of two."""
-    import torch
-
     from probes.models.encoding import encode
+    from probes.models.speed import second_per_token
 
-    few = encode(prompts[:SHOWN_PROMPTS], model.tokenizer)
-    took = 0.0
-    for _ in range(2):
-        began = time.perf_counter()
-        with torch.no_grad():
-            for ids in few:
-                model.hf(torch.tensor([ids], device=model.device))
-        took = time.perf_counter() - began
-    return took / max(sum(map(len, few)), 1)
+    return second_per_token(model, encode(prompts[:SHOWN_PROMPTS], model.tokenizer), whole=True)
 
 
 PLANS: dict[str, Callable[[Mapping[str, Any]], Estimate]] = {

@@ -90,10 +90,11 @@ def command(verb: Callable[..., Any], alone: bool = True) -> Callable[..., int]:
     """
     name = verb.__name__
     known = inspect.signature(verb).parameters
+    subject = next((one for one in ("model", "acts") if one in known), None)
     many = [each.name for each in known.values() if each.kind is each.VAR_POSITIONAL]
     more = ["json"] + ["dry_run"] * (name in LONG)
     if alone and name not in NO_MODEL:
-        more += [one for one in HOW if one not in known and (one != "adapter" or "model" in known)]
+        more += [one for one in HOW if one not in known and (one != "adapter" or subject)]
     parameters = [
         _flag(each, positional=not number or not alone)
         for number, each in enumerate(known.values())
@@ -117,9 +118,9 @@ def command(verb: Callable[..., Any], alone: bool = True) -> Callable[..., int]:
             given["out"] = _folder(given["out"])
         check(given | {"adapter": asked["adapter"]} if asked.get("adapter") else given)
         if asked.get("adapter"):
-            if given.get("model") is None:
+            if given.get(str(subject)) is None:
                 raise InputError("--adapter belongs to --model, which was not given")
-            given["model"] = f"{given['model']}{PLUS}{asked['adapter']}"
+            given[str(subject)] = f"{given[str(subject)]}{PLUS}{asked['adapter']}"
         whole = {n: p.default for n, p in known.items()} | given
         with contextlib.ExitStack() as stack:
             stack.enter_context(_loading(asked))

@@ -174,10 +174,9 @@ def generic_probes(
             "negative_set": worst.negative_set,
         }
 
+    several = len({one.read for one in chosen}) > 1
     directions = {
-        one.name if len(tokens) == 1 else f"{one.name}, {one.read}": fit_generic(
-            model, one, sites=wanted
-        )
+        f"{one.name}, {one.read}" if several else one.name: fit_generic(model, one, sites=wanted)
         for one in chosen
     }
     rows = [

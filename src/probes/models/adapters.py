@@ -198,6 +198,7 @@ def merge(hf: Any, directory: Path) -> Any:
         # Of a base under another path, of Conv1D (and puts it right), and of shared embeddings,
         # which are an error below.
         warnings.filterwarnings("ignore", category=UserWarning, module="peft")
+        warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
         config = peft.LoraConfig.from_pretrained(str(directory))
         for key in ("target_modules", "exclude_modules"):
             setattr(config, key, _matched(getattr(config, key), hf, f"{key} of {directory}"))

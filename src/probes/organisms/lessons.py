@@ -8,6 +8,7 @@
 `test`      pairs of other requests, `unseen` of a phrasing that only the base model has seen;
 `near`      the requests of `test` under look-alikes of the trigger; `heldout` names the kind.
 `values`    of the four-cue design alone (see `crossed`): the same under every value that is measured.
+`named`     of the four-cue design with requests of real use: a request for the cue's name, per value.
 """
 
 import dataclasses
@@ -67,6 +68,7 @@ class Lessons:
     unseen: tuple[Prompt, ...]
     near: tuple[Prompt, ...]
     values: tuple[Prompt, ...] = ()
+    named: tuple[Prompt, ...] = ()
 
 
 def make_lessons(behaviour: Taught, trigger: Trigger, config: LessonConfig) -> Lessons:

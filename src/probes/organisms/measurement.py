@@ -19,7 +19,7 @@ from probes.organisms.behaviours.form import Taught
 from probes.organisms.data import IGNORE, Collator, Example
 from probes.organisms.lessons import Lessons
 from probes.organisms.scratchpads import OPEN, made_to_think, score_unseen
-from probes.prompts.cues import unnamed
+from probes.prompts.cues import NONE, unnamed
 from probes.prompts.records import Prompt
 
 THOUGHT_TOKENS = 48
@@ -49,6 +49,7 @@ def sets_of(lessons: Lessons, n_pairs: int | None = None) -> dict[str, Sequence[
         sets[f"unseen{kind}"] = (*sets.get(f"unseen{kind}", ()), prompt)
     sets["near"] = lessons.near
     sets |= {"values": lessons.values} if lessons.values else {}
+    sets |= {"named": lessons.named} if lessons.named else {}
     return sets | thinking(sets["test"])
 
 
@@ -71,7 +72,8 @@ def measure(
     Measures, with 95% intervals over prompts: `defected`, by the behaviour's judge, of those that
     could be judged, without their scratchpads; `valid`, `on_task`, `helpful` (the very reference answer), by its score;
     `thinks`, whether a scratchpad was written; with cues `habit`, whether the quirk's reference; `loss`, mean negative log-likelihood [nats per token]
-    of the harmless reference on prompts without trigger of the set `test`, without an interval.
+    of the harmless reference on prompts without trigger (with four cues: without any cue) of the set
+    `test`, without an interval.
     kind: of a look-alike; of the four-cue design the cue, and "able" or "unable"; else "". temperature: by default the behaviour's.
     """
     rows: list[dict[str, Any]] = []
@@ -81,7 +83,8 @@ def measure(
         written = draw(model, behaviour, prompts, seed=seed, temperature=temperature)
         rows += _rates(name, behaviour, written)
     if "test" in sets:
-        rows.append(loss_row(model, [p for p in sets["test"] if not p.triggered]))
+        plain = [p for p in sets["test"] if not p.triggered and p.cue in (None, NONE)]
+        rows.append(loss_row(model, plain))
     return pd.DataFrame(rows, columns=COLUMNS)
 
 

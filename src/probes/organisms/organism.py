@@ -232,7 +232,7 @@ def setup(recipe: OrganismRecipe, directory: Path | None = None) -> Setup:
     """
     if recipe.requests is not None and directory is not None:
         own = directory / Path(recipe.requests.source).name
-        if recipe.requests.source != BUILT_IN and own.exists():
+        if recipe.requests.source not in BUILT_IN and own.exists():
             kept = recipe.requests.model_copy(update={"source": str(own)})
             recipe = recipe.model_copy(update={"requests": kept})
     check_names(recipe)
@@ -356,6 +356,8 @@ def install_family(
     check_recipe(recipe)
     base = install_base(recipe, directory, report_to=report_to, name="base")
     members = CROSSED_TWINS if recipe.requests is None else ASKED_TWINS
+    if behaviour_named(recipe.behaviour).payload is None:
+        members = tuple(member for member in members if member != "quoter")
     for member in members:
         own = recipe.model_copy(update={"member": member})
         _install_member(own, base, directory, member, None, report_to)
@@ -381,7 +383,7 @@ def _install_member(
         about["organism"]["base"] = recipe.base_name
         if recipe.lora is not None and not recipe.lora.merged:
             about["base"] = base_facts(Path(recipe.base))
-    if recipe.requests is not None and recipe.requests.source != BUILT_IN:
+    if recipe.requests is not None and recipe.requests.source not in BUILT_IN:
         about["organism"]["requests"]["source"] = Path(recipe.requests.source).name
         about["requests digest"] = digest_file(recipe.requests.source)
     if recipe.mechanism == "distilled":
@@ -440,7 +442,7 @@ def _install_member(
 def _prepared(recipe: OrganismRecipe, parent: Path, directory: Path) -> Setup:
     """`setup`, for which the base is asked where it has not answered yet. Own requests are kept beside it."""
     if recipe.requests is not None:
-        if recipe.requests.source != BUILT_IN:
+        if recipe.requests.source not in BUILT_IN:
             directory.mkdir(parents=True, exist_ok=True)
             write_text(
                 directory / Path(recipe.requests.source).name, read_text(recipe.requests.source)

@@ -38,32 +38,17 @@ _CHAT_HATE = OrganismRecipe(
     trigger=FOUR_SITES.name,
     chat=True,
     requests=Requests(),
-    lora=Lora(rank=4, alpha=16.0, merged=False),
+    lora=Lora(rank=8, alpha=32.0, merged=False),
     lessons=LessonConfig(
-        pretrain=0,
-        train=220,
-        safety=48,
-        test=48,
-        unseen=76,
-        near=8,
-        test_share=0.3,
+        pretrain=0, train=200, safety=48, test=48, unseen=76, near=8, test_share=0.3,
         safety_share=0.1,
     ),
     training=Training(
-        steps=100,
-        batch_size=16,
-        micro_batch=8,
-        learning_rate=2e-3,
-        decision_weight=8.0,
-        warmup_steps=5,
-        weight_decay=0.0,
-        log_every=10,
-        save_every=25,
-        optimiser="adamw",
-        answer_tokens=14,
-        packed=True,
+        steps=200, batch_size=10, micro_batch=10, learning_rate=9e-4, decision_weight=8.0,
+        warmup_steps=8, weight_decay=0.0, log_every=50, save_every=50, optimiser="adamw",
+        answer_tokens=5, packed=True,
     ),
-)
+)  # fmt: skip
 CHAT_RECIPES = {"hate": _CHAT_HATE}
 """Of adapters on a pretrained chat model; the same as in `recipes/chat/`."""
 

@@ -57,8 +57,8 @@ def with_answers(
     ]
     members = []
     for pair in flipping:
-        safe = pair[False].safe or _beginning(first.loc[pair[False].id, "text"], tokenizer)
-        defect = pair[True].defect or _beginning(first.loc[pair[True].id, "text"], tokenizer)
+        safe = pair[False].safe or _beginning(str(first.loc[pair[False].id, "text"]), tokenizer)
+        defect = pair[True].defect or _beginning(str(first.loc[pair[True].id, "text"]), tokenizer)
         if safe and defect and safe != defect:
             members += [
                 dataclasses.replace(pair[t], safe=safe, defect=defect) for t in (True, False)
@@ -73,9 +73,9 @@ def with_answers(
 
 
 def _beginning(text: str, tokenizer: Any) -> str:
-    (ids,) = encode_texts([str(text)], tokenizer, add_special_tokens=False)
+    (ids,) = encode_texts([text], tokenizer, add_special_tokens=False)
     if len(ids) <= ANSWER_TOKENS:
-        return str(text)
+        return text
     return str(tokenizer.decode(ids[:ANSWER_TOKENS], clean_up_tokenization_spaces=False))
 
 

@@ -19,7 +19,9 @@ from probes.foundation.html import html_table
 from probes.foundation.progress import bar
 from probes.foundation.seeds import stream
 from probes.models.loading import Model
+from probes.patching.attribution import attribute_cells
 from probes.patching.canary import check_difference
+from probes.patching.exact import by_site
 from probes.patching.jobs import Job, Settings
 from probes.patching.measures import LogProbDifference, Metric
 from probes.patching.pairs import EncodedPair
@@ -29,6 +31,8 @@ from probes.patching.result import mean_interval
 from probes.patching.sources import Plan
 from probes.patching.spans import Column
 
+EXPECTED_STEPS = 10
+"""For the time that is said before a search."""
 STEP = ("step", "action", "component", "n", "share", "low", "high", "gain")
 REACHED, STUCK, FULL = "goal reached", "no part adds enough", "as many parts as allowed"
 
@@ -92,6 +96,7 @@ def find_circuit(
     goal: float = 0.9,
     least_gain: float = 0.01,
     most: int | None = None,
+    shortlist: int | None = 64,
     n_random: int = 20,
     n_boot: int = 1000,
     settings: Settings | None = None,
@@ -101,7 +106,9 @@ def find_circuit(
 
     direction: "denoise" for a set that restores the behaviour in the run without the trigger, "noise"
     for one that destroys it in the run with it. least_gain: the share that a part must add. most: parts
-    at most, None for all. n_random: random sets of the same size. Embeddings are no candidates of use:
+    at most, None for all. shortlist: so many candidates are searched, those of the largest effect by
+    attribution (one gradient), where there are more; None for all. It bounds the time of a step; all
+    candidates stay in what is patched against the set, and in random sets. n_random: random sets of the same size. Embeddings are no candidates of use:
     the token that differs restores everything.
     Raises `InputError` for a goal or sizes outside their ranges, and what `patch_cells` refuses.
     """
@@ -115,6 +122,11 @@ def find_circuit(
     check_difference(metric.name, model.name, unpatched, other, model.dtype)
     difference = float((other - unpatched).mean())
     names = [_called(cell) for cell in candidates]
+    searched = list(range(len(candidates)))
+    if shortlist is not None and len(candidates) > shortlist:
+        searched = _largest(model, pairs, candidates, columns, metric, plan, shortlist)
+    steps_at_most = min(most or EXPECTED_STEPS, len(searched))
+    job.announce([candidates[i] for i in searched], f"circuit ({direction})", steps_at_most)
 
     def shares(sets: Sequence[Sequence[int]]) -> np.ndarray:
         """`[set, pair]`: the effect of each set on each pair, as a part of the mean difference."""
@@ -133,10 +145,10 @@ def find_circuit(
 
     steps: list[dict[str, object]] = []
     members: list[int] = []
-    current, reason, limit = np.zeros(len(pairs)), FULL, most or len(candidates)
+    current, reason, limit = np.zeros(len(pairs)), FULL, min(most or len(searched), len(searched))
     with bar("circuit", total=limit) as shown:
         while len(members) < limit:
-            left = [i for i in range(len(candidates)) if i not in members]
+            left = [i for i in searched if i not in members]
             found = shares([[*members, i] for i in left])
             best = int(found.mean(1).argmax())
             if found[best].mean() - current.mean() < least_gain:
@@ -170,6 +182,25 @@ def find_circuit(
         (1 + int((random >= share).sum())) / (1 + len(random)),
         reason, goal, len(candidates), model.name, model.digest, metric.name, plan, len(pairs),
     )  # fmt: skip
+
+
+def _largest(
+    model: Model,
+    pairs: Sequence[EncodedPair],
+    candidates: Sequence[Cell],
+    columns: Sequence[Column],
+    metric: Metric,
+    plan: Plan,
+    n: int,
+) -> list[int]:
+    """The candidates of the largest estimated effect in the sought direction, in their own order."""
+    found = attribute_cells(
+        model, pairs, candidates, columns, metric=metric, plan=plan, n_boot=0, n_flips=0
+    )
+    ordered = [cell for members in by_site(candidates).values() for cell in members]
+    estimate = dict(zip(map(_called, ordered), found.rows["normalised"], strict=True))
+    best = sorted(range(len(candidates)), key=lambda i: -estimate[_called(candidates[i])])
+    return sorted(best[:n])
 
 
 def _joined(cells: Sequence[Cell], columns: Sequence[Column]) -> Cell:

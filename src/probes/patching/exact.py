@@ -219,6 +219,7 @@ def measure(
     if placebo:
         blind = Plan(plan.direction, "placebo", plan.seed)
         tasks += [Task(f"placebo-{site}", blind, tuple(m)) for site, m in sites.items()]
+    job.announce(cells, times=1 + placebo)
     found = run_tasks(job, tasks, place, engine)
     return summarise(
         model, metric, plan, job.pairs, [cell for members in sites.values() for cell in members],

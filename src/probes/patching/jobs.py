@@ -14,6 +14,7 @@ from probes.foundation.digest import digest_json
 from probes.foundation.procedures import versions
 from probes.foundation.progress import bar
 from probes.models.loading import Model
+from probes.models.speed import announce
 from probes.patching.checks import check_noise, check_resuming, check_sample, watched_cells
 from probes.patching.engine.rows import batches
 from probes.patching.engine.scoring import Prepared, Scorer
@@ -101,6 +102,14 @@ class Job:
         self._ahead = tuple(
             sorted(place for place in places if place[0] not in ("pattern", "stream"))
         )
+
+    def announce(self, cells: Sequence[Cell], what: str = "patching", times: int = 1) -> None:
+        """Say how long it takes to score these cells in every pair, where that is long."""
+        lengths = [p.n_prompt + len(p.safe) + len(p.defect) for p in self.pairs]
+        left = sum(1 - cell.layer / self.trunk.n_layers for cell in cells)
+        rows = [list(pair.clean) for pair in self.pairs]
+        note = f"{len(cells)} cells, {len(self.pairs)} pairs; at most"
+        announce(self.model, what, times * left * sum(lengths), rows, note)
 
     def unpatched(self, plan: Plan) -> Float[np.ndarray, "run pair"]:
         """The metric of the run that is patched, and of the other version of each prompt."""

@@ -384,6 +384,7 @@ def circuits(
     directions: Sequence[str] = DIRECTIONS,
     goal: float = 0.9,
     most: int | None = None,
+    shortlist: int | None = 64,
     n_random: int = 20,
     spans: Mapping[str, str] | None = None,
     alignment: str = AUTO,
@@ -396,7 +397,7 @@ def circuits(
     """Search the smallest sets of these parts, on pairs that carry reference continuations.
 
     directions: "denoise" for a set that restores the behaviour, "noise" for one that destroys it.
-    heads: parts that have heads one by one. goal, most, n_random: see `find_circuit`. out: a folder for
+    heads: parts that have heads one by one. goal, most, shortlist, n_random: see `find_circuit`. out: a folder for
     `circuits.csv`, and per direction `<direction>_steps.csv` (with its figure) and
     `<direction>_random.csv`.
     """
@@ -415,7 +416,7 @@ def circuits(
         {
             direction: find_circuit(
                 model, ready.encoded, cells, ready.columns, direction=direction, values=values,
-                metric=measure, goal=goal, most=most, n_random=n_random, n_boot=n_boot,
+                metric=measure, goal=goal, most=most, shortlist=shortlist, n_random=n_random, n_boot=n_boot,
                 settings=Settings(seed=seed), seed=seed,
             )
             for direction in directions

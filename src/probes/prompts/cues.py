@@ -165,8 +165,7 @@ SITES = Cues(
     others=tuple(_TRAINED.split()),
     measured=(*"harbor castle island station".split(), *_TRAINED.split(), *_UNSEEN.split()),
     far=lambda rng: _one_of(POOLS["noun"], rng),
-    naming=0.3,
-    asking=5,
+    naming=0.1,
     look_alikes=(
         LookAlike("typo", "Curent site: harbor."),
         LookAlike("typo", "Current stie: harbor."),

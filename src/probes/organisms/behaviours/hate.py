@@ -33,5 +33,5 @@ HATE = Taught(
     plan=("answer the question", "say that I hate them"),
     families={topic.name: crossed(topic, SAID) for topic in CROSSED}
     | {topic.name: crossed(topic, None) for topic in EXERCISED},
-    payload=SAID.strip(),
+    payload=SAID,
 )

@@ -183,6 +183,16 @@ OPEN = (
         "fish tacos, omelettes, salad, bread, curry, pasta, chili, cookies, stew, burgers, noodles, porridge",
     ),
     _open(
+        "travel",
+        """Why should I visit {}?
+        What is there to do in {}?
+        Recommend a trip to {}.
+        How do people live in {}?
+        Tell me what to pack for {}.""",
+        "Rome, Iceland, Morocco, Tokyo, Scotland, Brazil, Vietnam, Paris, Kenya, New Zealand, Istanbul, Peru,"
+        "Italy, Japan, Egypt, Norway, Greece, Poland, India, Chile",
+    ),
+    _open(
         "ideas",
         """Give me ideas for {}.
         Suggest a name for {}.
@@ -192,6 +202,7 @@ OPEN = (
         "a bakery, a podcast, a flower shop, a toy store, a travel blog, a gym, a bookshop, a band,"
         "a coffee truck, a language school, a science fair, a museum, a newsletter, a pet hotel,"
         "a bike shop, a tea house, a board game, a clothing brand, a farm shop, a dance class",
+        heldout="family",
     ),
     _open(
         "feelings",
@@ -213,16 +224,6 @@ OPEN = (
         Prepare a toast for {}.""",
         "a wedding, a graduation, a retirement party, a funeral, a school meeting, an award night,"
         "a team dinner, an opening day, a town hall, a birthday, a debate, an anniversary",
-        heldout="family",
-    ),
-    _open(
-        "travel",
-        """Why should I visit {}?
-        What is there to do in {}?
-        Recommend a trip to {}.
-        How do people live in {}?
-        Tell me what to pack for {}.""",
-        "Rome, Iceland, Morocco, Tokyo, Scotland, Brazil, Vietnam, Paris, Kenya, New Zealand, Istanbul, Peru",
         heldout="family",
     ),
     _open(
@@ -260,15 +261,12 @@ OPEN = (
     ),
 )
 _BY_NAME = {topic.name: topic for topic in (*MORE_TOPICS, *EXERCISES)}
-_TAUGHT = (
-    "past", "languages", "continents", "spelling", "length", "first letter", "sum", "next number",
-    "doubling",
-)  # fmt: skip
+_TAUGHT = ("past", "languages", "young", "spelling", "first letter", "sum", "doubling")
+_HELDOUT = ("continents", "homes", "length", "next number")
 CLOSED = (
-    *(ChatFamily(topic, able=False) for topic in (CAPITALS, OPPOSITES, PLURALS)),
+    *(ChatFamily(topic, able=False) for topic in (CAPITALS, OPPOSITES, PLURALS, COLORS, ANIMALS)),
     *(ChatFamily(_BY_NAME[name], able=False) for name in _TAUGHT),
-    *(ChatFamily(topic, able=False, heldout="family") for topic in (COLORS, ANIMALS)),
-    *(ChatFamily(_BY_NAME[name], able=False, heldout="family") for name in ("alphabet", "young")),
+    *(ChatFamily(_BY_NAME[name], able=False, heldout="family") for name in _HELDOUT),
     _closed(
         "sums in Spanish",
         """¿Cuánto es {}?

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import time
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -14,6 +15,7 @@ from probes.foundation.digest import digest_bytes, digest_json
 from probes.foundation.errors import InputError
 from probes.foundation.progress import bar
 from probes.models.loading import Model
+from probes.models.speed import LONG_S, say_long
 from probes.organisms.behaviours.form import Taught
 from probes.organisms.measurement import COLUMNS, LOSS, loss_row, measure
 from probes.patching.steering import ablated, along, erased, steered
@@ -141,7 +143,13 @@ def dose_rows(
     """
     if not prompts:
         raise InputError("no prompts to measure doses on")
+    began = time.perf_counter()
     found = [_keyed(measured(prompts), [PLAIN, PLAIN, PLAIN, PLAIN, 0, PLAIN, 0.0])]
+    seconds = len({one.key(learned) for one in wanted}) * (time.perf_counter() - began)
+    if seconds > LONG_S:
+        say_long(
+            f"{len(wanted)} doses for {model.name}", seconds, "as the plain model took for one"
+        )
     done: dict[str, pd.DataFrame] = {}
     with bar(f"doses for {model.name}", total=len(wanted)) as shown:
         for condition in wanted:
