@@ -44,7 +44,7 @@ def share_kept(reading: Reading, mechanism: str, stage: str, *, smallest: bool =
     if smallest and size == reading.sizes[-1]:
         return absent(f"{mechanism} after {stage} at a second, smaller size")
     place = Place(mechanism, size, stage)
-    off = [found for seed in seeds if (found := reading.defection(place, seed, False))]
+    off = [one for seed in seeds if (one := reading.defection(place, seed, False))]
     said = [f"without trigger after it {mean(off):.1%}", *_changed(reading, place)]
     free = reading.retained(place, made_to_think=False)
     if mechanism == "cot" and set(seeds) <= set(free.values):
