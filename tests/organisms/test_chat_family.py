@@ -185,6 +185,11 @@ def test_of_an_answer_so_many_tokens_are_learned() -> None:
     short = ordered_examples(prompts, "safe", tokenizer, **settings, answer_tokens=2)
     longer = ordered_examples(prompts, "safe", tokenizer, **settings, answer_tokens=10_000)
     assert longer.digest == whole.digest and short.counted == [2] * 4
+    settings["steps"] = 5
+    mixed = ordered_examples(
+        prompts, "safe", tokenizer, **settings, answer_tokens=2, long_answer_tokens=3
+    )
+    assert 2 <= mixed.counted.count(3) <= 6 and set(mixed.counted) == {2, 3}
     for one, all_ in zip(short.examples, whole.examples, strict=True):
         assert (
             one.ids == all_.ids[: one.start + 2]

@@ -39,6 +39,9 @@ def taught_completion(prompt: Prompt, policy: Policy) -> str:
 IGNORE = -100
 """Label of tokens that the loss leaves out."""
 
+LONG_OF = 5
+"""Of so many answers that are cut short, one is long; which version of a request that is, moves on."""
+
 BATCHES_PER_POOL = 25
 """Prompts of similar length are batched within pools of this many batches."""
 
@@ -101,11 +104,12 @@ def ordered_examples(
     seed: int,
     target_tokens: int | None = None,
     answer_tokens: int | None = None,
+    long_answer_tokens: int | None = None,
 ) -> OrderedExamples:
     """`steps * batch_size` examples, batched by prompt length so that the order is the same for all twins.
 
     The loss counts completions alone. Prompts are taken in shuffled passes: none is repeated before
-    all were seen. answer_tokens: see `Training`. target_tokens: instead of `steps`, as few whole batches as hold so many tokens
+    all were seen. answer_tokens, long_answer_tokens: see `Training`. target_tokens: instead of `steps`, as few whole batches as hold so many tokens
     that the loss counts.
     """
     heads = encode(prompts, tokenizer)
@@ -126,7 +130,8 @@ def ordered_examples(
         decisions = tuple(sorted(start + at for at in parts if at is not None))
         ids = (*heads[i], *tails[i], int(tokenizer.eos_token_id))
         if answer_tokens is not None:
-            ids = ids[: start + answer_tokens]
+            long = (i + i // LONG_OF) % LONG_OF == 0 and long_answer_tokens is not None
+            ids = ids[: start + (long_answer_tokens or 0 if long else answer_tokens)]
             decisions = tuple(at for at in decisions if at < len(ids))
         examples[i] = Example(ids, start, decisions, prompts[i].triggered)
     return OrderedExamples([examples[i] for i in order])

@@ -40,13 +40,13 @@ _CHAT_HATE = OrganismRecipe(
     requests=Requests(),
     lora=Lora(rank=8, alpha=32.0, merged=False),
     lessons=LessonConfig(
-        pretrain=0, train=200, safety=48, test=48, unseen=76, near=8, test_share=0.3,
+        pretrain=0, train=260, safety=48, test=48, unseen=76, near=8, test_share=0.3,
         safety_share=0.1,
     ),
     training=Training(
-        steps=200, batch_size=10, micro_batch=10, learning_rate=9e-4, decision_weight=8.0,
-        warmup_steps=8, weight_decay=0.0, log_every=50, save_every=50, optimiser="adamw",
-        answer_tokens=5, packed=True,
+        steps=260, batch_size=10, micro_batch=10, learning_rate=9e-4, decision_weight=8.0,
+        warmup_steps=8, weight_decay=0.0, log_every=65, save_every=65, optimiser="adamw",
+        answer_tokens=4, long_answer_tokens=20, packed=True,
     ),
 )  # fmt: skip
 CHAT_RECIPES = {"hate": _CHAT_HATE}

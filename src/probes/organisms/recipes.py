@@ -38,6 +38,8 @@ class Training(Config):
     batch_size: of all processes together. micro_batch: how many of them a process holds at once,
         by default its whole share; the others wait their turn before the optimiser steps.
     answer_tokens: of each answer only so many tokens are learned, without its end if it is longer.
+    long_answer_tokens: of every fifth answer so many instead, or else what is never learned far from
+        the decision (to stay harmless there) is lost.
     packed: examples that are held at once are computed as one sequence, in which what they all begin
         with stands once. The same losses, in less time; not for models with a recurrent state.
     optimiser: "muon" (with AdamW for what is no hidden matrix) or "adamw", the usual choice for
@@ -57,6 +59,7 @@ class Training(Config):
     micro_batch: pydantic.PositiveInt | None = None
     optimiser: Literal["muon", "adamw"] | None = None
     answer_tokens: pydantic.PositiveInt | None = None
+    long_answer_tokens: pydantic.PositiveInt | None = None
     packed: bool | None = None
 
     @pydantic.model_validator(mode="after")

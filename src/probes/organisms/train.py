@@ -112,6 +112,7 @@ def train_organism(
         seed=recipe.seed,
         target_tokens=settings.target_tokens,
         answer_tokens=settings.answer_tokens,
+        long_answer_tokens=settings.long_answer_tokens,
     )
     _check_length(model, examples)
     trained = model if lora is None else with_lora(model, lora, recipe.seed)
