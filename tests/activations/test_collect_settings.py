@@ -33,9 +33,15 @@ def ask(model, prompts, tmp_path, keep):
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"positions": "first"}, "last, first_answer, last_answer, .*all, -2, trigger, mean:"),
-        ({"positions": 3}, "last, first_answer, last_answer, prompt, answer, all"),
-        ({"positions": "mean:last"}, "mean:prompt, mean:answer, mean:all, mean:trigger"),
+        (
+            {"positions": "first"},
+            "last, last_request, first_answer, last_answer, .*all, .*-2, trigger, mean:",
+        ),
+        ({"positions": 3}, "first_answer, last_answer, prompt, answer, all, system"),
+        (
+            {"positions": "mean:last"},
+            "mean:prompt, mean:answer, mean:all, mean:system, .*mean:trigger",
+        ),
         ({"positions": "mean:-2"}, "mean:prompt"),
         ({"positions": "taks", "spans": {"task": "a"}}, "Did you mean 'task'"),
         ({"positions": -1000}, "has none at position -1000"),

@@ -167,7 +167,7 @@ def test_equal_sequences_are_read_once_and_continued_on_their_own(
     hook = model.hf.register_forward_pre_hook(
         lambda _module, _args, kwargs: widths.append(len(kwargs["input_ids"])), with_kwargs=True
     )
-    together = run(model, sequences, 6, uniforms=uniforms)
+    together = run(model, sequences, 6, uniforms=uniforms, shared=True)
     hook.remove()
     assert widths == [3] + [6] * 5
     alone = [

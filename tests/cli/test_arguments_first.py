@@ -21,6 +21,8 @@ SLIPS = {
     "study own twin": ["--model", "there", "--prompts", "there.jsonl", "--twin", "base=gone/x/y"],
     "detect": [*MODEL, "--prompts", "there.jsonl"],
     "detect prompts": ["there", *PROMPTS],
+    "audit": MODEL,
+    "audit benign": ["there", "--benign", "gone.jsonl"],
     "train": ["--preset", "tinny"],
     "organism": ["gone.json"],
     "organism base": ["there.jsonl", "--base", "gone"],
@@ -88,10 +90,10 @@ def test_every_verb_refuses_what_is_not_there_before_torch_is_loaded(tmp_path: P
         name: [*name.split()[: 2 if name.startswith("store") else 1], *arguments]
         for name, arguments in SLIPS.items()
     }
-    # Benchmarks make what they measure; these two take URLs, which are not asked for before.
+    # Benchmarks and the zoo make what they measure; these two take URLs, which are not asked for before.
     assert {" ".join(line[: 2 if line[0] == "store" else 1]) for line in lines.values()} == {
         name for name in commands() if not name.startswith("bench")
-    } - {"store export", "store fetch"}
+    } - {"store export", "store fetch", "zoo"}
     out = subprocess.run(
         [sys.executable, "-c", CODE, json.dumps(lines)],
         capture_output=True, text=True, check=True, cwd=tmp_path,

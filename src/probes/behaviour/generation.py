@@ -133,9 +133,11 @@ def generate(
     pad_id: int,
     stop: Stopping,
     watch: Callable[[list[int]], None] | None = None,
+    shared: bool = False,
 ) -> list[Generated]:
-    """Continue one batch of token sequences, left-padded, with a cache; equal ones are read once.
+    """Continue one batch of token sequences, left-padded, with a cache.
 
+    shared: read equal sequences once, then continue each on its own; not where a hook tells rows apart.
     uniforms: numbers in [0, 1), one per row and step, that decide the draw from the whole
         distribution at `temperature`; None for the most likely token.
     watch: called after each forward pass with the sequence that each row of it continues: first
@@ -144,7 +146,7 @@ def generate(
     """
     read: dict[tuple[int, ...], int] = {}
     places = [read.setdefault(tuple(each), len(read)) for each in sequences]
-    shared = watch is None and len(read) < len(sequences)
+    shared = shared and len(read) < len(sequences)
     batch = pad(list(read) if shared else sequences, pad_id, side="left").to(hf.device)
     mask, position_ids, tokens = batch.mask, batch.position_ids, batch.tokens
     capacity = tokens.shape[1] + max_new_tokens

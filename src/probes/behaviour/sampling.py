@@ -75,6 +75,7 @@ def sample_texts(
                 temperature=temperature,
                 pad_id=model.pad_id,
                 stop=stopped,
+                shared=True,
             )
             results |= zip(batch, generated, strict=True)
             shown.update(len(batch))
@@ -105,7 +106,7 @@ def _announce(
     began = time.perf_counter()
     generate(
         model.hf, many, None, max_new_tokens=TIMED_STEPS, temperature=0.0, pad_id=model.pad_id,
-        stop=dataclasses.replace(stop, eos=frozenset(), text=None),
+        stop=dataclasses.replace(stop, eos=frozenset(), text=None), shared=True,
     )  # fmt: skip
     step = time.perf_counter() - began - reading * sum(map(len, few))
     writing = max(step, 0.0) / TIMED_STEPS / wide
