@@ -67,7 +67,9 @@ plans = st.tuples(st.integers(0, 10**6), st.lists(edits, min_size=1, max_size=3)
 
 
 def places(tree: Any) -> list[tuple[Any, Any]]:
-    """Every (container, key) of a JSON value, in order."""
+    """Every (container, key) of a JSON value, in order; none in a value that holds nothing."""
+    if not isinstance(tree, dict | list):
+        return []
     items = list(tree.items() if isinstance(tree, dict) else enumerate(tree))
     inner = [pair for _, each in items if isinstance(each, dict | list) for pair in places(each)]
     return [(tree, key) for key, _ in items] + inner

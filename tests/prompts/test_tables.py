@@ -203,3 +203,10 @@ def test_of_several_splits_one_is_to_be_given(tmp_path: Path) -> None:
         read_prompts(tmp_path / "d")
     assert read_prompts(tmp_path / "d" / "train")[0].text == "a"
     assert dataclasses.replace(read_prompts(one)[0], text="") != read_prompts(one)[0]
+
+
+@pytest.mark.parametrize("listed", ["3", "null", '"a"', "[3]", '{"a": 1}', "[]"])
+def test_a_dataset_that_names_no_files_is_refused(tmp_path: Path, listed: str) -> None:
+    (tmp_path / "state.json").write_text(f'{{"_data_files": {listed}}}')
+    with pytest.raises(InputError, match="names no data files: save the dataset again"):
+        read_prompts(tmp_path)

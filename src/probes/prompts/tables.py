@@ -143,7 +143,8 @@ def _of_dataset(path: Path) -> tuple[list[str], Iterator[dict[str, Any]]]:
             f"{path / (splits or ['train'])[0]}"
         )
     listed = read_object(path / STATE).get("_data_files")
-    names = [each.get("filename") for each in listed or [] if isinstance(each, dict)]
+    rows = listed if isinstance(listed, list) else []
+    names = [each.get("filename") for each in rows if isinstance(each, dict)]
     if not names or not all(isinstance(name, str) for name in names):
         raise InputError(f"{path / STATE} names no data files: save the dataset again")
     files = [inside(path, name) for name in names]
