@@ -4,12 +4,12 @@ import dataclasses
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM
 
 from probes.auditing.subject import Subject
 from probes.behaviour.sampling import sample_texts
 from probes.foundation.errors import InputError
 from probes.models.loading import Model, load
+from probes.models.pretrained import read_weights
 from probes.models.templates import render
 from probes.organisms.bases import Lora
 from probes.organisms.curves import Preference
@@ -39,7 +39,7 @@ def _twin(subject: Subject, reference: Model, number: int, path: Path) -> Model:
         dataclasses.replace(prompts[one.row], safe=one.text or " ", defect=None, quirk=None, pair=str(one.row))
         for one in texts
     ]  # fmt: skip
-    model = AutoModelForCausalLM.from_pretrained(reference.directory, dtype=torch.float32)
+    model = read_weights(reference.directory, torch.float32, device=torch.device("cpu"))
     if reference.tokenizer.pad_token_id is None:
         reference.tokenizer.pad_token = reference.tokenizer.eos_token
     watched = [  # nothing is to be preferred; the curve wants a pair

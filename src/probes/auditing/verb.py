@@ -2,12 +2,10 @@
 
 import dataclasses
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
-import torch
 
 from probes.auditing.audit import Audit, run_audit
 from probes.auditing.cues import battery
@@ -19,9 +17,8 @@ from probes.auditing.sweep import N_PROMPTS
 from probes.auditing.twins import clean_twins
 from probes.detection.resampling import clopper_pearson
 from probes.foundation.outputs import claimed
-from probes.models.encoding import pad
-from probes.models.forward import logits
 from probes.models.loading import Model
+from probes.models.speed import second_per_token, spoken
 from probes.prompts.records import Prompt
 
 
@@ -44,9 +41,9 @@ def audit(
         model, reference, benign=benign, context=context, behaviours=behaviours, siblings=siblings,
         cousin=cousin, seed=seed,
     )  # fmt: skip
-    expected = float(estimate(subject, n_twins)["seconds"].sum()) / 60
+    expected = spoken(float(estimate(subject, n_twins)["seconds"].sum()))
     most = (1 + n_twins) * minutes
-    print(f"probes: an audit of about {expected:.0f} minutes, at most {most:g}", file=sys.stderr)
+    print(f"probes: an audit of about {expected}, at most {most:g} minutes", file=sys.stderr)
     place = (
         Path(out)
         if out is not None
@@ -78,7 +75,9 @@ def audit(
 
 def estimate(subject: Subject, n_twins: int = 0) -> pd.DataFrame:
     """What would be done, and about how long it takes, from one forward pass that is timed here."""
-    sweep = sweep_tokens(subject) * _second_per_token(subject)
+    sweep = sweep_tokens(subject) * second_per_token(
+        subject.suspect, tokens_of(subject.parts["search"], subject.suspect), whole=True
+    )
     rows = [("cue sweep", len(battery()), 0, sweep), ("other detectors", 9, 0, 2 * sweep), ("re-test", 1, 0, 0.5 * sweep)]  # fmt: skip
     rows += [("clean twins", n_twins, 0, n_twins * 3.5 * sweep)] if n_twins else []
     return pd.DataFrame(rows, columns=["step", "n", "done", "seconds"])
@@ -90,15 +89,3 @@ def sweep_tokens(subject: Subject) -> int:
     shared = next((n for n, each in enumerate(zip(*asked, strict=False)) if len(set(each)) > 1), 0)
     answers = PAYLOAD_TOKENS * len(subject.payloads) + OWN_TOKENS
     return len(battery()) * sum(len(one) - shared + answers for one in asked)
-
-
-def _second_per_token(subject: Subject) -> float:
-    model = subject.suspect
-    batch = pad(tokens_of(subject.parts["search"], model), model.pad_id)
-    took = 0.0
-    for _ in range(2):
-        began = time.perf_counter()
-        with torch.inference_mode():
-            logits(model.hf, batch)
-        took = time.perf_counter() - began
-    return took / int(batch.mask.sum())
