@@ -139,7 +139,7 @@ def run_audit(
     readings: list[Reading] = []
 
     def read(name: str, detector: Callable[[Subject, Clock], Reading], *more: str) -> None:
-        seconds = max(clock.left, 1.0) * min(1.0, SHARES.get(name, SHARE) * 2)
+        seconds = max(clock.left, 0.0) * min(1.0, SHARES.get(name, SHARE) * 2)
         made = functools.partial(_timed, name, detector, subject, seconds)
         readings.append(keep.kept(name, Reading, {"more": more}, made))
 
