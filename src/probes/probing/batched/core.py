@@ -277,7 +277,7 @@ class CoreDual(_CoreFactors):
 class CorePrimal(_CoreFactors):
     """The weights themselves, with one Hessian of d x d per column."""
 
-    gain = 0.8
+    gain = 0.95
     """As in `CoreDual`; here a factor costs as much as many steps."""
 
     def __init__(self, data: CoreData, columns: CoreColumns) -> None:
@@ -309,6 +309,30 @@ class CorePrimal(_CoreFactors):
         weight = curvature[chosen]
         while not self._keep(self._hessians(weight, chosen), chosen):
             _must(self.refine())
+        self._weigh(weight, chosen)
+
+    def factor_whole(self, curvature: Rows, n_whole: int) -> bool:
+        """A fold's Hessian is that of all rows less that of the rows which it holds out."""
+        rows, d = self._data.single, self._data.X.shape[1]
+        folds = self.columns.train[::n_whole] > 0
+        if folds.sum(-1).min() < (1 - MOST) * len(rows) or self._dtype is np.float64:
+            return False
+        made = np.empty((len(folds), n_whole, d, d), np.float32)
+        for s in range(n_whole):
+            scaled = rows * np.sqrt(curvature[s]).astype(np.float32)[:, None]
+            whole = scaled.T @ scaled
+            whole.reshape(-1)[:: d + 1] += self.columns.penalty[s]
+            for fold, kept in enumerate(folds):
+                out = scaled[~kept]
+                np.subtract(whole, out.T @ out, out=made[fold, s])
+        everyone = np.arange(self._n_columns)
+        if not self._keep(made.reshape(-1, d, d), everyone):
+            return False
+        self._weigh(curvature * self.columns.train, everyone)
+        return True
+
+    def _weigh(self, weight: Rows, chosen: Int[np.ndarray, "c"]) -> None:
+        """What the intercept needs of the factors."""
         self._pull[chosen] = weight @ self._data.X
         self._sum[chosen] = weight.sum(-1)
         self._level = self._solve(self._pull)
@@ -353,7 +377,7 @@ def make_core_space(data: CoreData, columns: CoreColumns) -> CoreSpace:
     return CoreDual(data, columns) if data.is_dual else CorePrimal(data, columns)
 
 
-LOOSE = 3e-2
+LOOSE = 3e-3
 """Gradient at which a fit that only serves as a beginning for the folds may end."""
 
 
