@@ -1385,6 +1385,22 @@ def bench_audit(
     return run(out, model=model, n_candidates=n_candidates, repeats=repeats, quick=quick, seed=seed)
 
 
+def bench_accelerator(
+    out: Folder = BENCH, *, device: str = "cuda", quick: Quick = False, seed: Seed = 0
+) -> "Benchmark":
+    """One table of collecting, fitting, patching and teaching on a GPU, in under ten minutes."""
+    from probes.benchmarks.accelerator import bench_accelerator as run
+
+    return run(out, device=device, quick=quick, seed=seed)
+
+
+def bench_growth(out: Folder = BENCH, *, quick: Quick = False, seed: Seed = 0) -> "Benchmark":
+    """Time and memory of collecting, fitting, judging, patching and auditing at 1, 3 and 10 times the prompts."""
+    from probes.benchmarks.growth import bench_growth as run
+
+    return run(out, quick=quick, seed=seed)
+
+
 # How arguments become objects.
 
 

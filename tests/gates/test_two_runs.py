@@ -61,7 +61,7 @@ VERBS = {
     "store fetch": "memory://store run",
     **{
         f"bench {name}": "--quick --out run"
-        for name in ("collect", "train", "probe", "patch", "audit")
+        for name in ("collect", "train", "probe", "patch", "audit", "growth")
     },
 }
 HELD = {"organism": "base-hate-0.2M-s0", "store repair": "store", "store gc": "store"}

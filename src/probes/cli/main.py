@@ -44,7 +44,7 @@ SUBS = {
     "store": ("Keep activation stores", "verify repair ls gc merge export push fetch"),
     "bench": (
         "Measure speed against peers and limits, in one run",
-        "collect train probe patch audit",
+        "collect train probe patch audit growth accelerator",
     ),
 }
 RENAMED = {
