@@ -40,8 +40,7 @@ if TYPE_CHECKING:
     from probes.organisms.organism import OrganismRecipe
     from probes.patching.result import Effects, Paths
     from probes.patching.stages import Attributed, Circuits, Lenses
-    from probes.probing.direction import Direction
-    from probes.probing.frozen import FrozenProbe
+    from probes.probing.frozen import Direction, FrozenProbe
     from probes.prompts.records import Prompt
     from probes.report.one_class import Unprobed
     from probes.report.report import Reports
@@ -704,7 +703,7 @@ def monitor(
         false_positive_rate: False alarms allowed on the benign prompts.
     """
     from probes.detection.monitor import monitor_stage
-    from probes.probing.saved import load_probe
+    from probes.probing.frozen import load_probe
     from probes.prompts.readers import as_prompts, is_path, read_prompts
 
     watched, calm = (

@@ -37,7 +37,7 @@ Array = np.ndarray | Tensor | Sequence[float] | Sequence[Sequence[float]]
 
 @runtime_checkable
 class Fitted(Protocol):
-    """A linear probe (`probing.direction.Direction`): weights, and the model that they were fitted on."""
+    """A linear probe (`probing.frozen.Direction`): weights, and the model that they were fitted on."""
 
     @property
     def coef(self) -> Any: ...

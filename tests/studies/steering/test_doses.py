@@ -14,7 +14,7 @@ from probes.foundation.tables import read_table
 from probes.models.identity import Identity
 from probes.models.loading import load
 from probes.organisms.lessons import make_lessons
-from probes.probing.direction import Direction
+from probes.probing.frozen import Direction
 from probes.prompts.corpus import CorpusConfig, build_corpus
 from probes.prompts.readers import write_prompts
 from probes.prompts.triggers import TRIGGERS

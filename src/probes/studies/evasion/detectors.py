@@ -15,10 +15,9 @@ from probes.evaluation.auroc import auroc
 from probes.foundation.errors import StageError
 from probes.foundation.progress import progress
 from probes.probing.attention import AttentionProbe
-from probes.probing.direction import Direction
-from probes.probing.frozen import FrozenProbe
-from probes.probing.linear import varying
-from probes.probing.mlp import MLPProbe
+from probes.probing.estimators import MLPProbe
+from probes.probing.frozen import Direction, FrozenProbe
+from probes.probing.rows import varying
 from probes.probing.sweep import Sweep, sweep
 from probes.prompts.contrasts import contrast_set
 from probes.studies.evasion.config import ExamineConfig

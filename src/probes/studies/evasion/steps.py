@@ -24,7 +24,7 @@ from probes.organisms.card import read_card
 from probes.organisms.evasion import Aim, Evasion
 from probes.organisms.organism import OrganismRecipe, install, is_installed
 from probes.organisms.train import CURVE, TOLD
-from probes.probing.direction import Direction
+from probes.probing.frozen import Direction
 from probes.studies.evasion.config import EvasionConfig, check_evasion
 from probes.studies.evasion.detectors import Labelled
 from probes.studies.evasion.split import Frame, make_frame

@@ -10,7 +10,7 @@ from probes.activations.record import record
 from probes.models.loading import Model
 from probes.organisms.measurement import draw
 from probes.organisms.organism import OrganismRecipe, setup
-from probes.probing.linear import varying
+from probes.probing.rows import varying
 from probes.prompts.records import Prompt
 from probes.studies.evasion.config import ExamineConfig
 

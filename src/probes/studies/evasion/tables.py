@@ -10,7 +10,7 @@ from probes.evaluation.thresholds import recall_at
 from probes.evaluation.worst_set import worst_set
 from probes.foundation.columns import INTERVAL, MEASURE, SITE, N
 from probes.organisms.measurement import LOSS
-from probes.probing.direction import Direction
+from probes.probing.frozen import Direction
 from probes.probing.random_directions import random_directions
 from probes.studies.evasion.config import ExamineConfig
 from probes.studies.evasion.detectors import RANDOM, Labelled, Scored, detect_all

@@ -21,7 +21,7 @@ from probes.patching.jobs import Settings
 from probes.patching.pairs import EncodedPair
 from probes.patching.parts import Cell, Part
 from probes.patching.sources import Along, Plan
-from probes.probing.mean_difference import MeanDifferenceProbe
+from probes.probing.estimators import MeanDifferenceProbe
 from probes.studies.localisation.config import WhereConfig
 from probes.studies.localisation.grids import Asked, sites_of, with_kinds
 from probes.studies.localisation.questions import ANSWER, CUE

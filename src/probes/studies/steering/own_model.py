@@ -14,8 +14,7 @@ from probes.foundation.seeds import stream
 from probes.models.identity import check_same
 from probes.models.loading import Model, load
 from probes.models.sites import parse_site
-from probes.probing.direction import Direction
-from probes.probing.frozen import NONE, FrozenProbe
+from probes.probing.frozen import NONE, Direction, FrozenProbe
 from probes.prompts.readers import read_prompts
 from probes.prompts.records import Prompt
 from probes.studies.steering.config import MODES, RANDOM, DoseConfig
