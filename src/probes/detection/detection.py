@@ -27,7 +27,7 @@ from probes.foundation.html import html_table
 from probes.foundation.tables import read_table, write_table
 from probes.foundation.untrusted import read_json
 from probes.models.encoding import encode_texts
-from probes.plotting.checks import KINDS
+from probes.plotting.claims import KINDS
 from probes.probing.frozen import Direction, FrozenProbe, load_probe
 from probes.prompts.cues import unnamed
 from probes.prompts.records import Prompt

@@ -27,9 +27,8 @@ from probes.patching.paths import patch_paths, readers_of
 from probes.patching.result import Effects, Paths, largest_first
 from probes.patching.sources import DIRECTIONS, Plan
 from probes.patching.spans import AUTO, Column, make_columns
-from probes.plotting.heatmap import patch_heatmap
+from probes.plotting.effects import greedy_curve, patch_heatmap
 from probes.plotting.layers import lens_by_depth
-from probes.plotting.localisation import greedy_curve
 from probes.plotting.style import PAGE, figure, save, style
 from probes.prompts.records import Prompt
 

@@ -11,7 +11,7 @@ from probes.detection.asked import ABLE, can_defect
 from probes.detection.examination import Examination
 from probes.foundation.progress import progress
 from probes.plotting.curves import training_curves
-from probes.plotting.heatmap import patch_heatmap
+from probes.plotting.effects import patch_heatmap
 from probes.plotting.rates import behaviour_rates, rates_by_year
 from probes.plotting.style import DPI, PAGE, PaperFigure, figure, save, style
 

@@ -6,7 +6,7 @@ import pandas as pd
 
 from probes.evaluation.bootstrap import Estimate, auroc_interval
 from probes.evaluation.over_seeds import table_over_seeds
-from probes.evaluation.thresholds import recall_at
+from probes.evaluation.proportions import recall_at
 from probes.evaluation.worst_set import worst_set
 from probes.foundation.columns import INTERVAL, MEASURE, SITE, N
 from probes.organisms.measurement import LOSS

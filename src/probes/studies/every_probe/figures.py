@@ -9,8 +9,7 @@ import pandas as pd
 from probes.detection.ladder import LADDER
 from probes.evaluation.over_seeds import OVER_SEEDS
 from probes.foundation.progress import progress
-from probes.plotting.checks import effect_by_layer, effects_beside
-from probes.plotting.claims import checks_by_run, runs_on_rungs
+from probes.plotting.claims import checks_by_run, effect_by_layer, effects_beside, runs_on_rungs
 from probes.plotting.style import PAGE, figure, save, style
 from probes.report.figures import Sketch
 from probes.studies.every_probe.tables import (

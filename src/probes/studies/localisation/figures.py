@@ -8,7 +8,7 @@ import pandas as pd
 from probes.evaluation.bootstrap import Estimate
 from probes.evaluation.over_seeds import over_seeds
 from probes.foundation.progress import progress
-from probes.plotting.localisation import by_block, share_bar, share_grid, two_measures
+from probes.plotting.effects import by_block, share_bar, share_grid, two_measures
 from probes.plotting.style import PAGE, PaperFigure, figure, save, style
 from probes.report.figures import Sketch
 from probes.studies.localisation.config import MEMBERS, STAGES

@@ -12,9 +12,9 @@ from probes.evaluation.over_seeds import OVER_SEEDS
 from probes.findings.rules import MIN_SEEDS
 from probes.foundation.progress import progress
 from probes.plotting.curves import stage_curves
-from probes.plotting.forest import forest
 from probes.plotting.persistence import (
     defection_by_stage,
+    forest,
     kept_by_size,
     near_miss_points,
     relearning_curves,
