@@ -956,7 +956,7 @@ def steer(
         allow_other: A direction of another model, on purpose.
     """
     from probes.studies.steering.config import MODES, DoseConfig
-    from probes.studies.steering.own_model import dose_curves_of
+    from probes.studies.steering.study import dose_curves_of
 
     if direction is not None and sites:
         raise InputError("a saved direction is measured at its own site: leave --site out")

@@ -21,9 +21,8 @@ from probes.prompts.triggers import TRIGGERS
 from probes.studies.steering.config import DoseConfig, DoseRules
 from probes.studies.steering.directions import fit_directions
 from probes.studies.steering.findings import reading
-from probes.studies.steering.own_model import dose_curves_of, halves
 from probes.studies.steering.steps import PLAIN, conditions, dose_rows
-from probes.studies.steering.study import Doses, dose_grid
+from probes.studies.steering.study import Doses, dose_curves_of, dose_grid, halves
 from shell import run_cli
 
 CONFIG = DoseConfig(

@@ -13,8 +13,7 @@ from probes.organisms.measurement import LOSS
 from probes.probing.frozen import Direction
 from probes.probing.random_directions import random_directions
 from probes.studies.evasion.config import ExamineConfig
-from probes.studies.evasion.detectors import RANDOM, Labelled, Scored, detect_all
-from probes.studies.evasion.split import Frame
+from probes.studies.evasion.detectors import RANDOM, Frame, Labelled, Scored, detect_all
 
 CONTRAST, WORST, RECALL = "contrast", "worst_set", "recall"
 MEASURES = (CONTRAST, WORST, RECALL)
