@@ -1482,7 +1482,7 @@ def _answered(
     model: "AnyModel", prompts: "AnyPrompts", behaviour: "AnyBehaviour | None"
 ) -> "tuple[Model, Sequence[Prompt]]":
     """The model, and prompts with the two answers to tell apart: their own, or what it wrote."""
-    from probes.patching.choice import with_answers
+    from probes.patching.pairs import with_answers
     from probes.patching.stages import able_pairs
 
     asked = _prompts(prompts)
@@ -1527,7 +1527,7 @@ def _patch_sites(
     behaviour: "AnyBehaviour | None", n_pairs: int, n_boot: int, seed: int,
 ) -> "Effects":  # fmt: skip
     """The grid, layer by position, on pairs that carry reference continuations (`safe`, `defect`)."""
-    from probes.patching.grid import residual_grid
+    from probes.patching.exact import residual_grid
     from probes.patching.stages import able_pairs
 
     loaded, answered = _answered(model, prompts, behaviour)

@@ -14,14 +14,13 @@ from probes.models import anatomy
 from probes.models.encoding import offsets
 from probes.models.loading import Model
 from probes.organisms.organism import OrganismRecipe, setup
-from probes.patching.canary import TOLERANCE
-from probes.patching.choice import PatchConfig, spread
 from probes.patching.engine.packing import pack
 from probes.patching.exact import patch_cells
 from probes.patching.jobs import Job, Settings
 from probes.patching.measures import LogProbDifference
-from probes.patching.pairs import EncodedPair, PatchPair, make_pairs
+from probes.patching.pairs import EncodedPair, PatchConfig, PatchPair, make_pairs, spread
 from probes.patching.parts import Cell, Part, n_heads
+from probes.patching.refusals import TOLERANCE
 from probes.patching.sources import Plan
 from probes.patching.spans import Column
 from probes.prompts.corpus import CorpusConfig, build_corpus
