@@ -18,8 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from probes.activations.engine import Engine
-    from probes.activations.maintenance.garbage import Garbage
-    from probes.activations.maintenance.listing import Contents
+    from probes.activations.maintenance.listing import Contents, Garbage
     from probes.activations.maintenance.repair import Repaired
     from probes.activations.maintenance.verification import Report
     from probes.activations.reading import Activations
@@ -1199,7 +1198,7 @@ def store_repair(
         device: By default the kind of device that made the store.
     """
     from probes.activations.maintenance.repair import repair
-    from probes.activations.manifests import read_finished
+    from probes.activations.place import read_finished
     from probes.models.loading import DTYPES
 
     manifest = read_finished(Path(path))
@@ -1225,7 +1224,7 @@ def store_gc(
     delete: Annotated[bool, Parameter(help="Delete them; else only list.")] = False,
 ) -> "Garbage":
     """Files that no manifest names: what interrupted collections left behind."""
-    from probes.activations.maintenance.garbage import delete_garbage, find_garbage
+    from probes.activations.maintenance.listing import delete_garbage, find_garbage
 
     return delete_garbage(path) if delete else find_garbage(path)
 

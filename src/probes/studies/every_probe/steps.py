@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from probes.activations.positions import NEEDS_ANSWER
+from probes.activations.origin import NEEDS_ANSWER
 from probes.activations.record import Recorded, record
 from probes.behaviour.asking import ask
 from probes.behaviour.completion import COLUMNS, as_table
