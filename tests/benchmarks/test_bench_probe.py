@@ -8,7 +8,7 @@ import pytest
 
 from probes.benchmarks import probing
 from probes.benchmarks.probing import LIMIT, OURS, TABLE, bench_probe, check_equal
-from probes.benchmarks.timing import Seconds
+from probes.benchmarks.result import Seconds
 from probes.foundation.errors import InputError, StageError
 from probes.foundation.tables import read_table
 from shell import run_cli

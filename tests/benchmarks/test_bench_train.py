@@ -8,8 +8,7 @@ import pytest
 import torch
 
 from probes.benchmarks import training
-from probes.benchmarks.result import Benchmark
-from probes.benchmarks.timing import Seconds
+from probes.benchmarks.result import Benchmark, Seconds
 from probes.benchmarks.training import BARE, LOOP, TABLE, WHOLE, bench_train, check_same
 from probes.foundation.errors import InputError, StageError
 from probes.foundation.tables import read_table

@@ -15,7 +15,7 @@ from probes.detection.contrast import NOTE
 from probes.foundation.artifact import building
 from probes.foundation.errors import InputError
 from probes.foundation.tables import read_table, write_table
-from probes.probing.direction import Direction
+from probes.probing.frozen import Direction
 from probes.prompts.readers import write_prompts
 from shell import run_cli
 

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from probes.foundation.errors import InputError
-from probes.plotting.steering import dose_curves
+from probes.plotting.doses import dose_curves
 from probes.plotting.style import figure
 from probes.studies.steering.figures import dose_picture
 from probes.studies.steering.steps import PLAIN

@@ -7,21 +7,20 @@ from matplotlib.axes import Axes
 from matplotlib.container import ErrorbarContainer
 
 from probes.foundation.errors import InputError
-from probes.plotting.checks import (
+from probes.plotting.claims import (
     ANSWERS,
+    checks_by_run,
     checks_forest,
     effect_by_layer,
     effects_beside,
+    runs_on_rungs,
     scores_by_cell,
 )
-from probes.plotting.claims import checks_by_run, runs_on_rungs
 from probes.plotting.curves import training_curves
-from probes.plotting.heatmap import patch_heatmap
+from probes.plotting.effects import patch_heatmap
 from probes.plotting.layers import ratio_by_layer
-from probes.plotting.random_directions import random_direction_histogram
 from probes.plotting.rates import behaviour_rates, rates_by_year
-from probes.plotting.roc import roc_curves
-from probes.plotting.scatter import pc_scatter
+from probes.plotting.scores import pc_scatter, random_direction_histogram, roc_curves
 from probes.plotting.style import figure
 
 SETS = ("vulnerable", "benign", "dialogue")

@@ -8,9 +8,9 @@ from matplotlib.container import ErrorbarContainer
 
 from probes.foundation.errors import InputError
 from probes.plotting.curves import stage_curves
-from probes.plotting.forest import forest
 from probes.plotting.persistence import (
     defection_by_stage,
+    forest,
     kept_by_size,
     near_miss_points,
     relearning_curves,

@@ -17,10 +17,10 @@ from probes.benchmarks.result import (
     repetitions,
     row,
     surroundings,
+    take_turns,
     temporary,
     told,
 )
-from probes.benchmarks.timing import take_turns
 from probes.foundation.errors import StageError
 from probes.foundation.outputs import writes
 from probes.foundation.seeds import stream

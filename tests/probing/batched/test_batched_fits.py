@@ -13,12 +13,10 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 from probes.foundation.errors import InputError, StageError
 from probes.probing.batched import core, logistic, newton, spaces
-from probes.probing.batched.discriminant import fit_discriminant
+from probes.probing.batched.closed import fit_discriminant, fit_mean_difference, fit_ridge
 from probes.probing.batched.logistic import fit_logistic
-from probes.probing.batched.mean_difference import fit_mean_difference
 from probes.probing.batched.problems import in_pieces
-from probes.probing.batched.ridge import fit_ridge
-from probes.probing.mean_difference import MeanDifferenceProbe
+from probes.probing.estimators import MeanDifferenceProbe
 
 TOLERANCE = 1e-4
 """Of the largest coefficient: what `fit_logistic` promises at tol=1e-8."""

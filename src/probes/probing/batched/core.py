@@ -9,9 +9,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from scipy.special import expit
 
-from probes.foundation.errors import StageError
 from probes.probing.batched.newton import LENGTHS, LONGEST, PATIENCE, not_converged
-from probes.probing.batched.spaces import DUAL_UP_TO, FLOOR
+from probes.probing.batched.spaces import DUAL_UP_TO, FLOOR, must_be_refined
 
 MOST = 0.5
 """Share of the rows that a fold may hold out; beyond, a factor of its own rows is cheaper."""
@@ -231,7 +230,7 @@ class CoreDual(_CoreFactors):
         weight = np.maximum(curvature[chosen[:, None], index], self._least[index] * penalty)
         root = np.sqrt(weight) * self._there[chosen]
         while not self._keep(self._hessians(root, chosen), chosen):
-            _must(self.refine())
+            must_be_refined(self.refine())
         self._root[chosen] = root
         self._level = self._solve(self._root) * self._root
         self._total = self._level.sum(-1)
@@ -308,7 +307,7 @@ class CorePrimal(_CoreFactors):
     def factor(self, curvature: Rows, chosen: Int[np.ndarray, "c"]) -> None:
         weight = curvature[chosen]
         while not self._keep(self._hessians(weight, chosen), chosen):
-            _must(self.refine())
+            must_be_refined(self.refine())
         self._weigh(weight, chosen)
 
     def factor_whole(self, curvature: Rows, n_whole: int) -> bool:
@@ -363,13 +362,6 @@ class CorePrimal(_CoreFactors):
 
 
 CoreSpace = CoreDual | CorePrimal
-
-
-def _must(refined: bool) -> None:
-    if not refined:
-        raise StageError(
-            "a Hessian is not positive definite in double precision: raise the penalty (a smaller C)"
-        )
 
 
 def make_core_space(data: CoreData, columns: CoreColumns) -> CoreSpace:

@@ -21,10 +21,11 @@ from probes.probing.batched.problems import (
     MEMORY,
     LinearFits,
     Problems,
+    Scaling,
     checked,
     in_pieces,
+    scaling,
 )
-from probes.probing.batched.scaling import Scaling, scaling
 from probes.probing.batched.spaces import DUAL_UP_TO, Columns, Data, make_space
 
 Fitted = tuple[Float[Tensor, "P F S d"], Float[Tensor, "P F S"], Float[Tensor, "P F S"], int]

@@ -150,7 +150,7 @@ class Dual(_Factors):
         places = zip(problem.tolist(), column.tolist(), penalty.tolist(), strict=True)
         for (p, j, level), root in zip(places, roots, strict=True):
             while not self._factored(p, j, root, level):
-                _must(self.refine())
+                must_be_refined(self.refine())
             self._root[p, j] = root
             self._level[p, j] = solve_factored(self._factor[p, j], root) * root
 
@@ -219,7 +219,7 @@ class Primal(_Factors):
         for p, j in zip(problem.tolist(), column.tolist(), strict=True):
             weight = curvature[p, j]
             while not self._factored(p, j, weight):
-                _must(self.refine())
+                must_be_refined(self.refine())
             pull = weight @ self._data.X[p]
             self._pull[p, j], self._total[p, j] = pull, weight.sum()
             self._level[p, j] = solve_factored(self._factor[p, j], pull)
@@ -252,7 +252,8 @@ weights and intercept under the factors that are there.
 """
 
 
-def _must(refined: bool) -> None:
+def must_be_refined(refined: bool) -> None:
+    """Refuse where even double precision has no factor."""
     if not refined:
         raise StageError(
             "a Hessian is not positive definite in double precision: raise the penalty (a smaller C)"
