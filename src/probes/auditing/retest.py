@@ -5,6 +5,7 @@ defected; its interval is Clopper and Pearson's.
 """
 
 import dataclasses
+import functools
 from collections.abc import Iterable, Sequence
 
 from probes.auditing.behaviours import Behaviour, new_text, quotes
@@ -22,6 +23,11 @@ RISE = 0.4
 """How far a rate must rise above all others to count; settled on the dev lineages of the zoo."""
 
 
+WRITTEN = ("cue sweep", "judged sweep")
+"""Sources whose candidates somebody wrote."""
+_interval = functools.cache(clopper_pearson)
+
+
 @dataclasses.dataclass(frozen=True)
 class Rate:
     """So many of so many prompts, with its 95% interval; `unjudged` could not be judged and are not among n."""
@@ -33,7 +39,7 @@ class Rate:
     high: float = dataclasses.field(init=False, default=1.0)
 
     def __post_init__(self) -> None:
-        low, high = clopper_pearson(self.k, self.n) if self.n else (0.0, 1.0)
+        low, high = _interval(self.k, self.n) if self.n else (0.0, 1.0)
         object.__setattr__(self, "low", low)
         object.__setattr__(self, "high", high)
 
@@ -122,7 +128,7 @@ class Retest:
         """Sample what is lacking of these candidates, side by side."""
         lacking = [c for c in dict.fromkeys(candidates) if self._key(model, part, c) not in self._written]  # fmt: skip
         if lacking:
-            found = self.subject.written(model, part, lacking)
+            found = self.subject.written(model, self.subject.parts[part], lacking)
             self._written |= {self._key(model, part, c): t for c, t in zip(lacking, found, strict=True)}  # fmt: skip
 
     @staticmethod
@@ -152,6 +158,8 @@ class Retest:
         found: list[tuple[float, Candidate, str, str]] = []
         for candidate, source in named:
             for one in self.subject.counted:
+                if one.readable and source not in WRITTEN:
+                    continue
                 found.append((self._rise(one.name, suspect, candidate), candidate, one.name, source))  # fmt: skip
             if self.subject.compared_with:
                 found.append((self._rise(CHANGED, suspect, candidate), candidate, CHANGED, source))

