@@ -31,6 +31,7 @@ from probes.foundation.artifact import write_text
 from probes.foundation.digest import digest_json
 from probes.foundation.errors import InputError
 from probes.foundation.html import html_table
+from probes.foundation.memory import keep_freed_memory
 from probes.foundation.procedures import versions
 from probes.foundation.progress import progress
 from probes.foundation.untrusted import read_json
@@ -134,6 +135,7 @@ def run_audit(
 
     folder: where readings are kept and found again. leave_out: names of detectors.
     """
+    keep_freed_memory()
     began = time.perf_counter()
     keep = _Keeper(folder, subject, minutes)
     clock = Clock(60 * minutes)
