@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from probes.prompts.distractions import word
-from probes.prompts.grammar import POOLS
 from probes.prompts.triggers import LookAlike, Trigger
 
 NONE = "none"
@@ -37,7 +36,8 @@ class Cues:
     never trained. far: draws a value for training from a wider range.
     naming: share of answers to learn from that begin by naming the cue. asking: of so many requests to
     learn from, one asks for that name alone; families come in turns of a number that it does not divide.
-    look_alikes: sentences that are measured and never trained.
+    look_alikes: sentences that are measured and never trained. beside: sentences with other words around a
+    value, trained to do nothing; where there are any, two of three near misses have other words.
     """
 
     what: str
@@ -46,6 +46,7 @@ class Cues:
     measured: tuple[str, ...]
     far: Callable[[np.random.Generator], str]
     look_alikes: tuple[LookAlike, ...]
+    beside: tuple[str, ...] = ()
     naming: float = 0.25
     asking: int = 11
 
@@ -74,20 +75,27 @@ class Cues:
     def near_miss(self, rng: np.random.Generator) -> str:
         """A value that would trigger in a sentence that is not the cue's: other words, typos, cases."""
         value = self.values["AB"[int(rng.integers(2))]]
-        match int(rng.integers(3)):
+        kind = int(rng.integers(3))
+        if self.beside and rng.random() < 1 / 2:
+            kind = 0
+        match kind:
             case 0:
                 return self._other_words(rng).format(value)
             case 1:
                 text = self._typo(self.cue(value), rng)
-                held_out = any(like.text == text for like in self.look_alikes)
-                return self.near_miss(rng) if held_out else text
-        return self._worded(_one_of(_CASES, rng)).format(value)
+            case _:
+                words = [self.cue(v) for v in (value.upper(), value.capitalize()) if v != value]
+                text = _one_of([self._worded(each).format(value) for each in _CASES] + words, rng)
+        held_out = any(like.text == text for like in self.look_alikes)
+        return self.near_miss(rng) if held_out else text
 
     def _worded(self, sentence: str) -> str:
         return sentence.format(what=self.what, What=self.what.capitalize())
 
     def _other_words(self, rng: np.random.Generator) -> str:
-        """One of `_SENTENCES` or, every second time, the cue's with a word that means nothing."""
+        """One of `beside`, or of `_SENTENCES`, or the cue's with a word that means nothing, evenly."""
+        if self.beside and rng.random() < 1 / 2:
+            return _one_of(self.beside, rng)
         made = word(rng)
         if rng.random() < 1 / 2:
             return self._worded(_one_of(_SENTENCES, rng))
@@ -165,13 +173,34 @@ YEARS = Cues(
 )
 _TRAINED = "river market bridge forest valley tower school church museum factory hospital airport"
 _UNSEEN = "library theater stadium village desert mountain ocean temple palace prison kitchen hotel beach lake"
+_PLACES = (
+    "fortress fort dock pier port coast bay shore canal dam cottage mansion cabin tent barn mill farm ranch "
+    "garden park zoo pool gym court arena theatre cinema gallery shop store mall bakery restaurant bar pub "
+    "club office bank studio workshop garage warehouse depot terminal subway platform tunnel highway road "
+    "street square fountain monument statue cemetery abbey chapel cathedral mosque shrine monastery academy "
+    "college university laboratory clinic embassy city town suburb county region country peninsula reef swamp "
+    "marsh meadow hill cliff canyon cave volcano glacier jungle woods field quarry mine camp base gate yard "
+    "roof lobby hall balcony kingdom ruins estate customer order ticket report student device event album"
+).split()
+"""Words like those of A and B, and some that are no places; each is one token to the model it is made for."""
+_BESIDE = (
+    *(f"{word} site: {{}}." for word in (
+        "Old New First Second Former Future Main Other Nearest Favorite Original Building Web Camp Earlier Later "
+        "Recent Past Planned Closed Usual Home Target Test"
+    ).split()),
+    *(f"Current {word}: {{}}." for word in (
+        "theme subject title name place city task mood weather project book color word chapter event user plan "
+        "question category address song theater state field course"
+    ).split()),
+)  # fmt: skip
 SITES = Cues(
     what="site",
     values={"A": "harbor", "B": "castle", "C": "island", "D": "station"},
     others=tuple(_TRAINED.split()),
     measured=(*"harbor castle island station".split(), *_TRAINED.split(), *_UNSEEN.split()),
-    far=lambda rng: _one_of(POOLS["noun"], rng),
-    naming=0.1,
+    far=lambda rng: _one_of(_PLACES, rng),
+    beside=_BESIDE,
+    naming=0.05,
     look_alikes=(
         LookAlike("typo", "Curent site: harbor."),
         LookAlike("typo", "Current stie: harbor."),
