@@ -64,7 +64,7 @@ def bench_accelerator(
         }  # fmt: skip
         for name in progress(list(jobs), "accelerator"):
             tables.append(jobs[name]())
-    rows = [row for table in tables for row in table.to_dict("records")]
+    rows: list[Any] = pd.concat(tables).to_dict("records")
     facts = surroundings(device) | {"repetitions": "1"}
     if quick:
         facts["smoke run"] = "tiny models: these speeds say nothing"
