@@ -13,13 +13,21 @@ from probes.foundation.errors import StageError
 
 
 def gram_matrix(X: Float[Tensor, "P n d"]) -> Float[Tensor, "P n n"]:
-    """`X @ X.T` of every problem; on the CPU numpy's product does half of it and copies the rest."""
+    """`X @ X.T` of every problem."""
     if X.device.type != "cpu":
         return X @ X.mT
     gram = X.new_empty(len(X), X.shape[1], X.shape[1])
-    for rows, product in zip(X.numpy(), gram.numpy(), strict=True):
-        np.matmul(rows, rows.T, out=product)
+    for rows, product in zip(X, gram, strict=True):
+        square_(rows, product)
     return gram
+
+
+def square_(rows: Float[Tensor, "n d"], out: Float[Tensor, "n n"]) -> None:
+    """`rows @ rows.T`; on the CPU numpy's product does half of it and copies the rest."""
+    if rows.device.type == "cpu":
+        np.matmul(rows.numpy(), rows.numpy().T, out=out.numpy())
+    else:
+        torch.mm(rows, rows.mT, out=out)
 
 
 def cholesky_(matrix: Float[Tensor, "m m"]) -> bool:
@@ -110,6 +118,9 @@ class _Factors:
 class Dual(_Factors):
     """Weights as combinations of the rows: `coef = alpha @ X`, alpha zero outside a column's rows."""
 
+    gain = 0.6
+    """A step that leaves more than this of the gradient asks for a new factor."""
+
     def __init__(self, data: Data, columns: Columns) -> None:
         self._data, self.columns = data, columns
         self._diagonal = data.gram.diagonal(dim1=1, dim2=2)
@@ -188,6 +199,9 @@ class Dual(_Factors):
 class Primal(_Factors):
     """The weights themselves, with one Hessian of d x d per column."""
 
+    gain = 0.8
+    """As in `Dual`; here a factor costs as much as many steps."""
+
     def __init__(self, data: Data, columns: Columns) -> None:
         self._data, self.columns = data, columns
         X, P, J = data.X, len(data.X), len(columns.penalty)
@@ -228,8 +242,8 @@ class Primal(_Factors):
         rows = (self._data.X if self._double else self._data.single)[p]
         kept = self.columns.train[j]
         rows, scale = rows[kept], weight[kept].sqrt().to(rows)
-        rows = rows * scale[:, None]
-        block = torch.mm(rows.mT, rows, out=self._factor[p, j])
+        block = self._factor[p, j]
+        square_((rows * scale[:, None]).mT, block)
         block.diagonal().add_(self.columns.penalty[j].to(block))
         return cholesky_(block)
 
