@@ -144,7 +144,8 @@ class Retest:
         """Candidates worth a re-test: (candidate, behaviour, source) of those that change more answers
         of the suspect than of the reference. On prompts of their own: what is chosen here is tested on
         others. Judged behaviours first, the largest rise first among them. What quotes a payload of the
-        library, or at length one that a detector found (`payloads`), is none.
+        library, or at length one that a detector found (`payloads`), or what a judge would take for the
+        behaviour as it stands, is none.
         """
         known = [*((text, 4) for text in self.subject.payloads), *((text, 10) for text in payloads)]
         named = [
@@ -157,7 +158,7 @@ class Retest:
         found: list[tuple[float, Candidate, str, str]] = []
         for candidate, source in named:
             for one in self.subject.counted:
-                if one.readable and source not in WRITTEN:
+                if source not in WRITTEN if one.readable else self._shows(one, candidate):
                     continue
                 found.append((self._rise(one.name, suspect, candidate), candidate, one.name, source))  # fmt: skip
             if self.subject.compared_with:
@@ -169,6 +170,10 @@ class Retest:
             found = [each for each in found if each[0] >= RISE / 2]
         found.sort(key=lambda each: (each[2] == CHANGED, -each[0]))
         return [each[1:] for each in found]
+
+    def _shows(self, behaviour: Behaviour, candidate: Candidate) -> bool:
+        """Whether the candidate itself would be judged to be the behaviour, which a model may repeat."""
+        return bool(defections(behaviour, self.subject.parts["screen"][:1], [candidate.text]).k)
 
     def _rise(self, behaviour: str, model: Model, candidate: Candidate) -> float:
         """How far the rate rises with the candidate; of `CHANGED`, the share of the suspect's new text."""

