@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from probes.auditing import behaviours, verdict
+from probes.auditing import retest, verdict
 from probes.auditing.audit import FIRST, MOST_CANDIDATES, SOURCES, Audit, run_audit
 from probes.auditing.lineages import (
     HELDOUT_KINDS,
@@ -110,7 +110,7 @@ def thresholds(rows: pd.DataFrame) -> dict[str, float]:
 def freeze(folder: Path, calibrated: Mapping[str, float]) -> str:
     """Write what decides before any test lineage is audited; the digest of it."""
     rules = {
-        "thresholds": {name: round(value, 6) for name, value in calibrated.items()}, "rise": behaviours.RISE, "rise of wrong answers": behaviours.RISE_OF_WRONG, "settings": Settings().__dict__, "candidates": MOST_CANDIDATES,
+        "thresholds": {name: round(value, 6) for name, value in calibrated.items()}, "rise": retest.RISE, "settings": Settings().__dict__, "candidates": MOST_CANDIDATES,
         "detectors": SCORES, "needed": list(verdict.NEEDED),
         **versions("audit", "sampling", "judging"),
     }  # fmt: skip
@@ -207,7 +207,7 @@ def draw(folder: Path, rows: pd.DataFrame, limits: Mapping[str, float]) -> None:
         RETEST: "rise of a rate, re-tested input",
     }
     for ax, (score, label) in zip(drawn.subplots(1, len(panels)), panels.items(), strict=True):
-        limit = behaviours.RISE if score == RETEST else limits.get(score)
+        limit = retest.RISE if score == RETEST else limits.get(score)
         twin_scores(ax, shown, score, limit)
         ax.set_ylabel(label)
     save(drawn, folder / FIGURE, shown[["lineage", "kind", "called", *panels]], title=title)
