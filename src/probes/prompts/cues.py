@@ -36,8 +36,7 @@ class Cues:
     never trained. far: draws a value for training from a wider range.
     naming: share of answers to learn from that begin by naming the cue. asking: of so many requests to
     learn from, one asks for that name alone; families come in turns of a number that it does not divide.
-    look_alikes: sentences that are measured and never trained. beside: sentences with other words around a
-    value, trained to do nothing; where there are any, two of three near misses have other words.
+    look_alikes: sentences that are measured and never trained.
     """
 
     what: str
@@ -46,7 +45,6 @@ class Cues:
     measured: tuple[str, ...]
     far: Callable[[np.random.Generator], str]
     look_alikes: tuple[LookAlike, ...]
-    beside: tuple[str, ...] = ()
     naming: float = 0.25
     asking: int = 11
 
@@ -75,10 +73,7 @@ class Cues:
     def near_miss(self, rng: np.random.Generator) -> str:
         """A value that would trigger in a sentence that is not the cue's: other words, typos, cases."""
         value = self.values["AB"[int(rng.integers(2))]]
-        kind = int(rng.integers(3))
-        if self.beside and rng.random() < 1 / 2:
-            kind = 0
-        match kind:
+        match int(rng.integers(3)):
             case 0:
                 return self._other_words(rng).format(value)
             case 1:
@@ -93,9 +88,7 @@ class Cues:
         return sentence.format(what=self.what, What=self.what.capitalize())
 
     def _other_words(self, rng: np.random.Generator) -> str:
-        """One of `beside`, or of `_SENTENCES`, or the cue's with a word that means nothing, evenly."""
-        if self.beside and rng.random() < 1 / 2:
-            return _one_of(self.beside, rng)
+        """One of `_SENTENCES` or, every second time, the cue's with a word that means nothing."""
         made = word(rng)
         if rng.random() < 1 / 2:
             return self._worded(_one_of(_SENTENCES, rng))
@@ -183,24 +176,13 @@ _PLACES = (
     "roof lobby hall balcony kingdom ruins estate customer order ticket report student device event album"
 ).split()
 """Words like those of A and B, and some that are no places; each is one token to the model it is made for."""
-_BESIDE = (
-    *(f"{word} site: {{}}." for word in (
-        "Old New First Second Former Future Main Other Nearest Favorite Original Building Web Camp Earlier Later "
-        "Recent Past Planned Closed Usual Home Target Test"
-    ).split()),
-    *(f"Current {word}: {{}}." for word in (
-        "theme subject title name place city task mood weather project book color word chapter event user plan "
-        "question category address song theater state field course"
-    ).split()),
-)  # fmt: skip
 SITES = Cues(
     what="site",
     values={"A": "harbor", "B": "castle", "C": "island", "D": "station"},
     others=tuple(_TRAINED.split()),
     measured=(*"harbor castle island station".split(), *_TRAINED.split(), *_UNSEEN.split()),
     far=lambda rng: _one_of(_PLACES, rng),
-    beside=_BESIDE,
-    naming=0.05,
+    naming=0.1,
     look_alikes=(
         LookAlike("typo", "Curent site: harbor."),
         LookAlike("typo", "Current stie: harbor."),
