@@ -712,6 +712,7 @@ def monitor(
     return monitor_stage(
         _model(model), load_probe(direction) if isinstance(direction, str | Path) else direction, watched, calm, out,
         aggregate=aggregate, false_positive_rate=false_positive_rate, keep_sinks=keep_sinks,
+        log=str(prompts) if is_path(prompts) and str(prompts).endswith(".eval") else None,
     )  # fmt: skip
 
 
