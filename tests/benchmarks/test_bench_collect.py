@@ -1,6 +1,7 @@
 """The benchmark compares like with like: same numbers, exact prompts, turns taken, ratios judged right."""
 
 import functools
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,10 @@ from probes.benchmarks import forward, memory, reading
 from probes.benchmarks.collecting import PARTS, QUICK, TABLE, bench_collect
 from probes.benchmarks.contenders import Contender, compare, expected
 from probes.benchmarks.forward import write_sequentially
+from probes.benchmarks.patching import bench_patch
+from probes.benchmarks.probing import bench_probe
 from probes.benchmarks.result import Asked, Benchmark, Seconds, row, take_turns
+from probes.benchmarks.training import bench_train
 from probes.benchmarks.workload import (
     SHAPES,
     Workload,
@@ -289,10 +293,14 @@ def test_prompts_of_the_memory_part_come_one_at_a_time() -> None:
     assert next(endless).text != next(endless).text
 
 
-def test_unknown_parts_and_no_repetition_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("bench", [bench_collect, bench_patch, bench_probe, bench_train])
+def test_no_repetition_is_refused(bench: Callable[..., Benchmark], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="at least once"):
+        bench(tmp_path, repeats=0)
+
+
+def test_an_unknown_part_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=f"Choose one of: {', '.join(PARTS)}"):
         bench_collect(tmp_path, parts=["forwards"])
-    with pytest.raises(InputError, match="at least once"):
-        bench_collect(tmp_path, repeats=0)
     found = run_cli(["bench", "collect", "--part", "disk", "--out", str(tmp_path)])
     assert found.code == 2
