@@ -127,7 +127,7 @@ def _passed(known: pd.DataFrame) -> str:
     said = f"{whole} of {len(passed)} checks pass in every run"
     if whole == len(passed):
         return said
-    worst = (passed["sum"] / passed["size"]).idxmin()
+    worst = str((passed["sum"] / passed["size"]).idxmin())
     return f"{said}; “{worst}” passes in {passed['sum'][worst]} of {passed['size'][worst]}"
 
 
