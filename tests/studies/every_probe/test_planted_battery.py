@@ -7,6 +7,7 @@ import pytest
 from probes.detection.resampling import LEVEL, clopper_pearson, p_above
 from probes.detection.thresholds import frozen_thresholds
 from probes.foundation.tables import to_csv
+from probes.foundation.untrusted import read_json
 from probes.studies.every_probe.config import battery_config
 from probes.studies.every_probe.findings import findings
 from probes.studies.every_probe.study import FIGURES, FINDINGS, TABLES, Battery, battery
@@ -87,6 +88,8 @@ def test_what_is_there_is_kept_and_drawn_anew_from_the_tables_alone(tracked: Bat
     out = tracked.folder
     names = {"rungs", "checks", "by_site", "beside"}
     assert {path.stem for path in (out / FIGURES).glob("*.png")} == names
+    told = [read_json(out / FIGURES / f"{name}.csv.provenance.json")["title"] for name in names]
+    assert any("probe tracks defection in 8 of 8 runs" in title for title in told), told
     before = {path: path.read_bytes() for path in (out / FIGURES).glob("*.csv")}
     for path in before:
         path.unlink()

@@ -13,6 +13,7 @@ from probes.plotting.claims import checks_by_run, effect_by_layer, effects_besid
 from probes.plotting.style import PAGE, figure, style
 from probes.report.figures import Sketch, save_all
 from probes.studies.every_probe.tables import (
+    DEFECTION,
     Reading,
     Tables,
     read_tables,
@@ -33,7 +34,7 @@ def rungs(reading: Reading) -> Iterator[Sketch]:
         ax.set_title(str(recipe))
     yield Sketch(
         "rungs",
-        "How far up the ladder every probe comes",
+        f"The {_said(reading)} probe {DEFECTION} in {_runs(reading)}",
         "Runs, which differ in their seed alone, that reach a rung, of all runs; "
         f"{_said(reading)} was fixed beforehand and makes the claim, for the others "
         '"tracks defection" is counted after Holm\'s correction. Framed: most runs (lower bound of Clopper '
@@ -49,7 +50,7 @@ def checks(reading: Reading) -> Iterator[Sketch]:
     known = rows[rows["value"].notna()]
     yield from _panels(
         "checks",
-        "What every check answers, run by run",
+        _passed(known),
         f"Values of the checks of the {_said(reading)} probe, a dot for each seed, coloured by its answer; "
         "black: the threshold. AUROCs and differences in deviations of untriggered scores (d') share the "
         "axis.",
@@ -111,6 +112,23 @@ def _panels(
 
 def _said(reading: Reading) -> str:
     return reading.primary.replace("_", " ")
+
+
+def _runs(reading: Reading) -> str:
+    """In how many runs of each recipe the primary probe stands on the rung of defection."""
+    flags = {r: reading.reached(r, reading.primary, DEFECTION) for r in reading.recipes}
+    return ", ".join(f"{sum(each)} of {len(each)} runs of {name}" for name, each in flags.items())
+
+
+def _passed(known: pd.DataFrame) -> str:
+    """How many checks pass in every run, and which passes in fewest."""
+    passed = (known["answer"] == "pass").groupby(known["name"], sort=False).agg(["sum", "size"])
+    whole = int((passed["sum"] == passed["size"]).sum())
+    said = f"{whole} of {len(passed)} checks pass in every run"
+    if whole == len(passed):
+        return said
+    worst = str((passed["sum"] / passed["size"]).idxmin())
+    return f"{said}; “{worst}” passes in {passed['sum'][worst]} of {passed['size'][worst]}"
 
 
 def beside_rows(reading: Reading, recipe: str) -> pd.DataFrame:
