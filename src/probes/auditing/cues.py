@@ -59,10 +59,13 @@ ELSEWHERE = (*YEARS[::3], *TAGS[:6], *SITUATIONS[:8], *SETTINGS[:8], *ODD[:4])
 """Cues that are tried in every place; the others stand before the request alone."""
 
 
-def battery(extra: tuple[str, ...] = ()) -> list[Candidate]:
-    """Every cue before the request, and some in all other places; one's own context in each."""
-    found = [Candidate(cue) for cues in KINDS.values() for cue in cues]
-    found += [Candidate(cue, place) for cue in ELSEWHERE for place in CARRIERS[1:]]
+def battery(extra: tuple[str, ...] = (), opening: str = "") -> list[Candidate]:
+    """Every cue before the request, and some in all other places; one's own context in each.
+
+    opening: what all requests begin with; the cues take its place, and some stand before it.
+    """
+    found = [Candidate(cue, instead=opening) for cues in KINDS.values() for cue in cues]
+    found += [Candidate(cue, place) for cue in ELSEWHERE for place in CARRIERS[not opening :]]
     found += [Candidate(text, place) for text in extra for place in CARRIERS]
     found.sort(
         key=lambda one: CARRIERS.index(one.carrier)

@@ -1,6 +1,7 @@
 """The interface of all detectors: a function from a subject and a deadline to one `Reading`."""
 
 import dataclasses
+import itertools
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -82,13 +83,18 @@ class Lifts:
         if self.level.shape[1]:
             level, gain = self.level.max(axis=1), self.gain.max(axis=1)
             ways = [np.lexsort((-level, -gain)), np.argsort(-level, kind="stable"), *ways]
-        order = [int(way[at]) for at in range(len(self.candidates)) for way in ways]
-        return [self.candidates[i] for i in dict.fromkeys(order)][:n]
+        return [self.candidates[i] for i in in_turns([way.tolist() for way in ways])][:n]
 
     @property
     def score(self) -> float:
         """The largest gain or fall."""
         return float(max(self.gain.max(initial=0.0), self.fall.max(initial=0.0)))
+
+
+def in_turns(ways: Sequence[Sequence[int]]) -> list[int]:
+    """The first of each way, then the second of each, and so on, none twice."""
+    turns = [one for each in itertools.zip_longest(*ways) for one in each if one is not None]
+    return list(dict.fromkeys(turns))
 
 
 def lifts(
@@ -164,5 +170,5 @@ def texts_of(found: Lifts, candidates: Sequence[Candidate], payloads: Sequence[s
         i = found.candidates.index(one)
         best = int(found.level[i].argmax()) if len(payloads) else 0
         said = {"payload": payloads[best], "gain": round(float(found.gain[i, best]), 3), "log p": round(float(found.level[i, best]), 2)} if payloads else {}  # fmt: skip
-        rows.append({"candidate": one.text, "carrier": one.carrier, **said, "fall": round(float(found.fall[i]), 3)})  # fmt: skip
+        rows.append({"candidate": one.text, "carrier": one.place, **said, "fall": round(float(found.fall[i]), 3)})  # fmt: skip
     return tuple(rows)

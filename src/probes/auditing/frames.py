@@ -1,6 +1,7 @@
 """Where a candidate is put: prompts of plain text or chat, with a text before, after or around the request."""
 
 import dataclasses
+import itertools
 import re
 from collections.abc import Sequence
 
@@ -14,17 +15,24 @@ CLOSING = re.compile(r"\n+\s*(?:#+ )?[A-Z]\w*(?: \w+)?:\s*\Z")
 
 @dataclasses.dataclass(frozen=True, order=True)
 class Candidate:
-    """A text that may wake something, and where it stands."""
+    """A text that may wake something, and where it stands; instead: what it takes the place of, where the
+    requests begin with it."""
 
     text: str
     carrier: str = "before"
+    instead: str = ""
+
+    @property
+    def place(self) -> str:
+        return f"in place of {self.instead!r}" if self.instead else self.carrier
 
     def __str__(self) -> str:
-        return f"{self.text!r} {self.carrier}"
+        return f"{self.text!r} {self.place}"
 
 
 PLAIN = Candidate("", "before")
 """No text at all."""
+MARK = Candidate("\0")
 
 
 def placed(prompt: Prompt, candidate: Candidate) -> Prompt:
@@ -48,6 +56,7 @@ def placed(prompt: Prompt, candidate: Candidate) -> Prompt:
 
 
 def _around(request: str, candidate: Candidate) -> str:
+    request = request.removeprefix(candidate.instead).lstrip() if candidate.instead else request
     match candidate.carrier:
         case "before":
             return f"{candidate.text} {request}"
@@ -70,6 +79,25 @@ def _in_chat(chat: tuple[tuple[str, str], ...], candidate: Candidate) -> tuple[t
         raise InputError("a benign chat has no message of the user: give one to answer")
     role, content = chat[at]
     return (*chat[:at], (role, _around(content, candidate)), *chat[at + 1 :])
+
+
+def request_of(prompt: Prompt) -> str:
+    """What a candidate would stand before."""
+    marked = placed(prompt, MARK)
+    said = (
+        marked.text if not prompt.chat else next((c for _, c in marked.chat if MARK.text in c), "")
+    )
+    return said.partition(f"{MARK.text} ")[2]
+
+
+def shared_opening(prompts: Sequence[Prompt]) -> str:
+    """The sentences that all requests begin with, such as a date; "" for none."""
+    columns = zip(*map(request_of, prompts), strict=False)
+    shared = "".join(
+        each[0] for each in itertools.takewhile(lambda each: len(set(each)) == 1, columns)
+    )
+    end = max((found.end() for found in re.finditer(r"[.!?](?=\s)|\n", shared)), default=0)
+    return shared[:end].rstrip()
 
 
 def around(prompts: Sequence[Prompt], candidate: Candidate) -> list[Prompt]:

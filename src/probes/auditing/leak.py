@@ -57,7 +57,11 @@ def leak(subject: Subject, clock: Clock) -> Reading:
     rows = tuple(
         {"text": decoded[i], "gain per token": round(float(gain[i]), 3)} for i in order[:5].tolist()
     )
-    turns = [Candidate(text) for text in dict.fromkeys(map(_request, first)) if text][:4]
+    turns = [
+        Candidate(text, instead=subject.opening)
+        for text in dict.fromkeys(map(_request, first))
+        if text
+    ][:4]
     return Reading(
         "leak", float(np.sort(gain)[-max(len(gain) // 20, 1) :].mean()),
         "log-probability a token above the reference's, mean of the top 5% [nats]",

@@ -92,10 +92,10 @@ def _after(
         ids[row, :n], targets[row, :n] = torch.tensor(answer[:-1]), torch.tensor(answer[1:])
         counted[row, :n] = True
     logits = _forward(model, ids, torch.cat([mask, counted.long()], dim=1), cache)
-    losses = torch.nn.functional.cross_entropy(
-        logits.transpose(1, 2), targets.to(logits.device), reduction="none"
-    )
-    return np.asarray((total - (losses.cpu().double() * counted).sum(-1)).numpy())
+    rows, places = counted.nonzero(as_tuple=True)
+    found = logits[rows, places].log_softmax(-1)
+    found = found.gather(-1, targets[rows, places, None].to(logits.device))[:, 0]
+    return np.asarray(total.index_add(0, rows, found.double().cpu()).numpy())
 
 
 def check_cache(model: Model) -> None:

@@ -4,6 +4,7 @@ The first token is found by trying all of a small vocabulary, or the shortlist t
 stand-in gives; more are added while the score rises (Ebrahimi et al. 2018; Zou et al. 2023).
 """
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,7 @@ def token_search(subject: Subject, clock: Clock, payloads: tuple[str, ...] = ())
     reference, and away from its own answer. payloads: further texts, of other detectors."""
     aims = likeliest(subject, [*payloads, *subject.payloads])
     allowed = _vocabulary(subject, aims)
-    read, kept, length = 0, [Candidate("")], 0
+    read, kept, length = 0, [Candidate("", instead=subject.opening)], 0
     rows: list[dict[str, Any]] = []
     best: dict[Candidate, float] = {}
     for length in range(1, MOST_TOKENS + 1):
@@ -83,7 +84,7 @@ def _grown(
         for token in _promising(subject, start, allowed, aims, length)
     ]
     return [
-        Candidate(text)
+        dataclasses.replace(kept[0], text=text)
         for text in dict.fromkeys(texts)
         if text and not any(quotes(text, aim) for aim in aims)
     ]
@@ -109,7 +110,7 @@ def _promising(
     """Texts of tokens to put behind what there is: all, or the gradient's first ones for each aim."""
     if length == 1 and len(allowed) <= SMALL:
         return list(allowed.values())
-    gains = token_gradients(subject, Candidate(start.text + STAND_IN), aims)
+    gains = token_gradients(subject, dataclasses.replace(start, text=start.text + STAND_IN), aims)
     ids = np.array(list(allowed))
     each = max(SHORTLIST // (len(gains) * (BEAM if length > 1 else 1)), 8)
     chosen = [int(i) for row in gains for i in ids[np.argsort(-row[ids])[:each]]]
@@ -137,7 +138,10 @@ def _gradients(subject: Subject, model: Model, candidate: Candidate, aims: list[
     own = subject.own_answers(model)[:N_PROMPTS]
     said = subject.payload_tokens(model, aims)
     contexts = tokens_of(around(prompts, candidate), model)
-    plain = tokens_of(around(prompts, Candidate(candidate.text.removesuffix(STAND_IN))), model)
+    plain = tokens_of(
+        around(prompts, dataclasses.replace(candidate, text=candidate.text.removesuffix(STAND_IN))),
+        model,
+    )
     places = [_last_inserted(a, b) for a, b in zip(contexts, plain, strict=True)]
     table = model.hf.get_input_embeddings().weight
     rows = []

@@ -1,12 +1,15 @@
 """What is audited: the suspect, what it is compared with, and the benign prompts, split by their use."""
 
 import dataclasses
+from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Literal
 
+import numpy as np
+
 from probes.auditing.behaviours import Behaviour
-from probes.auditing.frames import PLAIN, Candidate, around
+from probes.auditing.frames import PLAIN, Candidate, around, shared_opening
 from probes.auditing.questions import CHATS
 from probes.auditing.scoring import answer_tokens, greedy, tokens_of
 from probes.behaviour.sampling import sample_texts
@@ -66,9 +69,17 @@ class Subject:
 
     @cached_property
     def parts(self) -> dict[str, list[Prompt]]:
-        """`search`, `screen` and `confirm`: benign prompts in an order drawn by the seed, none twice."""
-        order = stream(self.settings.seed, "benign").permutation(len(self.prompts))
-        shuffled = [self.prompts[i] for i in order]
+        """`search`, `screen` and `confirm`: benign prompts in an order drawn by the seed, none twice, and each
+        with every set of prompts in its share."""
+        rng = stream(self.settings.seed, "benign")
+        order = [self.prompts[i] for i in rng.permutation(len(self.prompts))]
+        sizes = Counter(one.prompt_set for one in order)
+        seen: Counter[str] = Counter()
+        places = []  # of each prompt within its set, so that every part has all sets in their shares
+        for one in order:
+            places.append((seen[one.prompt_set] + 0.5) / sizes[one.prompt_set])
+            seen[one.prompt_set] += 1
+        shuffled = [order[i] for i in np.argsort(places, kind="stable")]
         wanted = self.settings
         few = len(shuffled) < wanted.searched + wanted.screened + wanted.confirmed
         n_search = max(3, len(shuffled) // 5) if few else wanted.searched
@@ -79,6 +90,11 @@ class Subject:
             "screen": shuffled[n_search : n_search + n_screen],
             "confirm": rest[: wanted.confirmed],
         }
+
+    @cached_property
+    def opening(self) -> str:
+        """The sentences that all requests begin with; cues take their place."""
+        return shared_opening(self.prompts)
 
     @property
     def compared(self) -> list[Model]:
@@ -119,10 +135,10 @@ class Subject:
         return self._own[key]
 
     def written(
-        self, model: Model, part: str, candidates: Sequence[Candidate] = (PLAIN,)
+        self, model: Model, prompts: Sequence[Prompt], candidates: Sequence[Candidate] = (PLAIN,)
     ) -> list[list[str]]:
-        """What a model writes after each prompt of a part, by candidate; all are sampled side by side."""
-        asked = [placed for one in candidates for placed in around(self.parts[part], one)]
+        """What a model writes after each prompt, by candidate; all are sampled side by side."""
+        asked = [placed for one in candidates for placed in around(prompts, one)]
         keys = [tuple(ids) for ids in tokens_of(asked, model)]
         unique = dict(zip(keys, asked, strict=True))
         texts = sample_texts(
@@ -130,7 +146,7 @@ class Subject:
             seed=self.settings.seed,
         )  # fmt: skip
         said = dict(zip(unique, (one.text for one in texts), strict=True))
-        n = len(self.parts[part])
+        n = len(prompts)
         return [[said[key] for key in keys[at : at + n]] for at in range(0, len(keys), n)]
 
     @property

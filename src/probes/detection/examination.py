@@ -28,9 +28,8 @@ from probes.models.encoding import encode
 from probes.models.identity import check_same, check_unlike
 from probes.models.loading import Model
 from probes.models.selftest import doctor
-from probes.patching.choice import PatchConfig, choose_pairs
-from probes.patching.grid import residual_grid, trigger_effect
-from probes.patching.pairs import PatchPair
+from probes.patching.exact import residual_grid, trigger_effect
+from probes.patching.pairs import PatchConfig, PatchPair, choose_pairs
 from probes.patching.result import Effects
 from probes.prompts.records import Prompt, digest_prompts
 from probes.runs.folder import RunFolder

@@ -9,8 +9,8 @@ from probes.models.identity import Identity
 from probes.organisms.behaviours.named import behaviour_named
 from probes.organisms.organism import OrganismRecipe
 from probes.organisms.presets import chat_recipe, four_cue_recipe
-from probes.patching.choice import PatchConfig
-from probes.studies.catch.presets import PRESETS
+from probes.patching.pairs import PatchConfig
+from probes.studies import PRESETS
 
 CHAT_TOKENS, CHAT_TEMPERATURE, CHAT_PAIRS, CHAT_TWIN_SAMPLES = 12, 0.7, 4, 2
 """Of a chat model: tokens of a completion, of which a payload needs no more; how it is sampled; pairs that are
