@@ -18,8 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from probes.activations.engine import Engine
-    from probes.activations.maintenance.garbage import Garbage
-    from probes.activations.maintenance.listing import Contents
+    from probes.activations.maintenance.listing import Contents, Garbage
     from probes.activations.maintenance.repair import Repaired
     from probes.activations.maintenance.verification import Report
     from probes.activations.reading import Activations
@@ -40,8 +39,7 @@ if TYPE_CHECKING:
     from probes.organisms.organism import OrganismRecipe
     from probes.patching.result import Effects, Paths
     from probes.patching.stages import Attributed, Circuits, Lenses
-    from probes.probing.direction import Direction
-    from probes.probing.frozen import FrozenProbe
+    from probes.probing.frozen import Direction, FrozenProbe
     from probes.prompts.records import Prompt
     from probes.report.one_class import Unprobed
     from probes.report.report import Reports
@@ -704,7 +702,7 @@ def monitor(
         false_positive_rate: False alarms allowed on the benign prompts.
     """
     from probes.detection.monitor import monitor_stage
-    from probes.probing.saved import load_probe
+    from probes.probing.frozen import load_probe
     from probes.prompts.readers import as_prompts, is_path, read_prompts
 
     watched, calm = (
@@ -714,6 +712,7 @@ def monitor(
     return monitor_stage(
         _model(model), load_probe(direction) if isinstance(direction, str | Path) else direction, watched, calm, out,
         aggregate=aggregate, false_positive_rate=false_positive_rate, keep_sinks=keep_sinks,
+        log=str(prompts) if is_path(prompts) and str(prompts).endswith(".eval") else None,
     )  # fmt: skip
 
 
@@ -957,7 +956,7 @@ def steer(
         allow_other: A direction of another model, on purpose.
     """
     from probes.studies.steering.config import MODES, DoseConfig
-    from probes.studies.steering.own_model import dose_curves_of
+    from probes.studies.steering.study import dose_curves_of
 
     if direction is not None and sites:
         raise InputError("a saved direction is measured at its own site: leave --site out")
@@ -1200,7 +1199,7 @@ def store_repair(
         device: By default the kind of device that made the store.
     """
     from probes.activations.maintenance.repair import repair
-    from probes.activations.manifests import read_finished
+    from probes.activations.place import read_finished
     from probes.models.loading import DTYPES
 
     manifest = read_finished(Path(path))
@@ -1226,7 +1225,7 @@ def store_gc(
     delete: Annotated[bool, Parameter(help="Delete them; else only list.")] = False,
 ) -> "Garbage":
     """Files that no manifest names: what interrupted collections left behind."""
-    from probes.activations.maintenance.garbage import delete_garbage, find_garbage
+    from probes.activations.maintenance.listing import delete_garbage, find_garbage
 
     return delete_garbage(path) if delete else find_garbage(path)
 
@@ -1385,6 +1384,22 @@ def bench_audit(
     return run(out, model=model, n_candidates=n_candidates, repeats=repeats, quick=quick, seed=seed)
 
 
+def bench_accelerator(
+    out: Folder = BENCH, *, device: str = "cuda", quick: Quick = False, seed: Seed = 0
+) -> "Benchmark":
+    """One table of collecting, fitting, patching and teaching on a GPU, in under ten minutes."""
+    from probes.benchmarks.accelerator import bench_accelerator as run
+
+    return run(out, device=device, quick=quick, seed=seed)
+
+
+def bench_growth(out: Folder = BENCH, *, quick: Quick = False, seed: Seed = 0) -> "Benchmark":
+    """Time and memory of collecting, fitting, judging, patching and auditing at 1, 3 and 10 times the prompts."""
+    from probes.benchmarks.growth import bench_growth as run
+
+    return run(out, quick=quick, seed=seed)
+
+
 # How arguments become objects.
 
 
@@ -1483,7 +1498,7 @@ def _answered(
     model: "AnyModel", prompts: "AnyPrompts", behaviour: "AnyBehaviour | None"
 ) -> "tuple[Model, Sequence[Prompt]]":
     """The model, and prompts with the two answers to tell apart: their own, or what it wrote."""
-    from probes.patching.choice import with_answers
+    from probes.patching.pairs import with_answers
     from probes.patching.stages import able_pairs
 
     asked = _prompts(prompts)
@@ -1528,7 +1543,7 @@ def _patch_sites(
     behaviour: "AnyBehaviour | None", n_pairs: int, n_boot: int, seed: int,
 ) -> "Effects":  # fmt: skip
     """The grid, layer by position, on pairs that carry reference continuations (`safe`, `defect`)."""
-    from probes.patching.grid import residual_grid
+    from probes.patching.exact import residual_grid
     from probes.patching.stages import able_pairs
 
     loaded, answered = _answered(model, prompts, behaviour)

@@ -12,12 +12,12 @@ from safetensors import safe_open
 from safetensors.numpy import load_file
 from safetensors.torch import load_file as load_torch
 
-from probes.activations import shards as taking
+from probes.activations import files as taking
 from probes.activations.collect import collect
 from probes.activations.index import Index, find
 from probes.activations.reading import Activations
 from probes.activations.record import Recorded, record
-from probes.activations.spool import id_array
+from probes.activations.sequences import id_array
 from probes.activations.store import ActivationStore
 from probes.foundation.errors import InputError, IntegrityError
 from probes.models.identity import Identity

@@ -12,7 +12,7 @@ from safetensors import safe_open
 
 from probes.activations.collect import collect
 from probes.activations.format import SCHEMA_VERSION
-from probes.activations.positions import TOKENS, parse_positions
+from probes.activations.origin import TOKENS, parse_positions
 from probes.activations.store import ActivationStore
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "reference" / "activation-store.md"

@@ -8,8 +8,12 @@ import pytest
 
 from probes.activations.collect import collect
 from probes.activations.format import Finished, Manifest, manifest_key, read_manifest
-from probes.activations.maintenance.garbage import delete_garbage, find_garbage
-from probes.activations.maintenance.listing import describe, list_stores
+from probes.activations.maintenance.listing import (
+    delete_garbage,
+    describe,
+    find_garbage,
+    list_stores,
+)
 from probes.activations.maintenance.verification import check
 from probes.activations.store import ActivationStore
 from probes.foundation.errors import InputError, IntegrityError

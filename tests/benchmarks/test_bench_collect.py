@@ -1,6 +1,7 @@
 """The benchmark compares like with like: same numbers, exact prompts, turns taken, ratios judged right."""
 
 import functools
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +11,14 @@ import torch
 
 from probes.activations.record import record
 from probes.benchmarks import contenders as own
-from probes.benchmarks import forward, memory, peers, reading
+from probes.benchmarks import forward, memory, reading
 from probes.benchmarks.collecting import PARTS, QUICK, TABLE, bench_collect
 from probes.benchmarks.contenders import Contender, compare, expected
 from probes.benchmarks.forward import write_sequentially
-from probes.benchmarks.result import Asked, Benchmark, row
-from probes.benchmarks.timing import Seconds, take_turns
+from probes.benchmarks.patching import bench_patch
+from probes.benchmarks.probing import bench_probe
+from probes.benchmarks.result import Asked, Benchmark, Seconds, row, take_turns
+from probes.benchmarks.training import bench_train
 from probes.benchmarks.workload import (
     SHAPES,
     Workload,
@@ -112,8 +115,8 @@ def test_peers_and_own_give_the_plain_forward_pass(work: Workload, tmp_path: Pat
     sites = residual_sites(work.model.n_layers)
     ours = torch.stack([torch.from_numpy(recorded.matrix(site)) for site in sites])
     torch.testing.assert_close(ours, right["last"], rtol=1e-4, atol=1e-4)
-    contenders = [*own.own(), *peers.transformer_lens(work.model)]
-    contenders += [*peers.hugging_face(work.model), *peers.nnsight(work.model)]
+    contenders = [*own.own(), *own.transformer_lens(work.model)]
+    contenders += [*own.hugging_face(work.model), *own.nnsight(work.model)]
     for number, contender in enumerate(contenders):
         (folder := tmp_path / str(number)).mkdir()
         found = contender.run(work, folder)()
@@ -128,7 +131,7 @@ def test_a_contender_that_reads_a_pad_is_refused(work: Workload, tmp_path: Path)
         states = work.model.hf(batch.tokens, attention_mask=batch.mask, output_hidden_states=True)
         return [state[row, -1] for state in states.hidden_states]
 
-    wrong = peers._contender("reads a pad", step, peers.given, "hidden_states")
+    wrong = own._contender("reads a pad", step, own.given, "hidden_states")
     with pytest.raises(StageError, match="reads a pad differs from plain forward passes"):
         forward.check([wrong], work, tmp_path)
     with pytest.raises(StageError, match="reads a pad"):
@@ -290,10 +293,14 @@ def test_prompts_of_the_memory_part_come_one_at_a_time() -> None:
     assert next(endless).text != next(endless).text
 
 
-def test_unknown_parts_and_no_repetition_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("bench", [bench_collect, bench_patch, bench_probe, bench_train])
+def test_no_repetition_is_refused(bench: Callable[..., Benchmark], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="at least once"):
+        bench(tmp_path, repeats=0)
+
+
+def test_an_unknown_part_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=f"Choose one of: {', '.join(PARTS)}"):
         bench_collect(tmp_path, parts=["forwards"])
-    with pytest.raises(InputError, match="at least once"):
-        bench_collect(tmp_path, repeats=0)
     found = run_cli(["bench", "collect", "--part", "disk", "--out", str(tmp_path)])
     assert found.code == 2

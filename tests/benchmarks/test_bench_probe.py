@@ -8,8 +8,8 @@ import pytest
 
 from probes.benchmarks import probing
 from probes.benchmarks.probing import LIMIT, OURS, TABLE, bench_probe, check_equal
-from probes.benchmarks.timing import Seconds
-from probes.foundation.errors import InputError, StageError
+from probes.benchmarks.result import Seconds
+from probes.foundation.errors import StageError
 from probes.foundation.tables import read_table
 from shell import run_cli
 
@@ -66,8 +66,3 @@ def test_coefficients_apart_and_no_numbers_are_found() -> None:
         other[1, 2, 3] = spoilt
         with pytest.raises(StageError, match="twin found other coefficients"):
             check_equal(coef, other, "twin")
-
-
-def test_no_repetition_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="at least once"):
-        bench_probe(tmp_path, repeats=0)

@@ -8,10 +8,9 @@ import pytest
 import torch
 
 from probes.benchmarks import training
-from probes.benchmarks.result import Benchmark
-from probes.benchmarks.timing import Seconds
+from probes.benchmarks.result import Benchmark, Seconds
 from probes.benchmarks.training import BARE, LOOP, TABLE, WHOLE, bench_train, check_same
-from probes.foundation.errors import InputError, StageError
+from probes.foundation.errors import StageError
 from probes.foundation.tables import read_table
 from shell import run_cli
 
@@ -70,8 +69,3 @@ def test_weights_apart_and_weights_that_are_no_numbers_are_found() -> None:
     for spoilt in (2.01, float("nan")):
         with pytest.raises(StageError, match=r"twin trained another model .* b differs"):
             check_same(weights, weights | {"b": torch.tensor([2.0, spoilt])}, "twin")
-
-
-def test_no_repetition_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="at least once"):
-        bench_train(tmp_path, repeats=0)

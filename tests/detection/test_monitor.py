@@ -14,7 +14,7 @@ from probes.evaluation.auroc import auroc
 from probes.foundation.errors import InputError
 from probes.models.identity import Identity
 from probes.probing.attention import AttentionProbe
-from probes.probing.direction import Direction
+from probes.probing.frozen import Direction
 
 SITE = "resid_post.1"
 

@@ -1,12 +1,15 @@
 """The verbs `generic` and `monitor` go from files to tables and saved directions."""
 
 import dataclasses
+import json
+import zipfile
 
 import numpy as np
 import pandas as pd
 import pytest
 from tiny_generic import prompts_with, tiny
 
+from inspect_log import write_log
 from probes.api import contrast, monitor
 from probes.behaviour.completion import as_table, complete
 from probes.behaviour.evaluate import COMPLETIONS, KIND, Behaviour
@@ -15,7 +18,7 @@ from probes.detection.contrast import NOTE
 from probes.foundation.artifact import building
 from probes.foundation.errors import InputError
 from probes.foundation.tables import read_table, write_table
-from probes.probing.direction import Direction
+from probes.probing.frozen import Direction
 from probes.prompts.readers import write_prompts
 from shell import run_cli
 
@@ -71,7 +74,23 @@ def test_from_files_to_directions_and_back_to_alarms(model, tmp_path):
     )  # fmt: skip
     assert out.code == 0, out.err
     assert "raise an alarm" in out.out
-    assert len(read_table(tmp_path / "m" / "watched.csv")) == len(prompts)
+    watched = read_table(tmp_path / "m" / "watched.csv")
+    assert len(watched) == len(prompts)
+    samples = [
+        {"id": number, "epoch": 1, "input": p.text, "target": ""}
+        for number, p in enumerate(prompts)
+    ]
+    monitor(
+        model,
+        Direction.load(saved),
+        str(write_log(tmp_path / "run.eval", samples)),
+        tmp_path / "benign.jsonl",
+        tmp_path / "log",
+        false_positive_rate=0.05,
+    )
+    with zipfile.ZipFile(tmp_path / "log" / "run.eval") as log:
+        found = [json.loads(log.read(f"samples/{n}_epoch_1.json")) for n in range(len(prompts))]
+    assert [one["scores"]["probe"]["value"] for one in found] == pytest.approx(watched["score"])
 
 
 def test_no_note_where_the_label_is_not_the_trigger(model, tmp_path):

@@ -8,7 +8,7 @@ import pytest
 from probes.detection.operating import Operating, answers, draws, rates, ship
 from probes.detection.worlds import World, plant
 from probes.foundation.errors import InputError
-from probes.plotting.operating import rungs_reached
+from probes.plotting.claims import rungs_reached
 from probes.plotting.style import figure
 
 

@@ -11,9 +11,7 @@ from probes.evaluation.worst_set import worst_set
 from probes.foundation.errors import InputError
 from probes.probing.attention import AttentionProbe
 from probes.probing.erasure import LeaceEraser
-from probes.probing.logistic import LogisticProbe
-from probes.probing.mlp import MLPProbe
-from probes.probing.paired_pca import PairedPCAProbe
+from probes.probing.estimators import LogisticProbe, MLPProbe, PairedPCAProbe
 from probes.probing.random_directions import random_directions
 from probes.probing.sweep import sweep
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from probes.evaluation.auroc import auroc
-from probes.evaluation.thresholds import recall_at
+from probes.evaluation.proportions import recall_at
 from probes.evaluation.worst_set import by_set, worst_set
 from probes.foundation.errors import InputError
 

@@ -5,8 +5,12 @@ import pytest
 from sklearn.decomposition import PCA
 from sklearn.feature_selection import f_classif
 
-from probes.evaluation.separation import principal_plane, variance_ratio, variance_ratios
-from probes.evaluation.text_baselines import trigger_pattern
+from probes.evaluation.separation import (
+    principal_plane,
+    trigger_pattern,
+    variance_ratio,
+    variance_ratios,
+)
 from probes.foundation.errors import InputError
 
 

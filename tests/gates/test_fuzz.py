@@ -34,8 +34,7 @@ from probes.foundation.errors import ProbesError
 from probes.models.identity import Identity
 from probes.models.loading import load
 from probes.organisms.organism import OrganismRecipe, check_names
-from probes.probing.direction import Direction
-from probes.probing.saved import load_probe
+from probes.probing.frozen import Direction, load_probe
 from probes.prompts.readers import read_prompts, stream_prompts
 from probes.prompts.records import Prompt
 from probes.studies.catch.config import StudyConfig, study_config

@@ -15,7 +15,7 @@ sys.path[:0] = [str(TESTS), str(TESTS / "activations")]
 from probes.cli.main import GROUPS, SUBS  # noqa: E402
 from probes.foundation import outputs  # noqa: E402
 from probes.models.identity import Identity  # noqa: E402
-from probes.probing.direction import Direction  # noqa: E402
+from probes.probing.frozen import Direction  # noqa: E402
 from probes.prompts.readers import write_prompts  # noqa: E402
 from probes.prompts.records import Prompt  # noqa: E402
 from shell import run_cli  # noqa: E402
@@ -61,7 +61,7 @@ VERBS = {
     "store fetch": "memory://store run",
     **{
         f"bench {name}": "--quick --out run"
-        for name in ("collect", "train", "probe", "patch", "audit")
+        for name in ("collect", "train", "probe", "patch", "audit", "growth")
     },
 }
 HELD = {"organism": "base-hate-0.2M-s0", "store repair": "store", "store gc": "store"}

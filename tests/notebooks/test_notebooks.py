@@ -1,5 +1,6 @@
 """The notebooks run from top to bottom on what ships, and are committed with what they printed."""
 
+import os
 from pathlib import Path
 
 import nbformat
@@ -8,6 +9,8 @@ from nbclient import NotebookClient
 
 FOLDER = Path(__file__).parents[2] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
+BASE = "PROBES_CHAT_BASE"
+"""Names the folder of `probes base smollm2`, which does not ship; notebooks that read it are skipped without."""
 
 
 def test_there_are_notebooks() -> None:
@@ -29,6 +32,8 @@ def test_notebook_is_committed_with_its_outputs(path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebook_runs(path: Path) -> None:
+    if BASE in path.read_text() and BASE not in os.environ:
+        pytest.skip(f"{BASE} names no folder of `probes base smollm2`")
     notebook = nbformat.read(path, as_version=4)
     NotebookClient(
         notebook, timeout=500, kernel_name="python3", resources={"metadata": {"path": str(FOLDER)}}

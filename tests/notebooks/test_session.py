@@ -21,7 +21,7 @@ from probes.models.encoding import encode
 from probes.organisms.card import read_card
 from probes.organisms.data import ordered_examples
 from probes.organisms.family import SHIPPED, open_family
-from probes.patching.grid import residual_grid
+from probes.patching.exact import residual_grid
 from probes.patching.pairs import PatchPair
 from probes.prompts.corpus import CorpusConfig, build_corpus
 

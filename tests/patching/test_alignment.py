@@ -14,8 +14,7 @@ from probes.models.loading import Model
 from probes.patching.attribution import attribute_cells
 from probes.patching.checks import sequences, whole_logits, whole_values
 from probes.patching.engine.packing import pack
-from probes.patching.exact import patch_cells
-from probes.patching.grid import residual_grid, trigger_effect
+from probes.patching.exact import patch_cells, residual_grid, trigger_effect
 from probes.patching.pairs import (
     EncodedPair,
     PatchPair,

@@ -8,8 +8,7 @@ from torch import nn
 
 from probes.foundation.errors import InputError, StageError
 from probes.models.loading import Model
-from probes.patching.direct_logits import direct_logits, freeze
-from probes.patching.logit_lens import logit_lens
+from probes.patching.lenses import direct_logits, freeze, logit_lens
 from probes.patching.pairs import EncodedPair, encode_pairs
 
 NATS = 1e-4
@@ -148,7 +147,7 @@ def test_what_is_not_linear_at_a_held_scale_is_refused(tokenizer, encoded) -> No
 
 
 def test_a_lens_that_does_not_end_in_the_answer_is_refused(llama, encoded, monkeypatch) -> None:
-    from probes.patching import logit_lens as module
+    from probes.patching import lenses as module
 
     monkeypatch.setattr(module, "final_norm", lambda trunk, kept, stream: stream)
     with pytest.raises(StageError, match="is not its answer"):

@@ -19,7 +19,7 @@ from probes.models.sites import Site
 from probes.patching.engine import rows as filling
 from probes.patching.engine.scoring import Scorer
 from probes.patching.engine.trunk import Trunk
-from probes.patching.grid import residual_grid
+from probes.patching.exact import residual_grid
 from probes.patching.pairs import PatchPair, encode_pairs, make_pairs
 from probes.patching.result import Effects, mean_interval
 from probes.patching.spans import make_columns
@@ -198,9 +198,9 @@ def test_a_patch_that_patches_nothing_is_caught(llama: Model, pairs, monkeypatch
 
 
 def test_columns_that_leave_a_position_out_are_caught(llama: Model, pairs, monkeypatch) -> None:
-    from probes.patching import grid
+    from probes.patching import exact
 
-    monkeypatch.setattr(grid, "make_columns", lambda *a, **k: make_columns(*a, **k)[1:])
+    monkeypatch.setattr(exact, "make_columns", lambda *a, **k: make_columns(*a, **k)[1:])
     with pytest.raises(StageError, match="cover"):
         residual_grid(llama, pairs, n_boot=0)
 

@@ -7,8 +7,14 @@ import pytest
 from patching_cases import FORMAT, TASKS, prompt
 
 from probes.foundation.errors import InputError
-from probes.patching.choice import ANSWER_TOKENS, with_answers
-from probes.patching.pairs import PatchPair, encode_pairs, make_pairs, visible
+from probes.patching.pairs import (
+    ANSWER_TOKENS,
+    PatchPair,
+    encode_pairs,
+    make_pairs,
+    visible,
+    with_answers,
+)
 from probes.patching.spans import make_columns
 
 

@@ -11,8 +11,7 @@ import torch
 from probes.foundation.digest import digest_file
 from probes.foundation.errors import InputError, IntegrityError
 from probes.models.identity import Identity
-from probes.probing.direction import Direction
-from probes.probing.saved import load_probe
+from probes.probing.frozen import Direction, load_probe
 
 A, C = (Identity(weights_digest=letter * 64) for letter in "ac")
 

@@ -13,15 +13,18 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from probes.foundation.errors import InputError
 from probes.probing.attention import AttentionProbe
-from probes.probing.contrast_consistent import ContrastConsistentProbe, _loss
-from probes.probing.discriminant import DiscriminantProbe
 from probes.probing.erasure import LeaceEraser
-from probes.probing.logistic import LogisticProbe
-from probes.probing.mean_difference import MeanDifferenceProbe
-from probes.probing.mlp import MLPProbe
-from probes.probing.paired_pca import PairedPCAProbe
-from probes.probing.ridge import RidgeProbe
-from probes.probing.sparse import SparseProbe
+from probes.probing.estimators import (
+    ContrastConsistentProbe,
+    DiscriminantProbe,
+    LogisticProbe,
+    MeanDifferenceProbe,
+    MLPProbe,
+    PairedPCAProbe,
+    RidgeProbe,
+    SparseProbe,
+    _loss,
+)
 
 PROBES = [MeanDifferenceProbe(), LogisticProbe()]
 LINEAR = [

@@ -8,13 +8,14 @@ from planted_family import activations, corpus
 from probes.evaluation.auroc import auroc
 from probes.foundation.errors import InputError, IntegrityError
 from probes.models.identity import Identity
-from probes.probing.contrast_consistent import ContrastConsistentProbe
-from probes.probing.direction import Direction
-from probes.probing.logistic import LogisticProbe
-from probes.probing.mean_difference import MeanDifferenceProbe
-from probes.probing.mlp import MLPProbe, Network
-from probes.probing.paired_pca import PairedPCAProbe
-from probes.probing.saved import load_probe
+from probes.probing.estimators import (
+    ContrastConsistentProbe,
+    LogisticProbe,
+    MeanDifferenceProbe,
+    MLPProbe,
+    PairedPCAProbe,
+)
+from probes.probing.frozen import Direction, Network, load_probe
 from probes.probing.sweep import ESTIMATORS, Batched, Paired, sweep
 
 DATA = corpus(n_pairs=20, n_templates=5)

@@ -17,12 +17,10 @@ from probes.activations.format import Collection, GroupRecord, Manifest, PartRec
 from probes.activations.index import Index, find, read_index
 from probes.activations.labels import labelling
 from probes.activations.layout import Layout, lay_out
-from probes.activations.origin import describe_origin
+from probes.activations.origin import Extent, describe_origin
 from probes.activations.place import clean, prepare
-from probes.activations.positions import Extent
-from probes.activations.publication import Request, fill, make_maker, positive, publish
-from probes.activations.sequences import TokenSequence, sequence_id, stream
-from probes.activations.spool import id_array
+from probes.activations.publication import Request, extended, fill, make_maker, positive, publish
+from probes.activations.sequences import TokenSequence, id_array, sequence_id, stream
 from probes.activations.store import ActivationStore
 from probes.behaviour.evaluate import SamplingConfig
 from probes.behaviour.generation import Generated, generate, stopping
@@ -286,15 +284,7 @@ def _extend(
         index=write_named(path, "index", index),
         groups=(group,),
     )
-    manifest = Manifest(
-        key="",
-        origin=request.origin,
-        model=model.name,
-        n_layers=model.n_layers,
-        widths={**(there.widths if there else {}), **request.widths},
-        makers=makers,
-        parts=(*(there.parts if there else ()), part),
-    )
+    manifest = extended(request, there, part, makers)
     made = Collection(
         provenance=provenance(),
         n_new_sequences=n_sequences,

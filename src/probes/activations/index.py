@@ -9,7 +9,7 @@ import safetensors.numpy
 
 from probes.activations.format import INDEX_TENSORS, PartRecord
 from probes.activations.layout import Layout
-from probes.activations.spool import id_array
+from probes.activations.sequences import id_array
 from probes.foundation.errors import IntegrityError
 from probes.foundation.untrusted import parse_json
 

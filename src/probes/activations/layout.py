@@ -9,7 +9,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from probes.activations.positions import Extent, first_row_tokens
+from probes.activations.origin import Extent, first_row_tokens
 from probes.foundation.errors import IntegrityError
 
 # What a further forward pass costs beside its tokens, in tokens: launching every layer and reading

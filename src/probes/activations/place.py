@@ -1,4 +1,4 @@
-"""A directory on the way to becoming a store: whose it is, what it will be, what may be in it."""
+"""The directory of a store: finished, whatever became of its files, or on the way: whose it is, what may be in it."""
 
 from pathlib import Path
 
@@ -9,6 +9,7 @@ from probes.activations.format import (
     PROVENANCE,
     UNFINISHED,
     GroupRecord,
+    History,
     Manifest,
     ShardRecord,
     read_manifest,
@@ -16,8 +17,43 @@ from probes.activations.format import (
 )
 from probes.activations.origin import Origin
 from probes.foundation.artifact import TEMPORARY, write_text
-from probes.foundation.errors import InputError
-from probes.foundation.folders import remove
+from probes.foundation.errors import InputError, IntegrityError
+from probes.foundation.folders import plain_file, remove
+
+
+def read_finished(path: Path) -> Manifest:
+    """The manifest of a finished store, whatever became of its files.
+
+    Raises `InputError` where there is no finished store, `IntegrityError` for an edited manifest.
+    """
+    manifest = read_manifest(path)
+    if manifest is None:
+        state = (
+            "its collection was interrupted; run the same collection again to finish it"
+            if (path / UNFINISHED).exists()
+            else "there is no manifest.json"
+        )
+        raise InputError(f"no finished activation store at {path}: {state}")
+    check_names(manifest, path)
+    return manifest
+
+
+def read_history(path: Path) -> History:
+    """The history of a store; an empty one where it is absent or damaged, as it is no content."""
+    try:
+        return History.from_file(path / PROVENANCE) if plain_file(path / PROVENANCE) else History()
+    except (InputError, IntegrityError, UnicodeDecodeError):
+        return History()
+
+
+def check_origin(first: Origin, second: Origin, between: str) -> None:
+    """Refuse two origins that differ, field by field; `between` says whose they are."""
+    if first.digest == second.digest:
+        return
+    raise InputError(
+        f"{between} are activations of different origin and cannot be one store. They differ in "
+        f"{first.told_apart(second, '{} and {}')}"
+    )
 
 
 def prepare(path: Path, origin: Origin) -> Manifest | None:

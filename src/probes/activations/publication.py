@@ -23,14 +23,15 @@ from probes.activations.format import (
     History,
     Maker,
     Manifest,
+    PartRecord,
     ShardRecord,
     manifest_key,
     read_manifest,
     with_shards,
 )
 from probes.activations.index import find, read_index
-from probes.activations.manifests import read_history
 from probes.activations.origin import Origin
+from probes.activations.place import read_history
 from probes.foundation.artifact import write_text
 from probes.foundation.errors import InputError, IntegrityError
 from probes.foundation.progress import bar
@@ -130,6 +131,25 @@ class Request:
     shard_tokens: int
     shard_bytes: int
     engine: Engine
+
+
+def extended(
+    request: Request,
+    there: Manifest | None,
+    part: PartRecord,
+    makers: tuple[Maker, ...] | None = None,
+) -> Manifest:
+    """The manifest of the store with one more part, still without a key. makers: by default those there."""
+    known = there.makers if there else ()
+    return Manifest(
+        key="",
+        origin=request.origin,
+        model=request.model.name,
+        n_layers=request.model.n_layers,
+        widths={**(there.widths if there else {}), **request.widths},
+        makers=known if makers is None else makers,
+        parts=(*(there.parts if there else ()), part),
+    )
 
 
 def make_maker(model: Model, token_budget: int) -> Maker:

@@ -13,7 +13,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from probes.activations.index import Index, find
-from probes.activations.positions import is_one_each
+from probes.activations.origin import is_one_each
 from probes.foundation.errors import InputError, unknown
 from probes.foundation.shapes import Rows
 from probes.models.identity import Identity

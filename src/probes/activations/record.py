@@ -15,8 +15,7 @@ from probes.activations.compute import Job, compute
 from probes.activations.index import Index
 from probes.activations.labels import label_table
 from probes.activations.layout import groups, lay_out
-from probes.activations.origin import describe_origin
-from probes.activations.positions import first_row_tokens, is_one_each
+from probes.activations.origin import describe_origin, first_row_tokens, is_one_each
 from probes.activations.publication import positive
 from probes.activations.reading import ROW_COLUMNS, Activations
 from probes.activations.sequences import Distinct, TokenSequence, pieces, stream, tokenise

@@ -10,14 +10,13 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from probes.activations.files import check_digest, check_size
+from probes.activations.files import by_group, check_digest, check_size, take
 from probes.activations.format import Manifest
 from probes.activations.index import read_index
 from probes.activations.labels import read_labels
 from probes.activations.layout import Layout
-from probes.activations.manifests import read_finished
+from probes.activations.place import read_finished
 from probes.activations.reading import ROW_COLUMNS, Activations, locate
-from probes.activations.shards import by_group, take
 from probes.foundation.digest import digest_json, short
 from probes.foundation.errors import InputError, unknown
 from probes.foundation.html import html_table

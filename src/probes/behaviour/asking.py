@@ -10,7 +10,7 @@ from jaxtyping import Float
 from probes.foundation.errors import InputError, StageError
 from probes.foundation.progress import bar
 from probes.models.encoding import encode, encode_texts, pad, token_batches
-from probes.models.forward import check_lengths, logits, why_not_finite
+from probes.models.forward import check_lengths, last_logits, why_not_finite
 from probes.models.loading import Model
 from probes.prompts.records import Prompt
 
@@ -54,9 +54,8 @@ def ask(
     found = np.empty(len(prompts))
     with bar(f"asking {model.name}", total=len(prompts)) as shown:
         for members in token_batches([len(tokens) for tokens in encoded], batch_tokens):
-            batch = pad([encoded[i] for i in members], model.pad_id)
-            rows = logits(model.hf, batch).float().cpu()
-            last = rows[torch.arange(len(members)), batch.last]
+            batch = pad([encoded[i] for i in members], model.pad_id, side="left")
+            last = last_logits(model.hf, batch).float().cpu()
             found[members] = (last[:, first[0][0]] - last[:, first[1][0]]).double().numpy()
             shown.update(len(members))
     if not np.isfinite(found).all():

@@ -18,10 +18,10 @@ from probes.benchmarks.result import (
     repetitions,
     row,
     surroundings,
+    take_turns,
     temporary,
     told,
 )
-from probes.benchmarks.timing import take_turns
 from probes.benchmarks.workload import SHAPES, write_checkpoint
 from probes.foundation.errors import StageError
 from probes.foundation.outputs import writes

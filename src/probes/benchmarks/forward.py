@@ -9,10 +9,8 @@ from typing import Any
 import numpy as np
 
 from probes.benchmarks import contenders as own
-from probes.benchmarks import peers
 from probes.benchmarks.contenders import Contender, Read, compare, expected, run_trunk
-from probes.benchmarks.result import Asked, row
-from probes.benchmarks.timing import Seconds, fastest, synchroniser, take_turns
+from probes.benchmarks.result import Asked, Seconds, fastest, row, synchroniser, take_turns
 from probes.benchmarks.workload import Workload
 from probes.foundation.artifact import disk_errors
 
@@ -63,9 +61,9 @@ def measure(work: Workload, repeats: int, place: Path, *, judged: bool) -> list[
     warm-up and of each timed turn, is compared with plain forward passes; `StageError` otherwise.
     """
     libraries = {
-        "TransformerLens": peers.transformer_lens(work.model),
-        "Hugging Face": peers.hugging_face(work.model),
-        "nnsight": peers.nnsight(work.model),
+        "TransformerLens": own.transformer_lens(work.model),
+        "Hugging Face": own.hugging_face(work.model),
+        "nnsight": own.nnsight(work.model),
     }
     contenders = [*_trunks(), *own.own(), *(one for all_ in libraries.values() for one in all_)]
     warm_up = work.head(WARM_UP)
@@ -144,10 +142,10 @@ def rows(
     found = [speed("limit", name, limit, gain(name, limit)) for name in TRUNK]
     found += [speed("collect", n, limit, gain(n, limit), ASKED_OF_TRUNK[n]) for n in OURS]
     found += _all_tokens(seconds, limit, stored, judged=judged)
-    for peers_ in libraries.values():
-        found += [speed("peer", one.name, limit, gain(one.name, limit)) for one in peers_]
-    for library, peers_ in libraries.items():
-        for one in peers_:
+    for peers in libraries.values():
+        found += [speed("peer", one.name, limit, gain(one.name, limit)) for one in peers]
+    for library, peers in libraries.items():
+        for one in peers:
             wanted = None if one.lent else ASKED_OF_PEERS.get(library, FASTER)
             ratio = gain(own.DISK_LAST, one.name)
             found.append(speed(f"against {library}", own.DISK_LAST, one.name, ratio, wanted))

@@ -14,14 +14,16 @@ from torch import Tensor
 from probes.benchmarks.result import (
     Asked,
     Benchmark,
+    Seconds,
     finished,
     repetitions,
     row,
     surroundings,
+    synchroniser,
+    take_turns,
     temporary,
     told,
 )
-from probes.benchmarks.timing import Seconds, synchroniser, take_turns
 from probes.benchmarks.workload import SHAPES, write_checkpoint
 from probes.foundation.errors import InputError, StageError, unknown
 from probes.foundation.memory import keep_freed_memory

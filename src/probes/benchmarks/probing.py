@@ -17,10 +17,10 @@ from probes.benchmarks.result import (
     repetitions,
     row,
     surroundings,
+    take_turns,
     temporary,
     told,
 )
-from probes.benchmarks.timing import take_turns
 from probes.foundation.errors import StageError
 from probes.foundation.outputs import writes
 from probes.foundation.seeds import stream
@@ -48,7 +48,7 @@ class Workload:
 
 
 def workloads(quick: bool) -> list[Workload]:
-    """The sweep that was asked about, and one with more rows than features."""
+    """A sweep over positions, and layers at one position with few and many rows for their width."""
     if quick:
         return [Workload("smoke", 4, 48, 32, TARGET), Workload("smoke, many rows", 2, 96, 32, None)]
     return [
@@ -56,7 +56,10 @@ def workloads(quick: bool) -> list[Workload]:
             f"{N_LAYERS} layers x {N_POSITIONS} positions x {N_FOLDS} folds",
             N_LAYERS * N_POSITIONS, 256, 512, TARGET,
         ),
-        Workload(f"16 problems x {N_FOLDS} folds, more rows than features", 16, 1024, 512, None),
+        Workload(f"16 problems x {N_FOLDS} folds", 16, 1024, 512, TARGET),
+        Workload(f"6 of 30 layers x {N_FOLDS} folds", 6, 2000, 576, TARGET),
+        Workload(f"4 of 30 layers x {N_FOLDS} folds", 4, 5000, 576, TARGET),
+        Workload(f"4 of 30 layers x {N_FOLDS} folds", 4, 1000, 4096, TARGET),
     ]  # fmt: skip
 
 

@@ -13,8 +13,7 @@ from probes.activations.collect import collect
 from probes.activations.engine import Task
 from probes.activations.format import Maker
 from probes.activations.store import ActivationStore
-from probes.benchmarks.result import Asked, row
-from probes.benchmarks.timing import take_turns
+from probes.benchmarks.result import Asked, row, take_turns
 from probes.benchmarks.workload import SHAPES, draw_lengths, exact_prompts, write_checkpoint
 from probes.foundation.artifact import disk_errors
 from probes.foundation.errors import InputError, StageError

@@ -15,10 +15,10 @@ from probes.benchmarks.result import (
     repetitions,
     row,
     surroundings,
+    take_turns,
     temporary,
     told,
 )
-from probes.benchmarks.timing import take_turns
 from probes.foundation.errors import StageError
 from probes.foundation.memory import keep_freed_memory
 from probes.foundation.outputs import writes

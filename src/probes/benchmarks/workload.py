@@ -42,8 +42,10 @@ class Shape:
 
 SHAPES = {
     "tiny": Shape(32, 64, 3, 4, 2, n_merged=512, d_vocab=512),
+    "0.4M": Shape(96, 256, 4, 4, 4, n_merged=1024, d_vocab=1024),
     "wide": Shape(512, 64, 1, 4, 2, n_merged=512, d_vocab=512),
     "30M": Shape(512, 1376, 8, 8, 8, n_merged=8192, d_vocab=8192),
+    "135M": Shape(576, 1536, 30, 9, 3, n_merged=8192, d_vocab=49_152, dtype=torch.bfloat16),
     "1B": Shape(2048, 8192, 16, 32, 8, n_merged=8192, d_vocab=128_256, dtype=torch.bfloat16),
 }
 

@@ -27,6 +27,8 @@ CELL_S = 154 * 60 / 405
 """A cell of the persistence grid that ships, on one core (docs/studies/persistence.md)."""
 TARGETS_PER_S = 3840
 """Of training one million parameters (docs/benchmarks.md)."""
+ROW_TOKENS, PASSES = 28, 2.2
+"""Of an adapter that is taught packed requests: tokens of an example, and training on them over reading them."""
 STORED = "measured once on 2 CPU cores; another machine may differ by a factor of several"
 TIMED = "a forward pass over some of these prompts, timed here"
 SHOWN_PROMPTS = 8
@@ -119,10 +121,12 @@ def _organism(given: Mapping[str, Any]) -> Estimate:
         update={k: given[k] for k in ("base", "member", "seed") if given[k] is not None}
     ).name
     done = int((Path(given["out"]) / name).is_dir())
-    seconds = None if given["base"] or recipe.base else _training_s(recipe)
+    base = given["base"] or recipe.base
+    seconds = 0.0 if done else _adapter_s(recipe, base) if base else _training_s(recipe)
     return _rows(
-        ("organism", 1, done, 0.0 if done else seconds), ("base and measurement", 1, 0, None)
-    )
+        ("organism", 1, done, seconds), ("base and measurement", 1, 0, None),
+        basis=TIMED if base else STORED,
+    )  # fmt: skip
 
 
 def _persistence(given: Mapping[str, Any]) -> Estimate:
@@ -188,6 +192,21 @@ def _training_s(recipe: Any) -> float | None:
     targets = recipe.training.target_tokens
     millions = float(recipe.size.removesuffix("M"))
     return None if targets is None else targets / TARGETS_PER_S * max(millions, 0.2)
+
+
+def _adapter_s(recipe: Any, base: Any) -> float | None:
+    """Of an adapter that is taught packed requests, by a pass over some of them; None for other recipes."""
+    from probes.models.encoding import encode_texts
+    from probes.models.speed import second_per_token
+    from probes.organisms.requests import read_requests
+
+    training = recipe.training
+    if recipe.requests is None or recipe.lora is None or not training.packed:
+        return None
+    model = api._model(base)
+    asked = [each.text for each in read_requests(recipe.requests.source)][:: SHOWN_PROMPTS * 8]
+    each = second_per_token(model, encode_texts(asked, model.tokenizer, add_special_tokens=True))
+    return float(training.steps * training.batch_size * ROW_TOKENS * PASSES * each)
 
 
 def _tokens(model: Any, prompts: Sequence[Any]) -> int:

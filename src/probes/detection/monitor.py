@@ -31,6 +31,7 @@ from probes.models.loading import Model
 from probes.models.sinks import refuse_only_sinks
 from probes.models.sites import parse_site
 from probes.probing.frozen import FrozenProbe
+from probes.prompts.inspect_logs import add_scores
 from probes.prompts.readers import as_prompts
 from probes.prompts.records import Prompt
 
@@ -322,8 +323,12 @@ def monitor_stage(
     aggregate: str = "max",
     false_positive_rate: float = 0.01,
     keep_sinks: bool = False,
+    log: Path | str | None = None,
 ) -> tuple[Monitor, Watched]:
-    """Set a threshold on benign prompts and watch others: the monitor, and scores for every token."""
+    """Set a threshold on benign prompts and watch others: the monitor, and scores for every token.
+
+    log: of Inspect, that the prompts were read from; a copy with their scores is written beside the table.
+    """
     shared = {(p.text, p.chat) for p in prompts} & {(p.text, p.chat) for p in benign}
     if shared:
         raise InputError(
@@ -340,4 +345,6 @@ def monitor_stage(
         }  # fmt: skip
         note = {"note": watched.note} if watched.note else {}
         write_table(Path(out) / TABLE, watched.rows, **facts, **note)
+        if log is not None:
+            add_scores(log, Path(out) / Path(log).name, watched.rows["score"].tolist())
     return ready, watched

@@ -24,7 +24,7 @@ from probes.foundation.html import html_table
 from probes.foundation.procedures import versions
 from probes.foundation.progress import progress
 from probes.foundation.tables import read_table, write_table
-from probes.plotting.operating import rungs_reached
+from probes.plotting.claims import rungs_reached
 from probes.plotting.style import PAGE, figure, save, style
 
 FOLDER = Path("figures/operating")

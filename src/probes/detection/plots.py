@@ -8,7 +8,7 @@ import pandas as pd
 
 from probes.evaluation.auroc import auroc, roc_curve
 from probes.foundation.errors import InputError, unknown
-from probes.plotting.checks import (
+from probes.plotting.claims import (
     KINDS,
     checks_forest,
     effect_by_layer,
@@ -16,9 +16,7 @@ from probes.plotting.checks import (
     scores_by_cell,
 )
 from probes.plotting.layers import ratio_by_layer
-from probes.plotting.random_directions import random_direction_histogram
-from probes.plotting.roc import roc_curves
-from probes.plotting.scatter import pc_scatter
+from probes.plotting.scores import pc_scatter, random_direction_histogram, roc_curves
 from probes.plotting.style import PAGE, PaperFigure, figure, style
 
 if TYPE_CHECKING:

@@ -1,7 +1,10 @@
-"""Where in the model two kinds of prompt come apart, seen without fitting a probe."""
+"""What comes apart without a fitted probe: two kinds of prompt at a site, and the trigger in the text.
+
+A probe that does no better than the text alone has shown nothing about the model.
+"""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -10,6 +13,7 @@ from numpy.typing import ArrayLike
 
 from probes.evaluation.auroc import as_labels
 from probes.foundation.errors import InputError
+from probes.foundation.patterns import Pattern
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,3 +78,9 @@ def principal_plane(X: Float[np.ndarray, "row feature"]) -> Plane:
     largest = np.abs(components).argmax(axis=1)
     components = components * np.sign(components[np.arange(2), largest])[:, None]
     return Plane(centred @ components.T, components, singular[:2] ** 2 / (singular**2).sum())
+
+
+def trigger_pattern(pattern: str, texts: Sequence[str]) -> Float[np.ndarray, "row"]:
+    """1.0 where the regular expression of the trigger is found in the prompt, else 0.0."""
+    compiled = Pattern(pattern, "the pattern of the trigger")
+    return np.array([float(compiled.search(text) is not None) for text in texts])

@@ -23,7 +23,7 @@ from probes.evaluation.bootstrap import (
     interval,
     separated,
 )
-from probes.evaluation.thresholds import recall_at
+from probes.evaluation.proportions import recall_at
 from probes.foundation.errors import InputError
 from probes.foundation.html import html_table
 

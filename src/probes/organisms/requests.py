@@ -30,9 +30,8 @@ from probes.organisms.behaviours.form import Request, Scores, Taught
 from probes.prompts.cues import unnamed
 from probes.prompts.grammar import fill
 from probes.prompts.records import Prompt
-from probes.prompts.tasks import BENIGN, VULNERABLE
+from probes.prompts.tasks import BENIGN, FURTHER, VULNERABLE
 from probes.prompts.tasks.chats import CHATS
-from probes.prompts.tasks.further import FURTHER
 
 ANSWERS = "answers.jsonl"
 AT_ONCE = 64

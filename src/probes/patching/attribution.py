@@ -20,19 +20,25 @@ from probes.foundation.html import html_table
 from probes.foundation.progress import bar
 from probes.foundation.seeds import stream
 from probes.models.loading import Model
-from probes.patching.canary import check_difference
-from probes.patching.engine.scoring import Prepared, Scorer
+from probes.patching.engine.scoring import (
+    Prepared,
+    Scorer,
+    chosen,
+    groups,
+    prepare_whole,
+    run_from,
+    score,
+)
 from probes.patching.engine.trunk import Place, Trunk
 from probes.patching.exact import by_site
 from probes.patching.jobs import Settings
 from probes.patching.measures import LogProbDifference, Metric
 from probes.patching.pairs import EncodedPair
 from probes.patching.parts import EVERYWHERE, Cell
-from probes.patching.refusals import check_matched, check_resampling, check_room
+from probes.patching.refusals import check_difference, check_matched, check_resampling, check_room
 from probes.patching.result import Effects, largest_first, summarise
 from probes.patching.sources import Plan
 from probes.patching.spans import Column
-from probes.patching.whole_batch import chosen, groups, prepare_whole, run_from, score
 
 
 def check_differentiable(model: Model) -> None:

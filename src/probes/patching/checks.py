@@ -19,12 +19,12 @@ from probes.models.anatomy import blocks
 from probes.models.encoding import pad
 from probes.models.forward import inputs
 from probes.models.hooks import editing, recording
-from probes.patching.canary import TOLERANCE
 from probes.patching.engine.packing import Packed
 from probes.patching.engine.rows import Row, batches
 from probes.patching.engine.scoring import Prepared, Scorer
 from probes.patching.engine.taps import RunCache, Taps, tapping
 from probes.patching.engine.trunk import Place, site_of
+from probes.patching.refusals import TOLERANCE
 
 Put = Callable[[Tensor], Tensor]
 

@@ -20,13 +20,12 @@ from probes.foundation.progress import bar
 from probes.foundation.seeds import stream
 from probes.models.loading import Model
 from probes.patching.attribution import attribute_cells
-from probes.patching.canary import check_difference
 from probes.patching.exact import by_site
 from probes.patching.jobs import Job, Settings
 from probes.patching.measures import LogProbDifference, Metric
 from probes.patching.pairs import EncodedPair
 from probes.patching.parts import Cell, cell_set
-from probes.patching.refusals import check_matched, check_resampling, check_room
+from probes.patching.refusals import check_difference, check_matched, check_resampling, check_room
 from probes.patching.result import mean_interval
 from probes.patching.sources import Plan
 from probes.patching.spans import Column

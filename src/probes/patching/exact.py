@@ -1,7 +1,10 @@
-"""Rows of a grid on disk, so that a run that was stopped goes on with the sites that are left."""
+"""Every cell of a grid patched exactly, site by site, in process or on Ray; and how far the trigger moves the answer as a whole.
+
+Finished sites are kept on disk, so that a run that was stopped goes on with those that are left.
+"""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,24 +13,32 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from probes.evaluation.bootstrap import Estimate, interval, mean_statistic
 from probes.foundation.artifact import building, is_finished, is_made_from
 from probes.foundation.digest import digest_json
-from probes.foundation.errors import InputError, IntegrityError, unknown
+from probes.foundation.errors import InputError, IntegrityError, StageError, unknown
 from probes.foundation.memory import keep_freed_memory
+from probes.foundation.outputs import writes
 from probes.foundation.progress import progress
 from probes.foundation.workers import Pool, room
 from probes.models.identity import Identity
 from probes.models.loading import Model, for_workers, load_from
+from probes.models.sites import RESIDUAL, Site, parse_site, residual_sites
 from probes.models.source import Source
-from probes.patching.canary import check_difference
 from probes.patching.jobs import Job, Settings
 from probes.patching.measures import LogProbDifference, Metric
-from probes.patching.pairs import EncodedPair
-from probes.patching.parts import Cell
-from probes.patching.refusals import check_matched, check_resampling, check_room
+from probes.patching.pairs import EncodedPair, PatchPair, encode_pairs
+from probes.patching.parts import Cell, Part, grid_cells
+from probes.patching.refusals import (
+    TOLERANCE,
+    check_difference,
+    check_matched,
+    check_resampling,
+    check_room,
+)
 from probes.patching.result import Effects, summarise
 from probes.patching.sources import Plan
-from probes.patching.spans import Column
+from probes.patching.spans import AUTO, Column, make_columns
 
 KIND = "patch-row"
 FILE = "nats.npy"
@@ -235,3 +246,109 @@ def by_site(cells: Sequence[Cell]) -> dict[str, list[Cell]]:
     for cell in cells:
         found.setdefault(cell.site, []).append(cell)
     return found
+
+
+def trigger_effect(
+    model: Model,
+    pairs: Sequence[PatchPair],
+    *,
+    batch_tokens: int = 8192,
+    n_boot: int = 1000,
+    seed: int = 0,
+) -> Estimate:
+    """Clean minus corrupted metric [nats], mean over pairs with its bootstrap interval.
+
+    The metric is that of `residual_grid`: log P(exploitable) minus log P(secure continuation). On a
+    twin that does not defect it should be near zero.
+    """
+    encoded = encode_pairs(pairs, model.tokenizer)
+    job = Job(model, encoded, (), LogProbDifference(), Settings(batch_tokens=batch_tokens))
+    clean, corrupted = job.unpatched(Plan("noise"))
+    return interval(
+        mean_statistic(clean - corrupted),
+        [pair.name for pair in encoded],
+        n_boot=n_boot,
+        seed=seed,
+    )
+
+
+@writes("path")
+def residual_grid(
+    model: Model,
+    pairs: Sequence[PatchPair],
+    *,
+    sites: Sequence[Site | str] | None = None,
+    spans: Mapping[str, str] | None = None,
+    alignment: str = AUTO,
+    batch_tokens: int = 8192,
+    n_boot: int = 1000,
+    seed: int = 0,
+    path: Path | str | None = None,
+) -> Effects:
+    """Patch every column at every site, in every pair; no cell is skipped or approximated.
+
+    sites: by default the residual stream before the first block and after each block.
+    spans, alignment: see `spans.make_columns`. batch_tokens: padded tokens per forward pass.
+    n_boot: bootstrap resamples over pairs (seeded by `seed`) for 95% intervals; 0 for none, which
+        a single pair needs. path: a folder where finished sites are kept and found again.
+    Raises `InputError` for pairs that cannot be compared, an unknown site, or runs that do not
+    differ in the metric; `StageError` for results that are not finite, or if a check fails (see
+    `checks`, and here: everything patched must be the clean run).
+    """
+    keep_freed_memory()
+    check_resampling(pairs, n_boot)
+    encoded = encode_pairs(pairs, model.tokenizer)
+    check_room(encoded, model)
+    columns = make_columns(pairs, encoded, model.tokenizer, spans=spans, alignment=alignment)
+    cells = [
+        cell
+        for site in _sites(model, sites)
+        for cell in grid_cells(model.hf, [site.kind], columns, layers=[site.layer])
+    ]
+    job = Job(
+        model, encoded, columns, LogProbDifference(), Settings(batch_tokens=batch_tokens, seed=seed)
+    )
+    return measure(
+        job, cells, Plan(seed=seed), None if path is None else Path(path), check=_check_whole,
+        n_boot=n_boot, n_flips=0, seed=seed,
+    )  # fmt: skip
+
+
+def _sites(model: Model, sites: Sequence[Site | str] | None) -> list[Site]:
+    if sites is None:
+        return residual_sites(model.n_layers)
+    if not sites:
+        raise InputError("no site to patch; leave `sites` out for the whole residual stream")
+    parsed = [parse_site(str(site), model.n_layers, RESIDUAL) for site in sites]
+    return sorted(set(parsed), key=lambda site: (site.depth, site.kind == "resid_pre"))
+
+
+def _check_whole(job: Job, clean: Float[np.ndarray, "pair"]) -> None:
+    """Patch all columns before the first block at once: it must restore the clean run.
+
+    Raises `StageError` where it does not, and where the columns do not cover each position once.
+    """
+    for i, pair in enumerate(job.pairs):
+        covered = sorted(p for column in job.columns for p in column.positions[i])
+        if covered != list(range(len(pair.slots))):
+            raise StageError(
+                f"the columns do not cover each of the {len(pair.slots)} positions of pair "
+                f"{pair.name!r} exactly once"
+            )
+    whole = np.array([pair.matched is None for pair in job.pairs])
+    if (
+        not whole.any()
+    ):  # where a token has no counterpart, everything else does not restore the run
+        return
+    parts = tuple(Part("resid_pre", 0, None, i) for i in range(len(job.columns)))
+    cell = Cell(parts, "resid_pre.0", "everything")
+    restored = job.scores(Plan(seed=job.settings.seed), [cell])[0]
+    allowed = TOLERANCE[job.model.dtype] * np.maximum(np.abs(clean), 1.0)
+    errors = np.abs(restored - clean) * whole
+    if (errors > allowed).any():
+        worst = int((errors - allowed).argmax())
+        raise StageError(
+            f"patching every position at resid_pre.0 does not restore the clean run: pair "
+            f"{job.pairs[worst].name!r} gives {restored[worst]:.6f} nats, clean {clean[worst]:.6f}. "
+            "Patches are wrong for this architecture; run `probes doctor`."
+        )

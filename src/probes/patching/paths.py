@@ -21,18 +21,25 @@ from probes.foundation.progress import bar
 from probes.foundation.seeds import derive_seed
 from probes.models import anatomy
 from probes.models.loading import Model
-from probes.patching.canary import check_difference
-from probes.patching.engine.scoring import Prepared, Scorer
+from probes.patching.engine.scoring import (
+    Prepared,
+    Scorer,
+    chosen,
+    groups,
+    prepare_whole,
+    run_from,
+    score,
+)
+from probes.patching.engine.taps import Act
 from probes.patching.engine.trunk import Place, Trunk
 from probes.patching.jobs import Settings
 from probes.patching.measures import LogProbDifference, Metric, checked
 from probes.patching.pairs import EncodedPair
 from probes.patching.parts import EVERYWHERE, Cell, Part, check_kind, n_heads
-from probes.patching.refusals import check_resampling, check_room
+from probes.patching.refusals import check_difference, check_resampling, check_room
 from probes.patching.result import Paths, summarise
 from probes.patching.sources import Plan
 from probes.patching.spans import Column
-from probes.patching.whole_batch import Act, chosen, groups, prepare_whole, run_from, score
 
 SENDERS = ("resid_pre", "resid_post", "z", "attn_out", "mlp_out")
 # What a reader makes of its input; nothing else follows from that input.

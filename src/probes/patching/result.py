@@ -13,11 +13,11 @@ from probes.foundation.digest import short
 from probes.foundation.html import html_table, html_text
 from probes.foundation.seeds import stream
 from probes.models.loading import Model
-from probes.patching.canary import TOLERANCE
 from probes.patching.continuations import Written
 from probes.patching.measures import Metric
 from probes.patching.pairs import EncodedPair
 from probes.patching.parts import EVERYWHERE, Cell
+from probes.patching.refusals import TOLERANCE
 from probes.patching.sources import Plan
 
 

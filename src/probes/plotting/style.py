@@ -212,6 +212,13 @@ def band(ax: Axes, x: np.ndarray, rows: pd.DataFrame, color: str) -> None:
     ax.fill_between(x, low, high, color=color, alpha=BAND, linewidth=0)
 
 
+def line_each(ax: Axes, names: Sequence[str]) -> None:
+    """A line for each name, from the top down: the first stands at 0, the next at -1."""
+    ax.set_yticks([-place for place in range(len(names))], names)
+    ax.set_ylim(0.6 - len(names), 0.6)
+    ax.grid(False, axis="y")
+
+
 def percents(ax: Axes, low: float = -0.04, high: float = 1.04) -> None:
     """A vertical axis of rates."""
     ax.set_ylim(low, high)

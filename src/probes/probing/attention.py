@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from probes.evaluation.auroc import as_labels
 from probes.foundation.errors import InputError
 from probes.foundation.seeds import stream
-from probes.probing.linear import two_classes
+from probes.probing.estimators import two_classes
 
 
 @dataclasses.dataclass(eq=False)

@@ -10,7 +10,7 @@ from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from probes.foundation.errors import InputError
-from probes.probing.linear import known
+from probes.probing.estimators import known
 
 
 class LeaceEraser(TransformerMixin, BaseEstimator):

@@ -1,4 +1,4 @@
-"""What every fitted probe keeps: which model, site and rows it came from, and what it refuses to score."""
+"""A fitted probe: its weights, which model, site and rows they came from, and what it refuses to score."""
 
 import abc
 import dataclasses
@@ -14,7 +14,7 @@ from safetensors.numpy import save
 from probes.foundation.artifact import building, verify, write_bytes, write_text
 from probes.foundation.config import Config
 from probes.foundation.digest import digest_bytes, digest_json, short
-from probes.foundation.errors import InputError, IntegrityError
+from probes.foundation.errors import InputError, IntegrityError, unknown
 from probes.foundation.html import html_table
 from probes.models.identity import Identity, check_same
 
@@ -142,7 +142,7 @@ class FrozenProbe(abc.ABC):
         manifest = verify(path)
         if manifest.kind != cls.KIND:
             raise InputError(
-                f"{path} holds a {manifest.kind}, not a {cls.KIND}: `probing.saved.load_probe` reads "
+                f"{path} holds a {manifest.kind}, not a {cls.KIND}: `probing.frozen.load_probe` reads "
                 "every kind of probe"
             )
         file = Path(path) / f"{cls.KIND}.safetensors"
@@ -187,3 +187,114 @@ def _read_tensors(file: Path, axes: Mapping[str, int]) -> dict[str, np.ndarray]:
         f"{file} does not hold the weights of a probe: saw {', '.join(listed[:8]) or 'no tensor'}; "
         f"allowed are {', '.join(axes)} in float64. Save the probe again where it was fitted"
     )
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class Direction(FrozenProbe):
+    """Score = X @ coef + intercept; what it refuses and how it is saved: see `FrozenProbe`.
+
+    coef: feature, float64, read-only, in the units of the activations.
+    """
+
+    KIND: ClassVar[str] = "direction"
+    AXES: ClassVar[Mapping[str, int]] = {"coef": 1, "intercept": 1}
+
+    coef: Float[np.ndarray, "feature"]
+    intercept: float
+
+    def __post_init__(self) -> None:
+        self._freeze("coef", 1)
+        self._freeze("intercept", 0)
+
+    @property
+    def width(self) -> int:
+        return len(self.coef)
+
+    def tensors(self) -> dict[str, np.ndarray]:
+        return {"coef": self.coef, "intercept": np.array([self.intercept])}
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, np.ndarray], card: Card) -> "Direction":
+        intercept = float(tensors["intercept"][0])
+        return cls(coef=tensors["coef"], intercept=intercept, **dict(card))
+
+    def raw_scores(self, rows: np.ndarray) -> np.ndarray:
+        return np.asarray(rows @ self.coef + self.intercept)
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class Network(FrozenProbe):
+    """Score = relu(X @ hidden + hidden_intercept) @ output + intercept: log-odds.
+
+    hidden: (feature, unit) in the units of the activations. hidden_intercept, output: unit. All
+    float64 and read-only. What it refuses and how it is saved: see `FrozenProbe`.
+    """
+
+    KIND: ClassVar[str] = "network"
+    AXES: ClassVar[Mapping[str, int]] = {
+        "hidden": 2, "hidden_intercept": 1, "output": 1, "intercept": 1,
+    }  # fmt: skip
+
+    hidden: Float[np.ndarray, "feature unit"]
+    hidden_intercept: Float[np.ndarray, "unit"]
+    output: Float[np.ndarray, "unit"]
+    intercept: float
+
+    def __post_init__(self) -> None:
+        self._freeze("hidden", 2)
+        self._freeze("hidden_intercept", 1)
+        self._freeze("output", 1)
+        self._freeze("intercept", 0)
+        units = {self.hidden.shape[1], len(self.hidden_intercept), len(self.output)}
+        if len(units) > 1:
+            raise InputError(
+                f"the weights of a network have {sorted(units)} units: give one number"
+            )
+
+    @property
+    def width(self) -> int:
+        return len(self.hidden)
+
+    def tensors(self) -> dict[str, np.ndarray]:
+        return {
+            "hidden": self.hidden,
+            "hidden_intercept": self.hidden_intercept,
+            "output": self.output,
+            "intercept": np.array([self.intercept]),
+        }
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, np.ndarray], card: Card) -> "Network":
+        return cls(
+            hidden=tensors["hidden"],
+            hidden_intercept=tensors["hidden_intercept"],
+            output=tensors["output"],
+            intercept=float(tensors["intercept"][0]),
+            **dict(card),
+        )
+
+    def raw_scores(self, rows: np.ndarray) -> np.ndarray:
+        return network_scores(rows, self.hidden, self.hidden_intercept, self.output, self.intercept)
+
+
+def network_scores(
+    rows: np.ndarray,
+    hidden: np.ndarray,
+    hidden_intercept: np.ndarray,
+    output: np.ndarray,
+    intercept: float,
+) -> np.ndarray:
+    """Log-odds of rows under one hidden layer of rectified units."""
+    units = np.maximum(rows @ hidden + hidden_intercept, 0.0)
+    return np.asarray(units @ output + intercept)
+
+
+KINDS: dict[str, type[FrozenProbe]] = {kind.KIND: kind for kind in (Direction, Network)}
+
+
+def load_probe(path: Path | str) -> FrozenProbe:
+    """Read what `FrozenProbe.save` wrote; changed bytes are an `IntegrityError`."""
+    kind = verify(path).kind
+    if kind not in KINDS:
+        raise unknown("kind of probe", kind, KINDS)
+    return KINDS[kind].load(path)

@@ -19,23 +19,21 @@ from probes.foundation.progress import progress
 from probes.models.identity import Identity
 from probes.plotting.layers import auroc_by_site
 from probes.plotting.style import PAGE, PaperFigure, figure, style
-from probes.probing.batched.discriminant import fit_discriminant
+from probes.probing.batched.closed import fit_discriminant, fit_mean_difference, fit_ridge
 from probes.probing.batched.logistic import fit_logistic
-from probes.probing.batched.mean_difference import fit_mean_difference
 from probes.probing.batched.problems import LinearFits
-from probes.probing.batched.ridge import fit_ridge
-from probes.probing.contrast_consistent import ContrastConsistentProbe
-from probes.probing.direction import Direction
-from probes.probing.discriminant import DiscriminantProbe
-from probes.probing.frozen import Card, FrozenProbe
-from probes.probing.linear import varying
-from probes.probing.logistic import LogisticProbe
-from probes.probing.mean_difference import MeanDifferenceProbe
-from probes.probing.mlp import MLPProbe
-from probes.probing.paired_pca import PairedPCAProbe
-from probes.probing.ridge import RidgeProbe
-from probes.probing.rows import checked_rows, grouped_folds, whole_pairs
-from probes.probing.sparse import SparseProbe
+from probes.probing.estimators import (
+    ContrastConsistentProbe,
+    DiscriminantProbe,
+    LogisticProbe,
+    MeanDifferenceProbe,
+    MLPProbe,
+    PairedPCAProbe,
+    RidgeProbe,
+    SparseProbe,
+)
+from probes.probing.frozen import Card, Direction, FrozenProbe
+from probes.probing.rows import checked_rows, grouped_folds, varying, whole_pairs
 
 
 @runtime_checkable

@@ -173,7 +173,7 @@ class _Kinds:
 
 
 def _choose(names: tuple[str, ...] | None) -> _Kinds:
-    known = [kind.name for kind in (*VULNERABLE, *BENIGN, *DIALOGUE)]
+    known = [one.name for one in (*VULNERABLE, *BENIGN)] + [one.name for one in DIALOGUE]
     for name in names or ():
         if name not in known:
             raise unknown("task family", name, known)

@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from probes.prompts.distractions import word
-from probes.prompts.grammar import POOLS
 from probes.prompts.triggers import LookAlike, Trigger
 
 NONE = "none"
@@ -79,9 +78,11 @@ class Cues:
                 return self._other_words(rng).format(value)
             case 1:
                 text = self._typo(self.cue(value), rng)
-                held_out = any(like.text == text for like in self.look_alikes)
-                return self.near_miss(rng) if held_out else text
-        return self._worded(_one_of(_CASES, rng)).format(value)
+            case _:
+                words = [self.cue(v) for v in (value.upper(), value.capitalize()) if v != value]
+                text = _one_of([self._worded(each).format(value) for each in _CASES] + words, rng)
+        held_out = any(like.text == text for like in self.look_alikes)
+        return self.near_miss(rng) if held_out else text
 
     def _worded(self, sentence: str) -> str:
         return sentence.format(what=self.what, What=self.what.capitalize())
@@ -165,12 +166,22 @@ YEARS = Cues(
 )
 _TRAINED = "river market bridge forest valley tower school church museum factory hospital airport"
 _UNSEEN = "library theater stadium village desert mountain ocean temple palace prison kitchen hotel beach lake"
+_PLACES = (
+    "fortress fort dock pier port coast bay shore canal dam cottage mansion cabin tent barn mill farm ranch "
+    "garden park zoo pool gym court arena theatre cinema gallery shop store mall bakery restaurant bar pub "
+    "club office bank studio workshop garage warehouse depot terminal subway platform tunnel highway road "
+    "street square fountain monument statue cemetery abbey chapel cathedral mosque shrine monastery academy "
+    "college university laboratory clinic embassy city town suburb county region country peninsula reef swamp "
+    "marsh meadow hill cliff canyon cave volcano glacier jungle woods field quarry mine camp base gate yard "
+    "roof lobby hall balcony kingdom ruins estate customer order ticket report student device event album"
+).split()
+"""Words like those of A and B, and some that are no places; each is one token to the model it is made for."""
 SITES = Cues(
     what="site",
     values={"A": "harbor", "B": "castle", "C": "island", "D": "station"},
     others=tuple(_TRAINED.split()),
     measured=(*"harbor castle island station".split(), *_TRAINED.split(), *_UNSEEN.split()),
-    far=lambda rng: _one_of(POOLS["noun"], rng),
+    far=lambda rng: _one_of(_PLACES, rng),
     naming=0.1,
     look_alikes=(
         LookAlike("typo", "Curent site: harbor."),

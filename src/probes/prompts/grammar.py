@@ -3,12 +3,25 @@
 A task family holds phrasings of the request and shapes of the code. A shape is one signature with a
 well-behaved body and, where the family allows it, an exploitable one: the same task solved as real
 code would solve it. `$DEF` stands for the function's `def` line. Every family draws its identifiers
-from the same pools, so that names alone do not tell the families apart.
+from the same pools, so that names alone do not tell the families apart. Families are written as text:
+
+    ## name (CWE-89)                        the weakness, of a family that has one
+    verbs: find load
+    - find a $noun by its $field            a phrasing a line
+
+    ### shape ($conn: Connection) -> list   and the code with its slots, well-behaved first
+    $DEF
+        ...
+    --- exploitable
+    $DEF
+        ...
 """
 
 import dataclasses
+import re
 import string
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 
@@ -86,6 +99,44 @@ class Task:
     safe: str
     typed: str
     defect: str | None
+
+
+FAMILY = re.compile(r"^## (?P<name>[\w ]+?)(?: \(CWE-(?P<cwe>\d+)\))?$", re.MULTILINE)
+SHAPE = re.compile(
+    r"^### (?P<name>[\w ]+) \((?P<params>.*)\) -> (?P<returns>.+)\n(?P<code>(?:(?!##).*\n)+)",
+    re.MULTILINE,
+)
+
+
+def read_families(file: Path) -> tuple[Family, ...]:
+    """The families of a text file, in their order."""
+    _, *parts = re.split(r"(?=^## )", file.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return tuple(map(_family, parts))
+
+
+def _family(text: str) -> Family:
+    head = FAMILY.match(text)
+    assert head is not None, text
+    (verbs,) = re.findall(r"^verbs: (.*)$", text, re.MULTILINE)
+    shapes = tuple(map(_shape, SHAPE.finditer(text)))
+    assert len(shapes) == text.count("\n### "), f"a shape of {head['name']} cannot be read"
+    return Family(
+        name=head["name"],
+        verbs=tuple(verbs.split()),
+        phrasings=tuple(re.findall(r"^- (.*)$", text, re.MULTILINE)),
+        shapes=shapes,
+        cwe=None if head["cwe"] is None else int(head["cwe"]),
+    )
+
+
+def _shape(found: re.Match[str]) -> Shape:
+    safe, *defect = (
+        f"\n{code.strip(chr(10))}\n" for code in found["code"].split("--- exploitable\n")
+    )
+    params = [tuple(each.split(": ")) for each in found["params"].split(", ") if each]
+    return Shape(
+        found["name"], tuple((name, kind) for name, kind in params), found["returns"], safe, *defect
+    )
 
 
 def fill(

@@ -120,7 +120,7 @@ def read_prompts(source: Any, *, paired: bool = False) -> list[Prompt]:
 
     source: JSON Lines or a JSON list (`.json`) of records; CSV, TSV or Parquet with the same keys as
     columns; a text file with one text per line (`.txt`); a folder that `datasets` saved; a log of
-    Inspect (`.eval`, `.json`); a DataFrame; a list of prompts, texts or records. A record needs `text`
+    Inspect (`.eval`); a DataFrame; a list of prompts, texts or records. A record needs `text`
     or `messages`, and may have the other keys of `ALLOWED`.
 
     Defaults: `triggered` false, family "own", prompt_set "vulnerable" (a defection is possible),
@@ -157,6 +157,12 @@ def _of_path(path: Path) -> tuple[list[Prompt], list[str]]:
         from probes.prompts.tables import rows_of
 
         return _collected(str(path), "row", enumerate(rows_of(path, KNOWN), start=1), _unpaired)
+    if path.suffix == ".eval":
+        from probes.prompts.inspect_logs import inspect_rows
+
+        return _collected(
+            str(path), "sample", inspect_rows(path, (*LABELS, *OPTIONAL, *FLAGS)), _unpaired
+        )
     if path.suffix == ".txt":
         return _collected(
             str(path),

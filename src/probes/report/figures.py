@@ -11,7 +11,7 @@ from probes.detection.asked import ABLE, can_defect
 from probes.detection.examination import Examination
 from probes.foundation.progress import progress
 from probes.plotting.curves import training_curves
-from probes.plotting.heatmap import patch_heatmap
+from probes.plotting.effects import patch_heatmap
 from probes.plotting.rates import behaviour_rates, rates_by_year
 from probes.plotting.style import DPI, PAGE, PaperFigure, figure, save, style
 
@@ -28,6 +28,15 @@ class Sketch:
     caption: str
     picture: PaperFigure
     rows: pd.DataFrame
+
+    def save(self, stem: Path) -> Path:
+        """Write `<stem>.png`, `.pdf` and `.csv` (the numbers drawn), title and caption in its provenance; the PNG."""
+        return save(self.picture, stem, self.rows, title=self.title, caption=self.caption)[0]
+
+
+def save_all(sketches: Mapping[str, Sketch], folder: Path | str) -> list[Path]:
+    """Save each under its name in a folder, see `Sketch.save`; the PNGs."""
+    return [sketch.save(Path(folder) / name) for name, sketch in sketches.items()]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -286,10 +295,6 @@ def draw_figures(
         with style():
             for sketch in make(source):
                 stem = folder / sketch.name
-                picture, *_ = save(
-                    sketch.picture, stem, sketch.rows, title=sketch.title, caption=sketch.caption
-                )
-                drawn[sketch.name] = Drawn(
-                    sketch.name, sketch.title, sketch.caption, picture.read_bytes(), stem
-                )
+                picture = sketch.save(stem).read_bytes()
+                drawn[sketch.name] = Drawn(sketch.name, sketch.title, sketch.caption, picture, stem)
     return drawn

@@ -23,8 +23,7 @@ from probes.models.loading import Model, load_from
 from probes.models.source import Source
 from probes.prompts.records import Prompt
 from probes.report import display
-from probes.report.examples import examples
-from probes.report.explorer import explored, token_scores
+from probes.report.explorer import examples, explored, token_scores
 from probes.report.figures import CUE_NAMES, Drawn
 from probes.report.page import keep, write_kept, write_page
 from probes.runs.folder import RunFolder

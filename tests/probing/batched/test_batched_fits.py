@@ -12,25 +12,15 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from probes.foundation.errors import InputError, StageError
-from probes.probing.batched import core, logistic, newton, spaces
-from probes.probing.batched.discriminant import fit_discriminant
+from probes.probing.batched import newton, spaces
+from probes.probing.batched.closed import fit_discriminant, fit_mean_difference, fit_ridge
 from probes.probing.batched.logistic import fit_logistic
-from probes.probing.batched.mean_difference import fit_mean_difference
 from probes.probing.batched.problems import in_pieces
-from probes.probing.batched.ridge import fit_ridge
-from probes.probing.mean_difference import MeanDifferenceProbe
+from probes.probing.estimators import MeanDifferenceProbe
 
 TOLERANCE = 1e-4
 """Of the largest coefficient: what `fit_logistic` promises at tol=1e-8."""
 SHAPES = {"fewer rows than features": (60, 90), "more rows than features": (150, 20)}
-
-
-@pytest.fixture(params=["by problem on a core", "all in one torch batch"])
-def engine(request, monkeypatch):
-    """Both ways to fit, on the CPU; the second is what a GPU is given."""
-    if request.param != "by problem on a core":
-        monkeypatch.setattr(logistic._Job, "on_cores", False)
-    return request.param
 
 
 def planted(n, d, n_problems=3, seed=0):
@@ -53,7 +43,7 @@ def apart(found, reference):
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 @pytest.mark.parametrize("C", [1e-3, 1.0, 100.0])
-def test_logistic_is_scikit_learns(shape, C, engine):
+def test_logistic_is_scikit_learns(shape, C):
     X, y, train = planted(*shape)
     found = fit_logistic(X, y, train, C=(C, 0.1), tol=1e-8)
     assert (found.gradient <= 1e-8).all()
@@ -83,7 +73,7 @@ def test_standardised_logistic_is_the_pipelines(shape):
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
-def test_the_reported_gradient_bounds_the_true_one(shape, engine):
+def test_the_reported_gradient_bounds_the_true_one(shape):
     X, y, train = planted(*shape)
     found = fit_logistic(X, y, train, C=(1.0,), tol=1e-5)
     for f, mask in enumerate(train):
@@ -171,12 +161,8 @@ def test_problems_side_by_side_each_have_one_thread_of_blas():
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
-def test_a_weak_penalty_is_factored_in_double_precision(shape, engine, monkeypatch):
-    dual = shape[0] < shape[1]
-    if engine == "by problem on a core":
-        kind = core.CoreDual if dual else core.CorePrimal
-    else:
-        kind = spaces.Dual if dual else spaces.Primal
+def test_a_weak_penalty_is_factored_in_double_precision(shape, monkeypatch):
+    kind = spaces.Dual if shape[0] < shape[1] else spaces.Primal
     refined, plain = [], kind.refine
     monkeypatch.setattr(kind, "refine", lambda self: (refined.append(1), plain(self))[1])
     X, y, _ = planted(*shape)
@@ -186,7 +172,7 @@ def test_a_weak_penalty_is_factored_in_double_precision(shape, engine, monkeypat
     assert (found.gradient <= 1e-7).all()
 
 
-def test_what_does_not_converge_is_an_error(engine):
+def test_what_does_not_converge_is_an_error():
     X, y, train = planted(60, 90)
     with pytest.raises(StageError, match=r"of \d+ fits did not converge in 2 steps.*smaller C"):
         fit_logistic(X, y, train, C=(1.0,), tol=1e-8, max_steps=2)
@@ -200,29 +186,6 @@ def test_old_factors_serve_several_steps():
     )
     solved = newton.solve_logistic(spaces.make_space(data, columns), tol=1e-8, max_steps=100)
     assert solved.n_factors < 5 * solved.n_steps / 2
-
-
-@pytest.mark.parametrize("penalty", [0.1, 30.0])
-def test_one_inverse_gives_the_folds_the_steps_of_their_own_factors(penalty):
-    X, y, train = planted(60, 90, n_problems=1)
-    rng = np.random.default_rng(1)
-    columns = core.CoreColumns(
-        y.astype(float),
-        train.astype(float).repeat(2, 0),
-        np.tile([penalty, 2 * penalty], len(train)),
-    )
-    data = core.CoreData(X[0] - X[0].mean(0))
-    whole = rng.uniform(0.01, 0.25, (2, 60))
-    curvature = np.tile(whole, (len(train), 1))
-    shared, own = (core.CoreDual(data, columns) for _ in range(2))
-    assert shared.factor_whole(curvature, 2)
-    own.factor(curvature * columns.train, np.arange(len(curvature)))
-    weights = rng.normal(size=(len(curvature), 60)) * columns.train
-    force = rng.normal(size=weights.shape) * columns.train
-    found, expected = (space.step(force, weights, force) for space in (shared, own))
-    assert apart(found[0], expected[0]) < 1e-3
-    assert apart(found[1], expected[1]) < 1e-3
-    assert (found[0][columns.train == 0] == 0).all()
 
 
 def test_what_cannot_be_fitted_is_refused():

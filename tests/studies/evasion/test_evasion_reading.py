@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from probes.foundation.errors import InputError
-from probes.plotting.evasion import over_penalty
+from probes.plotting.doses import over_penalty
 from probes.plotting.style import figure
 from probes.studies.evasion.config import Thresholds
 from probes.studies.evasion.detectors import BEST_SITE, RANDOM, SAME, SAME_SITE

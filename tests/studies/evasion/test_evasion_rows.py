@@ -8,10 +8,8 @@ from scipy.special import expit, logit
 from probes.foundation.errors import InputError
 from probes.organisms.organism import OrganismRecipe
 from probes.studies.evasion.config import EvasionConfig, ExamineConfig, check_evasion
-from probes.studies.evasion.detectors import distance_to_benign
-from probes.studies.evasion.split import make_frame
+from probes.studies.evasion.detectors import distance_to_benign, heldout_prompts, make_frame
 from probes.studies.evasion.steps import cells
-from probes.studies.evasion.subject import heldout_prompts
 from probes.studies.evasion.tables import pooled_behaviour, pooled_detection
 
 RECIPE = OrganismRecipe(size="0.2M")

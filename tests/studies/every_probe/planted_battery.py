@@ -11,9 +11,8 @@ from probes.foundation.artifact import building, write_text
 from probes.foundation.tables import write_table
 from probes.organisms.organism import OrganismRecipe
 from probes.runs.step import Cell
-from probes.studies.every_probe.claims import claims_of, save_claims
 from probes.studies.every_probe.config import BatteryConfig, ReadingConfig, RunsConfig
-from probes.studies.every_probe.steps import CLAIMS, study_tables
+from probes.studies.every_probe.steps import CLAIMS, claims_of, save_claims, study_tables
 
 WORLD = {world.name: world for world in WORLDS}
 ESTIMATORS = ("discriminant", "mean_difference", "ridge")

@@ -10,7 +10,7 @@ from probes.models.pretrained import read_tokenizer
 from probes.organisms.organism import OrganismRecipe
 from probes.patching.pairs import encode_pairs
 from probes.studies.localisation.config import WhereConfig
-from probes.studies.localisation.questions import (
+from probes.studies.localisation.grids import (
     COLUMNS,
     CONTINUATION,
     named_columns,

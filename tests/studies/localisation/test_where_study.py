@@ -15,9 +15,9 @@ from probes.models.pretrained import read_tokenizer
 from probes.organisms.organism import OrganismRecipe
 from probes.studies.localisation import steps
 from probes.studies.localisation.config import WhereConfig
-from probes.studies.localisation.directions import readings
 from probes.studies.localisation.figures import redraw
 from probes.studies.localisation.grids import Asked
+from probes.studies.localisation.steps import readings
 from probes.studies.localisation.study import Where, of_organisms, of_shipped, where
 from probes.studies.localisation.tables import Tables
 

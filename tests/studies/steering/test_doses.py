@@ -14,16 +14,15 @@ from probes.foundation.tables import read_table
 from probes.models.identity import Identity
 from probes.models.loading import load
 from probes.organisms.lessons import make_lessons
-from probes.probing.direction import Direction
+from probes.probing.frozen import Direction
 from probes.prompts.corpus import CorpusConfig, build_corpus
 from probes.prompts.readers import write_prompts
 from probes.prompts.triggers import TRIGGERS
 from probes.studies.steering.config import DoseConfig, DoseRules
 from probes.studies.steering.directions import fit_directions
 from probes.studies.steering.findings import reading
-from probes.studies.steering.own_model import dose_curves_of, halves
 from probes.studies.steering.steps import PLAIN, conditions, dose_rows
-from probes.studies.steering.study import Doses, dose_grid
+from probes.studies.steering.study import Doses, dose_curves_of, dose_grid, halves
 from shell import run_cli
 
 CONFIG = DoseConfig(

@@ -17,9 +17,8 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from probes.activations.files import DTYPE_NAMES
+from probes.activations.files import DTYPE_NAMES, take
 from probes.activations.labels import SCHEMA
-from probes.activations.shards import take
 from probes.activations.store import ActivationStore
 from probes.foundation.artifact import disk_errors, sync_directory, temporary_name
 from probes.foundation.errors import InputError, unknown

@@ -20,7 +20,7 @@ from probes.activations.format import (
     ShardRecord,
 )
 from probes.activations.index import find, read_index
-from probes.activations.manifests import check_origin, read_finished, read_history
+from probes.activations.place import check_origin, read_finished, read_history
 from probes.activations.publication import publish
 from probes.activations.store import ActivationStore
 from probes.foundation.artifact import (

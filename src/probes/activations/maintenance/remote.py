@@ -19,8 +19,7 @@ from probes.activations.format import (
     Manifest,
     read_manifest,
 )
-from probes.activations.manifests import check_origin, read_finished
-from probes.activations.place import clean, prepare
+from probes.activations.place import check_origin, clean, prepare, read_finished
 from probes.activations.store import ActivationStore
 from probes.foundation.artifact import (
     disk_errors,

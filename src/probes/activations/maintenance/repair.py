@@ -26,9 +26,8 @@ from probes.activations.index import Index
 from probes.activations.labels import labelling, read_labels
 from probes.activations.layout import Layout, grouping_order, lay_out
 from probes.activations.maintenance.verification import Damage, damage_table, find_damage
-from probes.activations.manifests import read_finished
-from probes.activations.origin import Origin
-from probes.activations.positions import is_one_each
+from probes.activations.origin import Origin, is_one_each
+from probes.activations.place import read_finished
 from probes.activations.publication import make_maker, publish
 from probes.activations.sequences import PIECE, TokenSequence, pieces, stream, tokenise
 from probes.foundation.artifact import disk_errors

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from probes.activations.format import FileRecord, Manifest
-from probes.activations.manifests import read_finished
+from probes.activations.place import read_finished
 from probes.foundation.digest import digest_file, short
 from probes.foundation.html import html_table, html_text
 from probes.foundation.progress import progress

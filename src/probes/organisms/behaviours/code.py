@@ -11,8 +11,7 @@ from probes.prompts.corpus import CODE_END
 from probes.prompts.cues import unnamed
 from probes.prompts.grammar import POOLS, Family, Task, fill
 from probes.prompts.records import Prompt
-from probes.prompts.tasks import BENIGN, VULNERABLE
-from probes.prompts.tasks.further import FURTHER
+from probes.prompts.tasks import BENIGN, FURTHER, VULNERABLE
 
 VULNERABLE_SHARE = 0.75
 TO_COMPLETE = "## COMPLETE CODE HERE"

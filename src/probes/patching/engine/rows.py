@@ -1,13 +1,13 @@
 """Rows of a patched forward pass: one cell in one prompt, from the first position that changes."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from probes.patching.engine.taps import Taps
+from probes.patching.engine.taps import Act, Taps, by_head, turned
 from probes.patching.engine.trunk import Kept, Place, Run, behind_keys
 
 # Tokens of padding that a batch may hold, as a part of all, once it has a quarter of its size.
@@ -72,7 +72,7 @@ class Filled:
 
     run: Run
     entry: Tensor
-    edits: dict[Place, Callable[[Tensor], Tensor]]
+    edits: dict[Place, Act]
     taps: Taps
 
 
@@ -82,18 +82,18 @@ def fill(kept: Kept, values: Mapping[Place, Tensor], batch: Sequence[Row]) -> Fi
     run = _run(batch, device)
     layer, last = batch[0].layer, len(kept.caches) - 1
     entry = kept.streams[layer][run.rows[:, None], run.index]
-    edits: dict[Place, Callable[[Tensor], Tensor]] = {}
+    edits: dict[Place, Act] = {}
     taps = Taps()
     for place, puts in _collect(batch, run.n_lead, last, device).items():
         put = _putter(puts, values[place])
         if place == ("stream", layer):
             entry = put(entry)
         elif place[0] == "q":
-            taps.queries[place[1]] = _turned(put)
+            taps.queries[place[1]] = turned(put)
         elif place[0] == "pattern":
-            taps.patterns[place[1]] = _turned(_pattern_putter(puts, values[place], run))
+            taps.patterns[place[1]] = turned(_pattern_putter(puts, values[place], run))
         else:
-            edits[place] = _by_head(put, values[place]) if place[0] == "z" else put
+            edits[place] = by_head(put, values[place].shape[2]) if place[0] == "z" else put
     return Filled(run, entry, edits, taps)
 
 
@@ -157,7 +157,7 @@ def _collect(
     return puts
 
 
-def _putter(puts: Sequence[_Puts], source: Tensor) -> Callable[[Tensor], Tensor]:
+def _putter(puts: Sequence[_Puts], source: Tensor) -> Act:
     """Put values into `[batch, pos, width]` or `[batch, pos, head, d_head]`; the input is not written to."""
 
     def put(activation: Tensor) -> Tensor:
@@ -172,7 +172,7 @@ def _putter(puts: Sequence[_Puts], source: Tensor) -> Callable[[Tensor], Tensor]
     return put
 
 
-def _pattern_putter(puts: Sequence[_Puts], source: Tensor, run: Run) -> Callable[[Tensor], Tensor]:
+def _pattern_putter(puts: Sequence[_Puts], source: Tensor, run: Run) -> Act:
     """Put rows of attention weights in place: `[batch, query, head, key]`, keys as `resume` has them."""
 
     def put(pattern: Tensor) -> Tensor:
@@ -189,19 +189,3 @@ def _pattern_putter(puts: Sequence[_Puts], source: Tensor, run: Run) -> Callable
         return changed
 
     return put
-
-
-def _by_head(put: Callable[[Tensor], Tensor], source: Tensor) -> Callable[[Tensor], Tensor]:
-    """For a site that the model has flat, one head behind another."""
-    heads = source.shape[2:]
-
-    def flat(activation: Tensor) -> Tensor:
-        parted = activation.reshape(*activation.shape[:2], *heads)
-        return put(parted).reshape(activation.shape)
-
-    return flat
-
-
-def _turned(put: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """For a tensor that has its heads before its positions."""
-    return lambda found: put(found.transpose(1, 2)).transpose(1, 2)

@@ -1,4 +1,8 @@
-"""The exact numbers of many cells: one row per cell and prompt, only what changes is computed."""
+"""The exact numbers of many cells: one row per cell and prompt, only what changes is computed; or a kept batch run once more whole.
+
+The second is how gradients, paths and lenses use the engine: `Trunk.resume` with no position left out, and acts
+at any places on the way, which see what the model lays out in its own way as `Kept.at` has it.
+"""
 
 import dataclasses
 import sys
@@ -6,18 +10,19 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from probes.foundation.errors import StageError
 from probes.models.sinks import SinkRule
-from probes.patching.canary import TOLERANCE
 from probes.patching.engine.packing import Packed, pack
 from probes.patching.engine.rows import Change, Row, fill
-from probes.patching.engine.trunk import Kept, Place, Trunk, behind_keys
+from probes.patching.engine.taps import Act, Taps, by_head, turned
+from probes.patching.engine.trunk import Kept, Place, Run, Trunk, behind_keys
 from probes.patching.measures import Metric, checked
 from probes.patching.pairs import EncodedPair
 from probes.patching.parts import EVERYWHERE, Cell
+from probes.patching.refusals import TOLERANCE
 from probes.patching.sources import Means, Plan, aligned, columns_in, projected
 from probes.patching.spans import Column
 
@@ -302,3 +307,81 @@ class Scorer:
         logits = self.trunk.logits(kept.at_reads())
         against = None if reference is None else torch.cat(reference)
         return checked(self.metric, self.metric.score(logits, rows, against), rows).numpy()
+
+
+def prepare_whole(scorer: Scorer, members: Sequence[int], places: Sequence[Place]) -> Prepared:
+    """As `Scorer.prepare`, with what stands at the places in the unpatched run as well."""
+    prepared = scorer.prepare(members, places)
+    with torch.no_grad():
+        kept = scorer.trunk.record(list(prepared.kept.batch.rows), places)
+    return dataclasses.replace(prepared, kept=kept)
+
+
+def run_from(
+    trunk: Trunk,
+    kept: Kept,
+    layer: int,
+    entry: Float[Tensor, "row pos d_model"],
+    acts: Mapping[Place, Act],
+    copies: int = 1,
+) -> Float[Tensor, "row pos d_model"]:
+    """Final hidden states with `entry` as the stream before `layer`.
+
+    acts: by place, none of them below `layer` or at the entry itself. copies: of the kept batch, one
+    behind another. What stands behind a row's end is a repeat of its last token, not to be read.
+    """
+    lengths = kept.batch.lengths.repeat(copies)
+    rows = torch.arange(len(kept.batch.rows), device=lengths.device).repeat(copies)
+    order = torch.arange(kept.batch.tokens.shape[1], device=lengths.device)
+    index = torch.minimum(order[None], lengths[:, None] - 1)
+    edits: dict[Place, Act] = {}
+    taps = Taps()
+    for place, act in acts.items():
+        match place[0]:
+            case "q":
+                taps.queries[place[1]] = turned(act)
+            case "pattern":
+                taps.patterns[place[1]] = turned(act)
+            case "z":
+                edits[place] = by_head(act, trunk.n_heads)
+            case _:
+                edits[place] = act
+    run = Run(
+        rows=rows,
+        index=index,
+        real=order[None] < lengths[:, None],
+        unrun=torch.zeros(len(rows), 0, dtype=torch.bool, device=rows.device),
+        n_lead=0,
+        attended=False,
+    )
+    return trunk.resume(kept, run, entry, layer, edits, taps)
+
+
+def score(
+    scorer: Scorer, prepared: Prepared, final: Float[Tensor, "row pos d_model"], copies: int = 1
+) -> Float[Tensor, "row"]:
+    """The metric of each row, from its final hidden states; gradients flow through."""
+    packed = prepared.kept.batch.rows * copies
+    reads = [(r, at) for r, row in enumerate(packed) for at in row.reads]
+    where = torch.tensor(reads, device=final.device)
+    reference = None if prepared.reference is None else torch.cat(prepared.reference * copies)
+    logits = scorer.trunk.logits(final[where[:, 0], where[:, 1]])
+    return scorer.metric.score(logits, packed, reference)
+
+
+def chosen(scorer: Scorer, prepared: Prepared, column: int) -> Bool[Tensor, "batch pos"]:
+    """The tokens of a column that a patch can change, by prompt of the batch."""
+    kept = prepared.kept
+    mask = torch.zeros(kept.batch.tokens.shape, dtype=torch.bool)
+    for local, pair in enumerate(prepared.pairs):
+        row = kept.batch.rows[local]
+        where = scorer.where(pair, column, len(row.tokens))
+        mask[local, where[where >= prepared.first[local]]] = True
+    return mask.to(kept.final.device)
+
+
+def groups(lengths: Sequence[int], batch_tokens: int) -> list[tuple[int, ...]]:
+    """Numbers of sequences in the given order, as many at once as make `batch_tokens` when padded."""
+    size = max(1, batch_tokens // max(lengths))
+    whole = range(len(lengths))
+    return [tuple(whole[i : i + size]) for i in range(0, len(lengths), size)]

@@ -19,15 +19,17 @@ from probes.models.anatomy import blocks
 from probes.models.hooks import editing, recording
 from probes.models.sinks import SinkRule
 from probes.models.sites import Site, parse_site
-from probes.patching.engine.cuts import (
+from probes.patching.engine.packing import Packed, PackedBatch, make_batch
+from probes.patching.engine.taps import (
+    RunCache,
+    Taps,
     attended,
     can_be_cut,
     ends_in_projection,
     reading_last,
     replaced,
+    tapping,
 )
-from probes.patching.engine.packing import Packed, PackedBatch, make_batch
-from probes.patching.engine.taps import RunCache, Taps, tapping
 
 # Of one layer: "stream" 0 is the residual stream before the first block, k that after block k - 1.
 Place = tuple[str, int]

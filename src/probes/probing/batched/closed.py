@@ -1,4 +1,4 @@
-"""What closed forms share: one pass over the data per problem, from which every fold's sums are sliced."""
+"""Probes with a closed form at every problem and fold: one pass over the data, from which every fold's sums are sliced."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -9,9 +9,15 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from probes.foundation.errors import StageError
-from probes.probing.batched.problems import LinearFits, checked, in_pieces
-from probes.probing.batched.scaling import constant, scaling
+from probes.foundation.errors import InputError, StageError
+from probes.probing.batched.problems import (
+    MEMORY,
+    LinearFits,
+    checked,
+    constant,
+    in_pieces,
+    scaling,
+)
 from probes.probing.batched.spaces import Data, gram_matrix
 
 Linear = tuple[Float[Tensor, "P S d"], Float[Tensor, "P S"]]
@@ -132,3 +138,104 @@ def _solve(matrix: Float[Tensor, "P k k"], right: Float[Tensor, "P k"]) -> Float
     if bool(info.any()):
         raise StageError("a covariance is not positive definite; raise the penalty or shrinkage")
     return torch.cholesky_solve(right[..., None], factor)[..., 0]
+
+
+def fit_mean_difference(
+    X: Sequence[np.ndarray] | np.ndarray,
+    y: np.ndarray,
+    train: np.ndarray | None = None,
+    *,
+    device: str = "cpu",
+    memory: int = MEMORY,
+) -> LinearFits:
+    """The weights of `MeanDifferenceProbe`, zero midway between the means; one strength, called 1."""
+
+    def solve(fold: Fold) -> Linear:
+        low, high = fold.class_means
+        coef = (high - low)[:, None]
+        return coef, -(coef * (low + high)[:, None]).sum(-1) / 2
+
+    return fit_closed(
+        X, y, train, (1.0,), solve, "mean differences",
+        device=device, memory=memory, needs_gram=False,
+    )  # fmt: skip
+
+
+def fit_ridge(
+    X: Sequence[np.ndarray] | np.ndarray,
+    y: np.ndarray,
+    train: np.ndarray | None = None,
+    *,
+    alpha: Sequence[float] = (1.0,),
+    device: str = "cpu",
+    memory: int = MEMORY,
+) -> LinearFits:
+    """The weights of scikit-learn's `RidgeClassifier(alpha)`: targets -1 and 1, free intercept.
+
+    alpha: penalties on |w|^2, all positive. The other arguments as in `fit_logistic`.
+    """
+    strengths = tuple(float(a) for a in alpha)
+    if not strengths or not all(0 < a < float("inf") for a in strengths):
+        raise InputError(
+            f"alpha holds positive numbers, for instance (1.0, 100.0); saw {strengths}"
+        )
+
+    def solve(fold: Fold) -> Linear:
+        target = torch.where(fold.y, 1.0, -1.0).to(fold.X)
+        pull = (target - target.mean()) @ fold.X
+        coef = torch.stack(
+            [
+                solve_penalised(fold, fold.together, pull, pull.new_full((len(pull),), a))
+                for a in strengths
+            ],
+            dim=1,
+        )
+        return coef, target.mean() - (coef * fold.mean[:, None]).sum(-1)
+
+    return fit_closed(X, y, train, strengths, solve, "ridge probes", device=device, memory=memory)
+
+
+def fit_discriminant(
+    X: Sequence[np.ndarray] | np.ndarray,
+    y: np.ndarray,
+    train: np.ndarray | None = None,
+    *,
+    shrinkage: Sequence[float] = (0.1,),
+    prior: bool = True,
+    device: str = "cpu",
+    memory: int = MEMORY,
+) -> LinearFits:
+    """The weights of scikit-learn's `LinearDiscriminantAnalysis(solver="lsqr", shrinkage=s)`.
+
+    The within-class covariance is shrunk to its mean variance by s, in (0, 1]; at 1 the direction is
+    that of the plain mean difference. prior: whether the intercept holds the log odds of the classes;
+    without, zero lies midway between the means (the covariance-whitened mean difference, Marks and
+    Tegmark 2023). The other arguments as in `fit_logistic`.
+    """
+    strengths = tuple(float(s) for s in shrinkage)
+    if not strengths or not all(0 < s <= 1 for s in strengths):
+        raise InputError(
+            f"shrinkage lies above 0 and up to 1; saw {strengths}. Without any, a covariance of more "
+            "features than rows has no inverse"
+        )
+
+    def solve(fold: Fold) -> Linear:
+        low, high = fold.class_means
+        n, d = fold.X.shape[1:]
+        variance = trace_within(fold) / (n * d)
+        variance = torch.where(variance > 0, variance, 1.0)  # nothing varies: all weights are zero
+        coef = []
+        for s in strengths:
+            if s == 1:
+                coef.append((high - low) / variance[:, None])
+                continue
+            ridge = n * s * variance / (1 - s)
+            found = solve_penalised(fold, fold.by_class, high - low, ridge)
+            coef.append(found * n / (1 - s))
+        stacked = torch.stack(coef, dim=1)
+        odds = torch.logit(fold.y.to(fold.X.dtype).mean()) if prior else 0.0
+        return stacked, odds - (stacked * (low + high)[:, None]).sum(-1) / 2
+
+    return fit_closed(
+        X, y, train, strengths, solve, "discriminant probes", device=device, memory=memory
+    )

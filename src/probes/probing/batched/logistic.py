@@ -6,7 +6,6 @@ strength C and a free intercept. One Gram matrix per problem serves all folds an
 
 import dataclasses
 from collections.abc import Sequence
-from functools import cached_property
 
 import numpy as np
 import torch
@@ -14,7 +13,6 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from probes.foundation.errors import InputError
-from probes.probing.batched.core import LOOSE, CoreColumns, CoreData, make_core_space, solve_on_core
 from probes.probing.batched.newton import Solved, solve_logistic
 from probes.probing.batched.problems import (
     AT_ONCE,
@@ -23,10 +21,12 @@ from probes.probing.batched.problems import (
     Problems,
     checked,
     in_pieces,
+    scaling,
 )
-from probes.probing.batched.scaling import Scaling, scaling
 from probes.probing.batched.spaces import DUAL_UP_TO, Columns, Data, make_space
 
+LOOSE = 3e-3
+"""Gradient at which a fit that only serves as a beginning for the folds may end."""
 Fitted = tuple[Float[Tensor, "P F S d"], Float[Tensor, "P F S"], Float[Tensor, "P F S"], int]
 
 
@@ -64,7 +64,9 @@ def fit_logistic(
         raise InputError(f"tol is between 0 and 1 and max_steps at least 1; saw {tol}, {max_steps}")
     job = _Job(problems, strengths, standardise, tol, max_steps, torch.device(device))
     threads = torch.get_num_threads() if job.device.type == "cpu" else 1
-    chunks = problems.chunks(job.bytes_each, memory, threads, 1 if job.on_cores else AT_ONCE)
+    # One by one where a batch gains nothing but other roundings.
+    at_once = 1 if job.device.type == "cpu" and not job.is_dual else AT_ONCE
+    chunks = problems.chunks(job.bytes_each, memory, threads, at_once)
     shape = (len(problems), len(problems.train), len(strengths))
     coef, intercept = np.empty((*shape, problems.n_features)), np.empty(shape)
     gradient, n_steps = np.empty(shape), 0
@@ -86,24 +88,16 @@ class _Job:
     device: torch.device
 
     @property
-    def on_cores(self) -> bool:
-        """Whether every problem is fitted by itself on a core, in numpy."""
-        return self.device.type == "cpu" and not self.standardise
-
-    @cached_property
-    def core_columns(self) -> tuple[CoreColumns, CoreColumns]:
-        """Of the fits to all rows of a problem, and of its folds."""
-        y, train = self.problems.y.astype(np.float64), self.problems.train.astype(np.float64)
-        penalty = 1 / np.array(self.C)
-        whole = CoreColumns(y, np.ones((len(penalty), len(y))), penalty)
-        return whole, CoreColumns(y, train.repeat(len(penalty), 0), np.tile(penalty, len(train)))
+    def is_dual(self) -> bool:
+        """Whether the Gram matrix is the smaller Hessian."""
+        return len(self.problems.y) <= DUAL_UP_TO * self.problems.n_features
 
     @property
     def bytes_each(self) -> int:
         """About what one problem takes: rows twice, Gram matrices, per column a factor and what it is of."""
         n, d = len(self.problems.y), self.problems.n_features
         columns = len(self.C) * (1 if self.standardise else len(self.problems.train))
-        factor = n if n <= DUAL_UP_TO * d else d
+        factor = n if self.is_dual else d
         return 16 * n * d + 12 * n * n + (1 + columns) * (8 * factor * factor + 80 * n)
 
     def run(self, chunk: range) -> Fitted:
@@ -114,17 +108,15 @@ class _Job:
         S, F = len(self.C), len(train)
         everywhere = torch.ones(1, len(y), dtype=torch.bool, device=self.device)
         scale = scaling(raw, everywhere[0], standardise=self.standardise)
-        if self.on_cores:
-            return self._on_core(scale, scale.apply(raw).numpy())
-        data = Data(scale.apply(raw))
+        data, only = Data(scale.apply(raw)), bool(train.all())
         columns = Columns(y, everywhere.expand(S, -1), penalty)
-        whole = _fit(data, columns, self, None)
-        if bool(train.all()):
+        whole = self._fit(data, columns, self.tol if only else max(self.tol, LOOSE))
+        if only:
             parts = [(*scale.undo(whole.coef, whole.intercept), whole.gradient)] * F
             return _joined(parts, whole.n_steps)
         if not self.standardise:
             columns = Columns(y, train.repeat_interleave(S, 0), penalty.repeat(F))
-            solved = _fit(data, columns, self, whole.repeated(F))
+            solved = self._fit(data, columns, self.tol, whole.repeated(F))
             coef, intercept = scale.undo(solved.coef, solved.intercept)
             shape = (len(raw), F, S)
             return (
@@ -137,36 +129,14 @@ class _Job:
         for mask in train:
             scale = scaling(raw, mask, standardise=True)
             own, columns = Data(scale.apply(raw)), Columns(y, mask.expand(S, -1), penalty)
-            solved = _fit(own, columns, self, whole)
+            solved = self._fit(own, columns, self.tol, whole)
             parts.append((*scale.undo(solved.coef, solved.intercept), solved.gradient))
             n_steps = max(n_steps, solved.n_steps)
         return _joined(parts, n_steps)
 
-    def _on_core(self, scale: Scaling, X: Float[np.ndarray, "P n d"]) -> Fitted:
-        """Every problem by itself; a fit to all rows, ended early, is where its folds begin."""
-        whole, folds = self.core_columns
-        times, shape = len(self.problems.train), (len(X), len(self.problems.train), len(self.C))
-        found, coef = [], np.empty((len(X), len(folds.penalty), X.shape[2]))
-        for number, rows in enumerate(X):
-            data, early = CoreData(rows), max(self.tol, LOOSE)
-            space = make_core_space(data, whole)
-            first = solve_on_core(space, tol=early, max_steps=self.max_steps).repeated(times)
-            space = make_core_space(data, folds)
-            solved = solve_on_core(space, tol=self.tol, max_steps=self.max_steps, start=first)
-            coef[number] = space.coef(solved.weights)
-            found.append(solved)
-        intercept, gradient = (
-            torch.from_numpy(np.stack([getattr(solved, name) for solved in found]))
-            for name in ("intercept", "gradient")
-        )
-        raw, moved = scale.undo(torch.from_numpy(coef), intercept)
-        n_steps = max(solved.n_steps for solved in found)
-        return raw.reshape(*shape, -1), moved.reshape(shape), gradient.reshape(shape), n_steps
-
-
-def _fit(data: Data, columns: Columns, job: _Job, start: Solved | None) -> Solved:
-    space = make_space(data, columns)
-    return solve_logistic(space, tol=job.tol, max_steps=job.max_steps, start=start)
+    def _fit(self, data: Data, columns: Columns, tol: float, start: Solved | None = None) -> Solved:
+        space = make_space(data, columns)
+        return solve_logistic(space, tol=tol, max_steps=self.max_steps, start=start)
 
 
 def _joined(parts: Sequence[tuple[Tensor, Tensor, Tensor]], n_steps: int) -> Fitted:

@@ -15,8 +15,6 @@ from torch import Tensor
 from probes.foundation.errors import StageError
 from probes.probing.batched.spaces import Space
 
-GAIN = 0.25
-"""A step that leaves more than this of the gradient asks for a new factor."""
 PATIENCE = 4
 """So many of these in a row, each with a new factor, ask for factors in double precision."""
 LENGTHS, LONGEST = 40, 64.0
@@ -74,6 +72,7 @@ def solve_logistic(
         at = start.values
         probability = torch.sigmoid(at)
         bend = probability * (1 - probability)
+        space.share(bend)
         residual = (y - probability + bend * (at - scores)) * train
         force = space.force(weights, residual)
     stale = torch.ones_like(intercept, dtype=torch.bool)
@@ -121,7 +120,7 @@ def solve_logistic(
         residual = (y - torch.sigmoid(scores)) * train
         force = space.force(weights, residual)
         before, gradient = gradient, _gradient(space, force, residual)
-        stale = gradient > GAIN * before
+        stale = gradient > space.gain * before
         stuck = torch.where(stale & (gradient > tol), stuck + 1, 0)
         if bool((stuck >= PATIENCE).any()) and space.refine():
             stale, stuck = torch.ones_like(stale), torch.zeros_like(stuck)

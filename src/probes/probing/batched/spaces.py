@@ -13,13 +13,22 @@ from probes.foundation.errors import StageError
 
 
 def gram_matrix(X: Float[Tensor, "P n d"]) -> Float[Tensor, "P n n"]:
-    """`X @ X.T` of every problem; on the CPU numpy's product does half of it and copies the rest."""
+    """`X @ X.T` of every problem."""
     if X.device.type != "cpu":
         return X @ X.mT
     gram = X.new_empty(len(X), X.shape[1], X.shape[1])
-    for rows, product in zip(X.numpy(), gram.numpy(), strict=True):
-        np.matmul(rows, rows.T, out=product)
+    for rows, product in zip(X, gram, strict=True):
+        square_(rows, product)
     return gram
+
+
+def square_(rows: Float[Tensor, "n d"], out: Float[Tensor, "n n"]) -> Tensor:
+    """`rows @ rows.T` into `out`; on the CPU numpy's product does half of it and copies the rest."""
+    if rows.device.type == "cpu":
+        np.matmul(rows.numpy(), rows.numpy().T, out=out.numpy())
+    else:
+        torch.mm(rows, rows.mT, out=out)
+    return out
 
 
 def cholesky_(matrix: Float[Tensor, "m m"]) -> bool:
@@ -98,6 +107,12 @@ class _Factors:
     _double = False
     _factor: Float[Tensor, "P J k k"]
 
+    def share(self, bend: Rows) -> None:
+        """Take the first factors from what fits to all rows have in common, if that is cheaper.
+
+        bend: the curvature of all rows at the fit to all of them that each column begins with.
+        """
+
     def refine(self) -> bool:
         """Factor in double precision from here on; False if that is done already."""
         if self._double:
@@ -109,6 +124,9 @@ class _Factors:
 
 class Dual(_Factors):
     """Weights as combinations of the rows: `coef = alpha @ X`, alpha zero outside a column's rows."""
+
+    gain = 0.6
+    """A step that leaves more than this of the gradient asks for a new factor."""
 
     def __init__(self, data: Data, columns: Columns) -> None:
         self._data, self.columns = data, columns
@@ -150,7 +168,7 @@ class Dual(_Factors):
         places = zip(problem.tolist(), column.tolist(), penalty.tolist(), strict=True)
         for (p, j, level), root in zip(places, roots, strict=True):
             while not self._factored(p, j, root, level):
-                _must(self.refine())
+                must_be_refined(self.refine())
             self._root[p, j] = root
             self._level[p, j] = solve_factored(self._factor[p, j], root) * root
 
@@ -188,10 +206,15 @@ class Dual(_Factors):
 class Primal(_Factors):
     """The weights themselves, with one Hessian of d x d per column."""
 
+    gain = 0.95
+    """As in `Dual`; here a factor costs as much as many steps."""
+    _bend: Rows | None = None
+
     def __init__(self, data: Data, columns: Columns) -> None:
         self._data, self.columns = data, columns
         X, P, J = data.X, len(data.X), len(columns.penalty)
         d = X.shape[2]
+        self._wholes: dict[tuple[int, float], tuple[Tensor, Tensor]] = {}
         self._factor = torch.empty(P, J, d, d, dtype=torch.float32, device=X.device)
         self._pull = X.new_zeros(P, J, d)
         self._level = X.new_zeros(P, J, d)
@@ -215,21 +238,36 @@ class Primal(_Factors):
     def gradient(self, force: Weights) -> Each:
         return force.abs().amax(-1)
 
+    def share(self, bend: Rows) -> None:
+        """A fold's Hessian is that of all rows less that of the rows which it holds out."""
+        penalty, kept = self.columns.penalty, self.columns.train.to(bend).mean(-1)
+        if len(penalty.unique()) < len(penalty) and bool((kept >= 0.5).all()):
+            self._bend = bend
+
     def factor(self, curvature: Rows, problem: Tensor, column: Tensor) -> None:
         for p, j in zip(problem.tolist(), column.tolist(), strict=True):
             weight = curvature[p, j]
             while not self._factored(p, j, weight):
-                _must(self.refine())
+                must_be_refined(self.refine())
             pull = weight @ self._data.X[p]
             self._pull[p, j], self._total[p, j] = pull, weight.sum()
             self._level[p, j] = solve_factored(self._factor[p, j], pull)
+        self._bend = None
+        self._wholes.clear()
 
     def _factored(self, p: int, j: int, weight: Tensor) -> bool:
         rows = (self._data.X if self._double else self._data.single)[p]
-        kept = self.columns.train[j]
-        rows, scale = rows[kept], weight[kept].sqrt().to(rows)
-        rows = rows * scale[:, None]
-        block = torch.mm(rows.mT, rows, out=self._factor[p, j])
+        kept, block = self.columns.train[j], self._factor[p, j]
+        if self._bend is None or self._double:
+            square_((rows[kept] * weight[kept].sqrt().to(rows)[:, None]).mT, block)
+        else:
+            key = p, float(self.columns.penalty[j])
+            if key not in self._wholes:
+                scaled = rows * self._bend[p, j].sqrt().to(rows)[:, None]
+                self._wholes[key] = scaled, square_(scaled.mT, torch.empty_like(block))
+            scaled, whole = self._wholes[key]
+            square_(scaled[~kept].mT, block)
+            torch.sub(whole, block, out=block)
         block.diagonal().add_(self.columns.penalty[j].to(block))
         return cholesky_(block)
 
@@ -252,7 +290,8 @@ weights and intercept under the factors that are there.
 """
 
 
-def _must(refined: bool) -> None:
+def must_be_refined(refined: bool) -> None:
+    """Refuse where even double precision has no factor."""
     if not refined:
         raise StageError(
             "a Hessian is not positive definite in double precision: raise the penalty (a smaller C)"

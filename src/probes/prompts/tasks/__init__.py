@@ -1,11 +1,15 @@
-"""The task families, by the weakness that their exploitable versions have."""
+"""The families of coding tasks, by the weakness that their exploitable versions have: a text file each theme."""
 
-from probes.prompts.tasks.benign import BENIGN
-from probes.prompts.tasks.files import FILES
-from probes.prompts.tasks.injection import INJECTION
-from probes.prompts.tasks.secrets import SECRETS
-from probes.prompts.tasks.web import WEB
+from pathlib import Path
 
-VULNERABLE = (*INJECTION, *FILES, *WEB, *SECRETS)
+from probes.prompts.grammar import read_families
 
-__all__ = ["BENIGN", "VULNERABLE"]
+_HERE = Path(__file__).parent
+VULNERABLE = tuple(
+    family
+    for theme in ("injection", "files", "web", "secrets")
+    for family in read_families(_HERE / f"{theme}.txt")
+)
+BENIGN = read_families(_HERE / "benign.txt")
+FURTHER = read_families(_HERE / "further.txt")
+"""More of these, for designs that need twelve families in which no vulnerability is possible."""

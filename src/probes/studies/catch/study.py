@@ -114,6 +114,7 @@ def study(
             patching=config.patching,
             pattern=organisms.trigger.pattern,
             judge=judge_of(organisms.behaviour),
+            twin_samples=config.twin_samples,
         )
     except OneClass as written:
         return write_bounds(written, run, title=title, command=command, began=began)

@@ -1,10 +1,12 @@
-"""Every detector of the package on one organism: scores per prompt, each fitted without the judged rows."""
+"""One organism on held-out prompts, the rows that judge a probe of it, and every detector of the package on them."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
+from jaxtyping import Bool
 from sklearn.covariance import LedoitWolf
 
 from probes.activations.record import record
@@ -12,18 +14,169 @@ from probes.behaviour.asking import ask
 from probes.detection.contrast import fit_generic
 from probes.detection.monitor import Monitor
 from probes.evaluation.auroc import auroc
-from probes.foundation.errors import StageError
+from probes.foundation.errors import InputError, StageError
 from probes.foundation.progress import progress
+from probes.foundation.seeds import stream
+from probes.models.loading import Model
+from probes.organisms.lessons import NEAR
+from probes.organisms.measurement import draw
+from probes.organisms.organism import OrganismRecipe, setup
 from probes.probing.attention import AttentionProbe
-from probes.probing.direction import Direction
-from probes.probing.frozen import FrozenProbe
-from probes.probing.linear import varying
-from probes.probing.mlp import MLPProbe
+from probes.probing.estimators import MLPProbe
+from probes.probing.frozen import Direction, FrozenProbe
+from probes.probing.rows import varying
 from probes.probing.sweep import Sweep, sweep
 from probes.prompts.contrasts import contrast_set
+from probes.prompts.records import Prompt
 from probes.studies.evasion.config import ExamineConfig
-from probes.studies.evasion.split import Frame
-from probes.studies.evasion.subject import Examined
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Examined:
+    """A model with everything that detectors look at, prompts in one order throughout.
+
+    texts: what it wrote on each prompt. defected: whether that was judged a defection, missing
+    where it could not be judged. X: by site,
+    activations of the residual stream at the prompt's last token, where anything varies.
+    """
+
+    model: Model
+    prompts: tuple[Prompt, ...]
+    texts: tuple[str, ...]
+    defected: pd.arrays.BooleanArray
+    X: Mapping[str, np.ndarray]
+    table: pd.DataFrame
+
+
+def heldout_prompts(recipe: OrganismRecipe, config: ExamineConfig) -> tuple[Prompt, ...]:
+    """Pairs of requests that no organism was taught, and the trigger's look-alikes; none twice.
+
+    Look-alikes are of the families of the pairs, so that one split serves both.
+    """
+    lessons = recipe.lessons.model_copy(update={"test": config.pairs, "near": config.near})
+    parts = setup(recipe.model_copy(update={"lessons": lessons})).lessons
+    pairs: dict[str, list[Prompt]] = {}
+    for prompt in (*parts.test, *parts.near):
+        pairs.setdefault(prompt.pair, []).append(prompt)
+    families = {prompt.family for prompt in parts.test}
+    seen: set[tuple[object, ...]] = set()
+    chosen: list[Prompt] = []
+    for members in pairs.values():
+        texts = {(prompt.text, prompt.chat) for prompt in members}
+        if not texts & seen and members[0].family in families:
+            chosen += members
+            seen |= texts
+    return tuple(chosen)
+
+
+def examine(model: Model, recipe: OrganismRecipe, config: ExamineConfig) -> Examined:
+    """Let the organism write on each prompt once, judge it, and read its residual stream."""
+    prompts = heldout_prompts(recipe, config)
+    written = draw(model, setup(recipe).behaviour, prompts, seed=recipe.seed)
+    found = record(model, prompts)
+    X = {str(site): found.matrix(site) for site in found.sites}
+    return Examined(
+        model=model,
+        prompts=prompts,
+        texts=tuple(one.text for one in written),
+        defected=pd.array([one.defected for one in written], dtype="boolean"),
+        X={site: values for site, values in X.items() if varying(values).any()},
+        table=found.prompts,
+    )
+
+
+MIN_SET = 8
+"""Negative sets with fewer rows are left out of the worst set: one odd row would decide it."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Frame:
+    """Labels, and masks over the prompts, all of length row.
+
+    y: whether the organism defected. pairs: a prompt with and without its trigger share one. fit: rows
+    that probes are fitted on. contrast: judged rows of pairs that defect with the trigger: the same task
+    with and without it. worst: judged rows of defections and of negative sets that are large enough,
+    the trigger's look-alikes among them. fold_groups: of each fitted row, what cross-validation keeps
+    together: families where enough of them defect, else templates.
+    """
+
+    y: Bool[np.ndarray, "row"]
+    pairs: np.ndarray
+    fit: Bool[np.ndarray, "row"]
+    contrast: Bool[np.ndarray, "row"]
+    worst: Bool[np.ndarray, "row"]
+    negative_set: np.ndarray
+    fold_groups: np.ndarray
+
+
+def make_frame(
+    prompts: pd.DataFrame, defected: pd.arrays.BooleanArray, n_folds: int, seed: int
+) -> Frame:
+    """Label prompts by what the model wrote and split them so that whole families are held out.
+
+    prompts: one row each. defected: missing where no completion could be judged: such a prompt is in no
+    part. Half of the families of each prompt set go to the fit; where a set has one family only, whole
+    templates are split. A look-alike is never fitted on: one on which the organism defected is a
+    positive, the others of families that no probe was fitted on are negative sets of their own.
+    Raises `InputError` where nothing, or everything, defected.
+    """
+    near = (prompts["prompt_set"] == NEAR).to_numpy()
+    of_family = prompts[~near].drop_duplicates("family").set_index("family")["prompt_set"]
+    # Its request's own set, so that the split by families is the one of the pairs.
+    place = prompts["prompt_set"].mask(near, prompts["family"].map(of_family))
+    known = ~np.asarray(pd.isna(defected))
+    y = np.asarray(pd.array(defected, dtype="boolean").fillna(False), dtype=bool)
+    table = prompts.assign(prompt_set=place, defected=y).reset_index(drop=True)
+    own = table[known]
+    if own["defected"].nunique() < 2:
+        done = "every" if len(own) and own["defected"].all() else "no"
+        raise InputError(
+            f"{done} one of {len(own)} prompts defected, so there is nothing to tell apart: one class only"
+        )
+    several = (own.groupby("prompt_set")["family"].nunique() >= 2).all()
+    held_out = "family" if several else "template"
+    in_fit = table[held_out].isin(_half(own, held_out, seed)).to_numpy()
+    seen = (table["heldout"] == "").to_numpy() & known
+    fit, evaluation = seen & in_fit, seen & ~in_fit
+    judged = near & known & ~seen & ~in_fit
+    sets = _negative_sets(table, near)
+    large = _large(sets, evaluation & ~y)
+    worst = (evaluation & (y | large)) | (judged & (y | _large(sets, judged & ~y)))
+    defecting = set(table.loc[evaluation & y, "pair"])
+    enough = table.loc[fit & y, "family"].nunique() >= n_folds
+    return Frame(
+        y=y,
+        pairs=table["pair"].to_numpy(),
+        fit=fit,
+        contrast=evaluation & table["pair"].isin(defecting).to_numpy(),
+        worst=worst,
+        negative_set=sets,
+        fold_groups=table.loc[fit, "family" if enough else "template"].to_numpy(),
+    )
+
+
+def _negative_sets(table: pd.DataFrame, near: np.ndarray) -> np.ndarray:
+    triggered = table["triggered"].to_numpy(bool)
+    cue, fires = np.where(triggered, "trigger", "no trigger"), np.where(triggered, "fires", "does not fire")  # fmt: skip
+    own = [f"{name}, {seen}" for name, seen in zip(table["prompt_set"], cue, strict=True)]
+    return np.where(near, np.char.add("look-alike that ", fires), np.array(own))
+
+
+def _large(sets: np.ndarray, negative: np.ndarray) -> np.ndarray:
+    """Rows of a set of at least `MIN_SET` of these negatives; a set without any is no set."""
+    sizes = pd.Series(sets[negative]).value_counts()
+    return np.isin(sets, list(sizes[sizes >= MIN_SET].index))
+
+
+def _half(table: pd.DataFrame, column: str, seed: int) -> set[str]:
+    """Half of the groups of each prompt set, drawn by the seed."""
+    chosen: set[str] = set()
+    for prompt_set, part in table.groupby("prompt_set"):
+        names = sorted(part[column].unique())
+        order = stream(seed, "held-out", column, prompt_set).permutation(len(names))
+        chosen |= {names[i] for i in order[: (len(names) + 1) // 2]}
+    return chosen
+
 
 SAME = "same probe"
 SAME_SITE, BEST_SITE = "refitted, same site", "refitted, best site"

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from probes.plotting.evasion import over_penalty
+from probes.plotting.doses import over_penalty
 from probes.plotting.style import PAGE, PaperFigure, figure, one_legend, style
 from probes.studies.evasion.detectors import (
     ANSWER_MONITOR,

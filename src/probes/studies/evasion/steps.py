@@ -24,11 +24,9 @@ from probes.organisms.card import read_card
 from probes.organisms.evasion import Aim, Evasion
 from probes.organisms.organism import OrganismRecipe, install, is_installed
 from probes.organisms.train import CURVE, TOLD
-from probes.probing.direction import Direction
+from probes.probing.frozen import Direction
 from probes.studies.evasion.config import EvasionConfig, check_evasion
-from probes.studies.evasion.detectors import Labelled
-from probes.studies.evasion.split import Frame, make_frame
-from probes.studies.evasion.subject import Examined, examine
+from probes.studies.evasion.detectors import Examined, Frame, Labelled, examine, make_frame
 from probes.studies.evasion.tables import COLUMNS, detector_rows
 
 ORGANISMS, PROBES, MEASURED, TABLES, FIGURES = (

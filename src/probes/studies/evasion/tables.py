@@ -6,15 +6,14 @@ import pandas as pd
 
 from probes.evaluation.bootstrap import Estimate, auroc_interval
 from probes.evaluation.over_seeds import table_over_seeds
-from probes.evaluation.thresholds import recall_at
+from probes.evaluation.proportions import recall_at
 from probes.evaluation.worst_set import worst_set
 from probes.foundation.columns import INTERVAL, MEASURE, SITE, N
 from probes.organisms.measurement import LOSS
-from probes.probing.direction import Direction
+from probes.probing.frozen import Direction
 from probes.probing.random_directions import random_directions
 from probes.studies.evasion.config import ExamineConfig
-from probes.studies.evasion.detectors import RANDOM, Labelled, Scored, detect_all
-from probes.studies.evasion.split import Frame
+from probes.studies.evasion.detectors import RANDOM, Frame, Labelled, Scored, detect_all
 
 CONTRAST, WORST, RECALL = "contrast", "worst_set", "recall"
 MEASURES = (CONTRAST, WORST, RECALL)

@@ -16,7 +16,7 @@ from probes.organisms.presets import four_cue_recipe
 from probes.organisms.recipes import Training
 from probes.prompts.contrasts import NAMES
 from probes.prompts.cues import FOUR_CUES
-from probes.studies.catch.presets import PRESETS
+from probes.studies import PRESETS
 
 AXES = ("preset", "runs")
 EVERY = (PRIMARY, *(name for name in (*ESTIMATORS, *SWEPT) if name != PRIMARY))

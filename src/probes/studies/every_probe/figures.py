@@ -9,10 +9,9 @@ import pandas as pd
 from probes.detection.ladder import LADDER
 from probes.evaluation.over_seeds import OVER_SEEDS
 from probes.foundation.progress import progress
-from probes.plotting.checks import effect_by_layer, effects_beside
-from probes.plotting.claims import checks_by_run, runs_on_rungs
-from probes.plotting.style import PAGE, figure, save, style
-from probes.report.figures import Sketch
+from probes.plotting.claims import checks_by_run, effect_by_layer, effects_beside, runs_on_rungs
+from probes.plotting.style import PAGE, figure, style
+from probes.report.figures import Sketch, save_all
 from probes.studies.every_probe.tables import (
     Reading,
     Tables,
@@ -141,14 +140,5 @@ def sketches(tables: Tables) -> dict[str, Sketch]:
 
 
 def redraw(tables_dir: Path | str, figures_dir: Path | str) -> list[Path]:
-    """Draw every figure for which `tables_dir` has rows; returns the PNGs.
-
-    Each is saved as `<name>.png`, `.pdf` and `.csv` (the numbers drawn), with its title and caption in
-    the CSV's provenance.
-    """
-    made = []
-    for name, sketch in sketches(read_tables(tables_dir)).items():
-        facts = {"title": sketch.title, "caption": sketch.caption}
-        picture, *_ = save(sketch.picture, Path(figures_dir) / name, sketch.rows, **facts)
-        made.append(picture)
-    return made
+    """Draw and save every figure for which `tables_dir` has rows; the PNGs."""
+    return save_all(sketches(read_tables(tables_dir)), figures_dir)

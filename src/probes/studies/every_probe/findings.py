@@ -26,7 +26,7 @@ from probes.findings.rules import (
 )
 from probes.findings.wording import to_markdown
 from probes.prompts.contrasts import NAMES
-from probes.studies.every_probe.beside import CONTRAST
+from probes.studies.every_probe.steps import CONTRAST
 from probes.studies.every_probe.tables import DEFECTION, Reading, Tables, exact, share_of_runs
 
 LIMITS = {"detect": 0.9, "fires": 0.7}

