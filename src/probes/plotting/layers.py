@@ -13,7 +13,7 @@ from probes.plotting.style import (
     need,
 )
 
-MANY_LAYERS = 16
+MANY_LAYERS = 10
 
 
 def auroc_by_site(ax: Axes, rows: pd.DataFrame) -> pd.DataFrame:
