@@ -18,7 +18,7 @@ LINT = [sys.executable, "-c", "from importlinter.cli import lint_imports_command
 
 PLANTED = {
     "foundation/digest.py": "import probes.evaluation.auroc",  # upward
-    "probing/linear.py": "import probes.patching.exact",  # sideways
+    "probing/estimators.py": "import probes.patching.exact",  # sideways
     "plotting/style.py": "import probes.prompts.records",  # beside the arrays and tables
     "patching/grid.py": "import transformer_lens",  # past the one importer
 }
