@@ -20,7 +20,7 @@ PLANTED = {
     "foundation/digest.py": "import probes.evaluation.auroc",  # upward
     "probing/estimators.py": "import probes.patching.exact",  # sideways
     "plotting/style.py": "import probes.prompts.records",  # beside the arrays and tables
-    "patching/grid.py": "import transformer_lens",  # past the one importer
+    "patching/pairs.py": "import transformer_lens",  # past the one importer
 }
 
 
