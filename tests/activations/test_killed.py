@@ -33,6 +33,7 @@ def at_syncs(reports) -> dict:
     return reports["syncs"]
 
 
+@pytest.mark.slow
 def test_killed_at_every_sync_and_resumed_gives_the_same_bytes(at_syncs):
     n_shards = at_syncs["n_shards"]
     assert n_shards == 3
@@ -42,6 +43,7 @@ def test_killed_at_every_sync_and_resumed_gives_the_same_bytes(at_syncs):
         assert killed["content"] == at_syncs["whole"]
 
 
+@pytest.mark.slow
 def test_finished_shards_are_not_computed_again_and_half_written_ones_are(at_syncs):
     n_shards = at_syncs["n_shards"]
     computed = [killed["computed"] for killed in at_syncs["runs"]]
@@ -55,6 +57,7 @@ def test_finished_shards_are_not_computed_again_and_half_written_ones_are(at_syn
         assert killed["computed"] == (0 if has_manifest else n_shards - n_finished)
 
 
+@pytest.mark.slow
 def test_the_kills_left_half_written_files_behind(at_syncs):
     """Otherwise the tests above would not have tested anything."""
     left = {name.split("-")[1] for k in at_syncs["runs"] for name in k["left"] if name[0] == "."}

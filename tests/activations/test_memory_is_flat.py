@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 SCRIPT = """
 import json, resource, sys
 from pathlib import Path
@@ -46,6 +48,7 @@ print(json.dumps([peak(2000), peak(20_000)]))
 N_BYTES = 20_000 * 2000 * 4
 
 
+@pytest.mark.slow
 def test_twenty_thousand_prompts_take_hardly_more_than_two_thousand(checkpoint, tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, checkpoint, tmp_path],

@@ -48,6 +48,7 @@ def whole(model, prompts, tmp_path_factory):
     return content(path)
 
 
+@pytest.mark.slow
 def test_with_nothing_configured_ray_comes_and_goes_and_bfloat16_stays_what_it_is(
     model, tmp_path, capfd, monkeypatch
 ):
@@ -130,6 +131,7 @@ def kill_a_busy_worker(folder, seen):
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_a_worker_killed_at_work_costs_the_shard_in_its_hands_and_not_a_byte(
     model, prompts, whole, folder, tmp_path
 ):
@@ -184,6 +186,7 @@ def free_cpus():
     return free
 
 
+@pytest.mark.slow
 def test_an_error_of_the_computation_is_raised_as_itself_and_ends_the_workers(
     cluster, prompts, tmp_path
 ):
@@ -206,6 +209,7 @@ def test_other_weights_at_the_place_of_the_model_are_refused(cluster, prompts, t
         collect(model, prompts, tmp_path / "s", engine=RayEngine(n_actors=1), **SETTINGS)
 
 
+@pytest.mark.slow
 def test_a_worker_out_of_memory_warns_here(model, folder, tmp_path):
     (folder / "scarce").touch()
     prompts = make_prompts(1)
@@ -261,6 +265,7 @@ def make_actors(deadly=(), at_start=False, cpus=(1,)):
     return make, made
 
 
+@pytest.mark.slow
 def test_a_task_that_workers_die_of_is_named_and_its_neighbours_are_not_blamed(cluster):
     make, made = make_actors(deadly=["shard-2"])
     done = []

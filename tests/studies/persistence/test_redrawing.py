@@ -68,6 +68,7 @@ def test_the_numbers_drawn_are_those_of_the_rows(drawn: Path) -> None:
     assert back["cot", "sft_post", "benign", "organism", 50] == pytest.approx(0.5, abs=0.01)
 
 
+@pytest.mark.slow
 def test_the_same_rows_give_the_same_pictures(drawn: Path) -> None:
     redraw(drawn / "rows", drawn / "two")
     for name in FIGURES:

@@ -252,6 +252,7 @@ def test_steering_from_the_command_line(model, prompts, tmp_path):
     assert "unknown mode 'push'" in refused.err
 
 
+@pytest.mark.slow
 def test_steering_the_shipped_organism_from_the_command_line(tmp_path):
     pairs = build_corpus(CorpusConfig(pretrain=2, train=2, test_per_family=8)).test
     write_prompts(tmp_path / "prompts.jsonl", pairs)
