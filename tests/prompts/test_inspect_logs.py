@@ -103,3 +103,24 @@ def test_members_packed_as_inspect_packs_them_are_read(tmp_path: Path) -> None:
     log.write_bytes(data.replace(packed[-20:], bytes(20)))
     with pytest.raises(InputError, match="cannot be read"):
         read_prompts(log)
+
+
+@pytest.mark.parametrize("odd", [None, 3, "text", ["list"], {"defected": None}])
+def test_parts_of_another_kind_are_as_good_as_none(tmp_path: Path, odd: Any) -> None:
+    sample = {
+        "id": 1,
+        "epoch": 1,
+        "input": "Hello.",
+        "metadata": odd,
+        "scores": odd,
+        "attachments": odd,
+    }
+    log = tmp_path / "run.eval"
+    with zipfile.ZipFile(log, "w") as made:
+        made.writestr("samples/1_epoch_1.json", json.dumps(sample))
+        made.writestr(SUMMARIES, json.dumps([odd, {"id": 1, "scores": odd}]))
+        made.writestr("header.json", json.dumps({"results": {"scores": odd}}))
+    assert read_prompts(log)[0].defected is None
+    out = add_scores(log, tmp_path / "scored.eval", [0.5])
+    with zipfile.ZipFile(out) as made:
+        assert json.loads(made.read(SUMMARIES))[1]["scores"]["probe"] == {"value": 0.5}

@@ -42,12 +42,9 @@ def inspect_rows(path: Path | str, known: Sequence[str]) -> Iterator[tuple[int, 
             if (one := str(sample.get("id"))) in seen:
                 continue
             seen.add(one)
-            given = sample.get("metadata") or {}
-            record = {key: given[key] for key in known if key in given and given[key] is not None}
-            record = {
-                key: value for key, value in record.items() if key not in ("text", "messages")
-            }
-            score = (sample.get("scores") or {}).get(DEFECTED, {}).get("value")
+            given = _part(sample, "metadata")
+            record = {key: given[key] for key in known if given.get(key) is not None}
+            score = _part(_part(sample, "scores"), DEFECTED).get("value")
             if isinstance(score, bool | int | float | str) and score in (*YES, *NO):
                 record[DEFECTED] = score in YES
             yield len(seen), record | _content(sample)
@@ -70,7 +67,7 @@ def add_scores(path: Path | str, out: Path | str, scores: list[float], name: str
                 if (score := next(left, None)) is None:
                     raise InputError(f"{path} has more samples than the {len(scores)} scores given")
                 numbers[one] = float(score)
-            sample["scores"] = (sample.get("scores") or {}) | {name: {"value": numbers[one]}}
+            sample["scores"] = _part(sample, "scores") | {name: {"value": numbers[one]}}
             copy.writestr(member, json.dumps(sample))
         for member in log.namelist():
             if member in samples:
@@ -78,21 +75,17 @@ def add_scores(path: Path | str, out: Path | str, scores: list[float], name: str
             if member == SUMMARIES:
                 rows = _read(path, log, member)
                 for row in rows if isinstance(rows, list) else []:
-                    if str(row.get("id")) in numbers:
-                        row["scores"] = (row.get("scores") or {}) | {
-                            name: {"value": numbers[str(row["id"])]}
-                        }
+                    if isinstance(row, dict) and (one := str(row.get("id"))) in numbers:
+                        row["scores"] = _part(row, "scores") | {name: {"value": numbers[one]}}
                 copy.writestr(member, json.dumps(rows))
             elif member == HEADER:
                 header = _object(path, log, member)
-                results = header.get("results") or {}
-                mean = {
-                    "name": "mean",
-                    "value": sum(numbers.values()) / max(1, len(numbers)),
-                    "params": {},
-                }
-                about = {"name": name, "scorer": name, "params": {}, "metrics": {"mean": mean}}
-                header["results"] = results | {"scores": [*(results.get("scores") or []), about]}
+                results, mean = _part(header, "results"), sum(numbers.values()) / len(numbers)
+                shown = {"mean": {"name": "mean", "value": mean, "params": {}}}
+                about = {"name": name, "scorer": name, "params": {}, "metrics": shown}
+                before = results.get("scores")
+                before = before if isinstance(before, list) else []
+                header["results"] = results | {"scores": [*before, about]}
                 copy.writestr(member, json.dumps(header))
             else:
                 copy.writestr(member, _bytes(path, log, member))
@@ -100,8 +93,14 @@ def add_scores(path: Path | str, out: Path | str, scores: list[float], name: str
     return Path(out)
 
 
+def _part(whole: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """What stands under a key, if it is a mapping; else an empty one, as for a key that is not there."""
+    found = whole.get(key)
+    return found if isinstance(found, dict) else {}
+
+
 def _content(sample: Mapping[str, Any]) -> dict[str, Any]:
-    given, attached = sample.get("input"), sample.get("attachments") or {}
+    given, attached = sample.get("input"), _part(sample, "attachments")
 
     def whole(text: Any) -> Any:
         if isinstance(text, list):
@@ -161,6 +160,7 @@ def _bytes(path: Path | str, log: zipfile.ZipFile, name: str) -> bytes:
         OSError,
         EOFError,
         ValueError,
+        struct.error,
         zlib.error,
     ) as error:
         raise InputError(f"{path}: {name} cannot be read: {error}") from error
