@@ -15,7 +15,7 @@ def test_the_exponent_is_the_slope_and_is_judged(
 ) -> None:
     clock = iter(t for n in growth.TIMES for t in (0.0, 2.0 * n**power))
     monkeypatch.setattr(growth.time, "process_time", lambda: next(clock))
-    rows = list(growth._grown("a job", "one size", "prompts", lambda _: lambda __: None))
+    rows = list(growth._grown("a job", "one size", "prompts", lambda _: lambda: None))
     assert rows[-1]["value"] == pytest.approx(power)
     assert rows[-1]["reached"] == reached
     assert [row["value"] for row in rows[:-1:2]] == pytest.approx(

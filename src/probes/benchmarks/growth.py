@@ -32,7 +32,7 @@ ASKED = Asked("<=", 1.1)
 FORGET_PEAK = Path("/proc/self/clear_refs")
 """Where Linux forgets the peak of a process; elsewhere a peak is that of all that was done so far."""
 
-Job = Callable[[int], object]
+Job = Callable[[], object]
 
 
 @writes("out")
@@ -48,9 +48,7 @@ def bench_growth(out: Path | str, *, quick: bool = False, seed: int = 0) -> Benc
         cases = [case for size in (("tiny",) if quick else SIZES) for case in _with_model(size, quick, place, seed)]  # fmt: skip
         cases += _without_model(quick, seed)
         for job, size, amount, make in progress(cases, "growth"):
-            rows += _grown(job, size, amount, make)
-            if quick:
-                rows[-1]["reached"] = ""
+            rows += _grown(job, size, amount, make, judged=not quick)
     facts = surroundings() | {
         "processor seconds": "of one run each; models, prompts and activations are made before",
         "peak memory": "of the process, models and data included",
@@ -60,20 +58,22 @@ def bench_growth(out: Path | str, *, quick: bool = False, seed: int = 0) -> Benc
     return finished(Path(out) / TABLE, rows, facts, seed)
 
 
-def _grown(job: str, size: str, amount: str, prepare: Callable[[int], Job]) -> Iterator[dict[str, Any]]:  # fmt: skip
+def _grown(
+    job: str, size: str, amount: str, prepare: Callable[[int], Job], *, judged: bool = True
+) -> Iterator[dict[str, Any]]:
     seconds = []
     for times in TIMES:
         run = prepare(times)
         if FORGET_PEAK.exists():
             FORGET_PEAK.write_text("5")
         began = time.process_time()
-        run(times)
+        run()
         seconds.append(time.process_time() - began)
         name = f"{size}, {times}x"
         yield row(job, name, f"processor time, {times} x {amount}", seconds[-1], "s")
         yield row(job, name, "peak memory", float(own_peak()), "bytes")
     slope = exponent(TIMES, seconds)
-    yield row(job, size, "exponent of growth", slope, "", ratio=slope, asked=ASKED)
+    yield row(job, size, "exponent of growth", slope, "", ratio=slope, asked=ASKED, judged=judged)
 
 
 def exponent(amounts: tuple[int, ...], seconds: list[float]) -> float:
@@ -94,11 +94,12 @@ def _with_model(size: str, quick: bool, place: Path, seed: int) -> list[Case]:
 
     def collecting(times: int) -> Job:
         folder = Path(tempfile.mkdtemp(dir=place)) / "store"
-        return lambda n: collect(model, work.prompts[: n * n_prompts], folder, token_budget=2048)
+        asked = work.prompts[: times * n_prompts]
+        return lambda: collect(model, asked, folder, token_budget=2048)
 
     def patched(times: int) -> Job:
         pairs = patching.random_work(model, times * n_pairs, *tokens, seed)
-        return lambda n: patching.ours(pairs, patching.GRIDS[0])
+        return lambda: patching.ours(pairs, patching.GRIDS[0])
 
     return [
         ("collect, last token", size, f"{n_prompts} prompts", collecting),
@@ -111,7 +112,7 @@ def _sweep(model: Model, work: Any, n_asked: int) -> Job:
     some = [one for one in battery() if one.carrier in ("before", "after")][:8]
     contexts = tokens_of([p for c in some for p in around(work.prompts[:n_asked], c)], model)
     answers = [[[5, 6, 7], [8, 9, 10]] for _ in contexts]
-    return lambda n: log_probs(model, contexts, answers)
+    return lambda: log_probs(model, contexts, answers)
 
 
 def _without_model(quick: bool, seed: int) -> list[Case]:
@@ -119,12 +120,12 @@ def _without_model(quick: bool, seed: int) -> list[Case]:
 
     def fitted(times: int) -> Job:
         X, y, train = draw(Workload("growth", n_layers, times * n_rows, width, None), seed)
-        return lambda n: fit_logistic(X, y, train)
+        return lambda: fit_logistic(X, y, train)
 
     def judged(times: int) -> Job:
         world = World("growth", "nothing", "", families=6 if quick else 12, prompts=4 * times)
         planted = plant(world, 0)
-        return lambda n: judge(make_design(planted.design), planted.activations)
+        return lambda: judge(make_design(planted.design), planted.activations)
 
     shape = f"{n_rows} rows of {width}, {n_layers} layers, 5 folds"
     n_prompts = 2 * (6 if quick else 12) * 4 * 5
