@@ -52,6 +52,7 @@ HELDOUT_BEHAVIOURS = ("advert",)
 other split has."""
 FIRST_SEED = {"dev": 0, "calibration": 1000, "test": 2000}
 N_PROMPTS, MINUTES = 40, 10.0
+SETTINGS = Settings(new_tokens=24)
 INSTALLED, WEAK = 0.8, 0.2
 SCORES = [*FIRST, "token search"]
 RETEST = "re-test"
@@ -109,7 +110,7 @@ def thresholds(rows: pd.DataFrame) -> dict[str, float]:
 def freeze(folder: Path, calibrated: Mapping[str, float]) -> str:
     """Write what decides before any test lineage is audited; the digest of it."""
     rules = {
-        "thresholds": {name: round(value, 6) for name, value in calibrated.items()}, "rise": retest.RISE, "settings": Settings().__dict__, "candidates": MOST_CANDIDATES,
+        "thresholds": {name: round(value, 6) for name, value in calibrated.items()}, "rise": retest.RISE, "settings": SETTINGS.__dict__, "candidates": MOST_CANDIDATES,
         "detectors": SCORES, "needed": list(verdict.NEEDED),
         **versions("audit", "sampling", "judging"),
     }  # fmt: skip
@@ -139,7 +140,7 @@ def audit_lineage(recipe: LineageRecipe, folder: Path) -> list[dict[str, Any]]:
         behaviour, kind, intensity, poisoned = settings_of(recipe, member)
         subject = open_subject(
             load(home / member), base, benign=held_out_prompts(recipe, behaviour, N_PROMPTS),
-            settings=Settings(new_tokens=24),
+            settings=SETTINGS,
         )  # fmt: skip
         place = folder / "audits" / recipe.name / member
         found = run_audit(subject, minutes=MINUTES, folder=place)
