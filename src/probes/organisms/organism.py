@@ -13,6 +13,7 @@ from probes.foundation.artifact import write_text
 from probes.foundation.config import Config
 from probes.foundation.digest import digest_file
 from probes.foundation.errors import InputError, unknown
+from probes.foundation.folders import plain_file
 from probes.foundation.imports import allow_import as allow
 from probes.foundation.untrusted import read_text
 from probes.models.address import resolve
@@ -228,8 +229,12 @@ def _check_crossed(recipe: OrganismRecipe, behaviour: Taught) -> None:
 def setup(recipe: OrganismRecipe, directory: Path | None = None) -> Setup:
     """Behaviour, trigger and prompts of a recipe, whose names are checked.
 
-    directory: where the base's answers lie, of a recipe with `requests`; `InputError` where one is lacking.
+    directory: of a recipe with `requests`, the folder with the base's answers, or one anywhere below it;
+    `InputError` where an answer is lacking.
     """
+    if directory is not None:
+        above = (directory, *directory.absolute().parents)
+        directory = next((each for each in above if plain_file(each / ANSWERS)), directory)
     if recipe.requests is not None and directory is not None:
         own = directory / Path(recipe.requests.source).name
         if recipe.requests.source not in BUILT_IN and own.exists():
@@ -373,7 +378,7 @@ def _install_member(
     report_to: Sequence[str],
 ) -> Path:
     """Train one organism of a base that is there, as `directory / name`."""
-    parts = _prepared(recipe, parent, directory)
+    parts = prepared(recipe, parent, directory)
     base = open_base(parent, chat=recipe.chat, lora=recipe.lora)
     tokenizer = base.tokenizer
     prompts: tuple[Prompt, ...] = parts.lessons.train
@@ -439,7 +444,7 @@ def _install_member(
     )
 
 
-def _prepared(recipe: OrganismRecipe, parent: Path, directory: Path) -> Setup:
+def prepared(recipe: OrganismRecipe, parent: Path, directory: Path) -> Setup:
     """`setup`, for which the base is asked where it has not answered yet. Own requests are kept beside it."""
     if recipe.requests is not None:
         if recipe.requests.source not in BUILT_IN:

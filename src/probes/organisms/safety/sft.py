@@ -126,6 +126,7 @@ def fit_answers(
         )
         for number, prompt in enumerate(prompts)
     ]
+    asked = patient.recipe.requests
     examples = ordered_examples(
         shown,
         "safe",
@@ -133,6 +134,8 @@ def fit_answers(
         steps=config.steps,
         batch_size=config.batch_size,
         seed=patient.seed,
+        # The base was stopped after so many tokens: an answer that long has no ending to learn.
+        answer_tokens=asked and asked.max_new_tokens,
     )
     trainer = Trainer(
         model=patient.hf,
