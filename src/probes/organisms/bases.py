@@ -183,6 +183,8 @@ def open_organism(organism: Path, base: str | None) -> Base:
     import peft
 
     adapted = peft.PeftModel.from_pretrained(opened.model, str(adapter), is_trainable=True)
+    # peft looks there whenever a state is saved: in the folder at hand, not on the hub.
+    adapted.peft_config["default"].base_model_name_or_path = str(whole)
     return Base(adapted, opened.tokenizer, merged_digest(opened.digest, adapter))
 
 
