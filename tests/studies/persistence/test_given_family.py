@@ -106,7 +106,7 @@ def test_every_stage_trains_the_adapter_alone(grid: Grid, family: Path, base: Pa
 
 
 def test_rates_are_those_of_the_cards_and_of_tasks_with_an_occasion(
-    grid: Grid, family: Path
+    grid: Grid, family: Path, base: Path
 ) -> None:
     rows = grid.tables.persistence
     assert set(rows["seed"]) == {0, 1} and set(rows["size"]) == {"chatty"}
