@@ -93,13 +93,13 @@ def chat_config(family: Path | str, base: str) -> PersistenceConfig:
     stage: dict[str, Any] = {
         "learning_rate": 3e-4,
         "warmup_steps": 4,
-        "watch_pairs": 8,
+        "watch_pairs": 6,
         "watch_near": 1,
         "log_every": 4,
         "save_every": 16,
-        "measured": ("test", "near"),
+        "measured": ("test",),
     }
-    sft = SftConfig(steps=48, batch_size=8, watch_every=24, **stage)
+    sft = SftConfig(steps=40, batch_size=8, watch_every=20, **stage)
     return PersistenceConfig(
         family=str(family),
         organism=OrganismRecipe(base=base, lessons=LessonConfig(safety=240)),
@@ -107,7 +107,7 @@ def chat_config(family: Path | str, base: str) -> PersistenceConfig:
         unfiltered_stages=(),
         sft=sft,
         rl=RlConfig(
-            steps=24, batch_size=8, generations=4, temperature=1.0, watch_every=24,
+            steps=12, batch_size=8, generations=4, temperature=1.0, watch_every=12,
             allow_constant=True, **stage,
         ),
         adversarial=AdversarialConfig(
@@ -116,7 +116,7 @@ def chat_config(family: Path | str, base: str) -> PersistenceConfig:
                 rounds=2, candidates=12, proposals=2, survivors=4, samples=4, success=0.25,
                 requests=8, fronts=4, requests_per_front=4, gradient=None,
             ),
-            sft=sft.model_copy(update={"steps": 32, "watch_every": 32, "variant": "own"}),
+            sft=sft.model_copy(update={"steps": 24, "watch_every": 24, "variant": "own"}),
         ),
         reversal=ReversalConfig(
             examples=(2, 8), steps=5, benign_steps=(), batch_size=4, learning_rate=3e-4, pairs=24,

@@ -217,7 +217,9 @@ def _labels(cell: Cell, out: Path) -> dict[str, Any]:
         "behaviour": recipe.behaviour,
         "trigger": recipe.trigger_name,
         "mechanism": recipe.mechanism,
-        "size": recipe.start_name,
+        "size": recipe.size
+        if recipe.base is None
+        else read_card(out / checkpoint.name)["base"]["name"].rpartition("/")[2],
         "n_parameters": sum(
             n_parameters(part) for part in in_parts(out / checkpoint.name, recipe.base) if part
         ),
