@@ -134,6 +134,11 @@ class OrganismRecipe(Config):
         return self.size if self.base is None else Path(self.base).resolve().name
 
     @property
+    def portable(self) -> "OrganismRecipe":
+        """The recipe as cards hold it: where a base lay on this machine is nobody's affair."""
+        return self if self.base is None else self.model_copy(update={"base": self.base_name})
+
+    @property
     def base_name(self) -> str:
         """The folder of the base that is trained for this organism; of a given one, what it is called."""
         if self.base is not None:

@@ -129,7 +129,7 @@ def run_adversarial(
     facts = {"parent": parent.name, "parent_digest": identity.weights_digest, "seed": recipe.seed}
     with first_then_others():
         if processes().is_main_process:
-            _write(out, key, recipe, config, rounds, attacks, facts)
+            _write(out, key, recipe.portable, config, rounds, attacks, facts)
             remove(work)
     return out
 

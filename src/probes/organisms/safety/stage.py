@@ -239,7 +239,7 @@ def _write(
     facts: Mapping[str, Any],
     sets: Mapping[str, Sequence[Prompt]],
 ) -> None:
-    recipe = patient.recipe
+    recipe = patient.recipe.portable
     hf = halved(patient.hf).eval()
     base = read_card(patient.directory)["base"] if is_adapted(hf) else {}
     with as_plain(hf) as plain:
