@@ -1393,6 +1393,30 @@ def bench_accelerator(
     return run(out, device=device, quick=quick, seed=seed)
 
 
+def bench_chat(
+    out: Folder = BENCH,
+    *,
+    model: Address | None = None,
+    n_prompts: int | None = None,
+    steps: int | None = None,
+    repeats: Repeats = None,
+    quick: Quick = False,
+    seed: Seed = 0,
+) -> "Benchmark":
+    """Writing, LoRA training and collecting with a chat model against bare loops, by threads and dtype.
+
+    Args:
+        model: Own checkpoint; default a random Llama of 135M parameters.
+        n_prompts: Of 16 to 64 tokens; default 48.
+        steps: Of training, ten answers each; default 8.
+    """
+    from probes.benchmarks.chat import bench_chat as run
+
+    return run(
+        out, model=model, n_prompts=n_prompts, steps=steps, repeats=repeats, quick=quick, seed=seed
+    )
+
+
 def bench_growth(out: Folder = BENCH, *, quick: Quick = False, seed: Seed = 0) -> "Benchmark":
     """Time and memory of collecting, fitting, judging, patching and auditing at 1, 3 and 10 times the prompts."""
     from probes.benchmarks.growth import bench_growth as run
