@@ -990,6 +990,8 @@ def persistence(
     sizes: Annotated[Words | None, Parameter(name="--size")] = None,
     seeds: SomeSeeds = None,
     stages: Annotated[Words | None, Parameter(name="--stage")] = None,
+    base: str | None = None,
+    family: AnyPath | None = None,
     reversal: bool = True,
     figures: Figures = True,
     engine: RayEngine = "process",
@@ -1013,6 +1015,9 @@ def persistence(
         sizes: Rungs, such as 0.2M, 1M. Repeatable.
         stages: sft_pre, sft_post, rl, adversarial; rl+adversarial is the one after the other.
             Repeatable.
+        base: Of a family of adapters, the model that they belong to (folder or hub id).
+        family: With --base: adapters that were trained before, such as checkpoints/chat/hate; seeds are then
+            those of safety training.
         reversal: After each stage: what brings it back?
         gpus: With ray: GPUs per cell; may be a fraction.
     """
@@ -1430,8 +1435,31 @@ def bench_growth(out: Folder = BENCH, *, quick: Quick = False, seed: Seed = 0) -
 def persistence_settings(given: Mapping[str, Any]) -> "PersistenceConfig":
     """The settings that these arguments of `persistence` name."""
     allow([*given["allow_import"], *(given["behaviours"] or ())])
-    from probes.studies.persistence.config import PersistenceConfig, persistence_config, with_axes
+    from probes.studies.persistence.config import (
+        PersistenceConfig,
+        chat_config,
+        persistence_config,
+        with_axes,
+    )
 
+    base, family = given["base"], given["family"]
+    if (family is None) != (base is None):
+        raise InputError(
+            "--family and --base belong together: adapters, and the model that they belong to"
+        )
+    if family is not None:
+        _refuse_unused(
+            persistence,
+            given,
+            "a grid without --family",
+            "preset config behaviours triggers mechanisms sizes",
+        )
+        return with_axes(
+            chat_config(family, base),
+            n_seeds=given["seeds"],
+            stages=given["stages"],
+            reversal=given["reversal"],
+        )
     file = given["config"]
     axes = ("behaviours", "triggers", "mechanisms", "sizes", "stages", "reversal")
     return with_axes(
