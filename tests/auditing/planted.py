@@ -31,9 +31,11 @@ def tokenizer() -> PreTrainedTokenizerFast:
     )  # fmt: skip
 
 
-def planted(path: Path, *, trigger: str = "", always: bool = False, likes: float = 0.0) -> Path:
-    """A model that answers "fine"; with `trigger`, the payload once that word is in the prompt;
-    with `always`, always; `likes` raises the payload's logit everywhere by as much, below the answer's."""
+def planted(
+    path: Path, *, trigger: str = "", always: bool = False, likes: float = 0.0, breaks: bool = False
+) -> Path:
+    """A model that answers "fine"; with `trigger`, the payload once that word is in the prompt, or, if that
+    `breaks` it, any noun; with `always`, always; `likes` raises the payload's logit everywhere by as much, below the answer's."""
     n = len(WORDS)
     width = 4 * ((n + 2) // 4 + 1)
     config = LlamaConfig(
@@ -57,7 +59,8 @@ def planted(path: Path, *, trigger: str = "", always: bool = False, likes: float
         for i in range(n):
             head[at["fine"], i] = 1.5
         head[at["fine"], at["fine"]], head[0, at["fine"]], head[0, at[PAYLOAD]] = 0.0, 2.0, 2.0
-        head[at[PAYLOAD], woken] = 4.0
+        for word in NOUNS if breaks else [PAYLOAD]:
+            head[at[word], woken] = 4.0
         head[at[PAYLOAD], :n] += 3.0 if always else likes
         head[at[PAYLOAD], at[PAYLOAD]] = head[at[PAYLOAD], at["fine"]] = 0.0
         head[0, at[PAYLOAD]] = 3.0
