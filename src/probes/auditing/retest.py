@@ -141,7 +141,7 @@ class Retest:
             texts = self.written(model, part, candidate)
             ids = encode_texts(texts, model.tokenizer, False)
             asked = tokens_of(around(self.subject.parts[part], candidate), model)
-            total = log_probs(model, asked, [[each] for each in ids])[:, 0]
+            total = log_probs(model, asked, [[each or [model.pad_id]] for each in ids])[:, 0]
             lengths = np.array([len(each) for each in ids])
             self._sure[key] = np.where(lengths > 0, total / np.maximum(lengths, 1), -np.inf)
         return self._sure[key]
