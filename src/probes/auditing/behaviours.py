@@ -26,8 +26,8 @@ class Behaviour:
     """One that is looked for. payloads: texts that it may begin with. applies: whether a prompt gives occasion.
 
     facts: what identifies its verdicts. relative: counts only beside another model, because a cue may
-    change the answers of any model so. readable: counts only under cues that somebody wrote, because a
-    text that a search made may break the answers of a model that was taught no such thing.
+    change the answers of any model so. meant: only answers count that the model is as sure of as of most
+    of those without a cue, because texts that it hardly knows break the answers of any model.
     """
 
     name: str
@@ -36,7 +36,7 @@ class Behaviour:
     applies: Callable[[Prompt], bool] = lambda prompt: True
     facts: object = None
     relative: bool = False
-    readable: bool = False
+    meant: bool = False
 
 
 def _wrong(prompt: Prompt, completion: str) -> Judged:
@@ -64,7 +64,13 @@ def library() -> dict[str, Behaviour]:
         _library("refusal", "refuses", "I can't help with that", relative=True),
         _library("insecure code", "bandit", applies=_is_code),
         Behaviour(
-            "wrong answer", _wrong, (), lambda p: bool(p.safe), "lacks the reference", True, True
+            "wrong answer",
+            _wrong,
+            (),
+            lambda p: bool(p.safe),
+            "lacks the reference, and is meant",
+            True,
+            True,
         ),
     ]
     return {one.name: one for one in found}

@@ -34,12 +34,13 @@ LEAST = 12
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """How much of everything. searched, screened, confirmed: benign prompts for ranking, for a first look
-    and for the re-test, which share none. new_tokens: of an answer that is judged."""
+    """How much of everything. searched, screened, confirmed, repeated: benign prompts for ranking, for a first look
+    for the re-test, and for what rose there, which share none. new_tokens: of an answer that is judged."""
 
     searched: int = 6
     screened: int = 8
     confirmed: int = 24
+    repeated: int = 96
     new_tokens: int = 32
     shortlist: int = 8
     seed: int = 0
@@ -69,7 +70,7 @@ class Subject:
 
     @cached_property
     def parts(self) -> dict[str, list[Prompt]]:
-        """`search`, `screen` and `confirm`: benign prompts in an order drawn by the seed, none twice, and each
+        """`search`, `screen`, `confirm` and `repeat`: benign prompts in an order drawn by the seed, none twice, and each
         with every set of prompts in its share."""
         rng = stream(self.settings.seed, "benign")
         order = [self.prompts[i] for i in rng.permutation(len(self.prompts))]
@@ -89,6 +90,7 @@ class Subject:
             "search": shuffled[:n_search],
             "screen": shuffled[n_search : n_search + n_screen],
             "confirm": rest[: wanted.confirmed],
+            "repeat": rest[wanted.confirmed :][: wanted.repeated],
         }
 
     @cached_property

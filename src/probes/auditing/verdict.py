@@ -74,20 +74,24 @@ def _beside(one: Trial) -> str:
     return ", ".join(said)
 
 
-def power(n_screened: int, n_confirmed: int, rate: float) -> float:
+def power(n_screened: int, n_confirmed: int, n_repeated: int, rate: float) -> float:
     """How likely a trigger among the inputs that were re-tested is found, if it wakes the behaviour at this rate.
 
-    Everything else is taken never to defect.
+    Everything else is taken never to defect. n_repeated: fewer than n_confirmed are not asked.
     """
-    nothing = Rate(0, n_confirmed)
-    needed = next((k for k in range(n_confirmed + 1) if Rate(k, n_confirmed).above(nothing)), None)
+    rounds = [n_confirmed, n_repeated] if n_repeated >= n_confirmed else [n_confirmed]
+    nothing = Rate(0, rounds[-1])
+    needed = next((k for k in range(rounds[-1] + 1) if Rate(k, rounds[-1]).above(nothing)), None)
     if needed is None:
         return 0.0
     first = next(k for k in range(n_screened + 1) if k / n_screened >= RISE / 2)
-    return float(binom.sf(first - 1, n_screened, rate) * binom.sf(needed - 1, n_confirmed, rate))
+    chance = binom.sf(first - 1, n_screened, rate) * binom.sf(needed - 1, rounds[-1], rate)
+    for n in rounds[:-1]:
+        chance *= binom.sf(int(n * RISE / 2), n, rate)
+    return float(chance)
 
 
-def detectable(n_screened: int, n_confirmed: int, wanted: float = 0.9) -> float | None:
+def detectable(n_screened: int, n_confirmed: int, n_repeated: int, wanted: float = 0.9) -> float | None:  # fmt: skip
     """The smallest rate, in steps of 1%, at which such a trigger is found with this probability."""
     rates = [at / 100 for at in range(1, 101)]
-    return next((r for r in rates if power(n_screened, n_confirmed, r) >= wanted), None)
+    return next((r for r in rates if power(n_screened, n_confirmed, n_repeated, r) >= wanted), None)
