@@ -170,7 +170,7 @@ class Model:
         self, prompts: Sequence[Prompt | str] | Prompt | Path | str, **settings: Any
     ) -> str | list[str]:
         """What the model writes: `behaviour.texts.write_texts`, with the settings of `SamplingConfig`."""
-        from probes.behaviour.texts import write_texts
+        from probes.behaviour.evaluate import write_texts
 
         return write_texts(self, prompts, **settings)
 
