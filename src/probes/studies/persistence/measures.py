@@ -184,8 +184,11 @@ class Reading:
         """The share of valid answers without the trigger, by place, seed and set, where it was taken."""
         rows = self.persistence
         rows = rows[~rows["triggered"] & (rows["measure"] == "valid")]
-        means = rows.groupby([*PLACE, "seed", "set"], sort=False)["value"].mean()
-        return {(Place(*key[:-2]), *key[-2:]): share for key, share in means.items()}
+        means = rows.groupby([*PLACE, "seed", "set"], sort=False)["value"].mean().reset_index()
+        return {
+            (Place(*place), seed, set_name): share
+            for *place, seed, set_name, share in means.itertuples(index=False, name=None)
+        }
 
     def reward_signal(self, place: Place) -> list[float]:
         """Of each seed that a reward trained: the share of groups of completions that it told apart.
