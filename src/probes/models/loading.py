@@ -306,7 +306,7 @@ def load_from(source: Source, identity: Identity) -> Model:
 
 def _load(source: Source, expected: Identity | None) -> Model:
     where, dtype = _check(source)
-    directory = resolve(source.directory)
+    directory = resolve(source.directory, source.adapter)
     check_safe(directory)
     adapter = None
     if source.adapter is not None:
