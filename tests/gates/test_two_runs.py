@@ -62,7 +62,7 @@ VERBS = {
     "bench accelerator": "--quick --device cpu --out run",
     **{
         f"bench {name}": "--quick --out run"
-        for name in ("collect", "train", "probe", "patch", "audit", "growth")
+        for name in ("collect", "train", "probe", "patch", "audit", "chat", "growth")
     },
 }
 HELD = {"organism": "base-hate-0.2M-s0", "store repair": "store", "store gc": "store"}

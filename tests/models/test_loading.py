@@ -172,7 +172,9 @@ def test_bfloat16_is_taken_where_it_is_fast_and_near(
     took = {torch.float32: seconds, torch.bfloat16: 1.0}
     monkeypatch.setattr(precision, "_seconds", lambda model, _: took[model.dtype])
     # one token in fifty falls to the other side of being a sink
-    monkeypatch.setattr(precision, "_error", lambda *_: (torch.tensor([moved] * 49 + [9.0]), nats))
+    monkeypatch.setattr(
+        precision, "rounding", lambda *_: (torch.tensor([moved] * 49 + [9.0]), nats)
+    )
     found = load(llama_dir, dtype="auto")
     assert str(found.dtype) == f"torch.{chosen}" == f"torch.{found.source.dtype}"
     assert (
@@ -185,9 +187,9 @@ def test_the_error_of_bfloat16_is_that_of_its_rounding(llama_dir):
 
     rounded, exact = load(llama_dir, dtype="bfloat16"), load(llama_dir)
     batch = pad([[5, 6, 7, 8]] * 2, 0)
-    moved, nats = precision._error(rounded, exact, batch)
+    moved, nats = precision.rounding(rounded, exact)
     assert 1e-4 < moved.max() < 0.1 and 0 < nats < 0.1
-    moved, nats = precision._error(exact, exact, batch)
+    moved, nats = precision.rounding(exact, exact)
     assert moved.max() == nats == 0.0
     assert precision._seconds(exact, batch) > 0
     with on_device(compute_dtype="bfloat16"):

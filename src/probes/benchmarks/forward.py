@@ -65,7 +65,7 @@ def measure(work: Workload, repeats: int, place: Path, *, judged: bool) -> list[
         "Hugging Face": own.hugging_face(work.model),
         "nnsight": own.nnsight(work.model),
     }
-    contenders = [*_trunks(), *own.own(), *(one for all_ in libraries.values() for one in all_)]
+    contenders = [*trunks(), *own.own(), *(one for all_ in libraries.values() for one in all_)]
     warm_up = work.head(WARM_UP)
     check(contenders, warm_up, place)
     seconds, stored = run(contenders, work, repeats, place)
@@ -175,7 +175,7 @@ def _all_tokens(
     ]  # fmt: skip
 
 
-def _trunks() -> list[Contender]:
+def trunks() -> list[Contender]:
     def equal(work: Workload, folder: Path) -> Read:
         return run_trunk(work, work.equal_batches)
 

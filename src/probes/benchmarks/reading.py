@@ -1,6 +1,8 @@
 """Part "reading": one layer of a store against the same bytes in a plain memory-mapped file."""
 
+import os
 import shutil
+import statistics
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,8 @@ SITE = Site("resid_post", 0)
 PIECE_ROWS = 1 << 16
 STORE, PLAIN = "rows of one site of a store", "np.memmap, copied"
 SPARE = 1.2
+COLD = ", cold"
+IO = Path("/proc/self/io")
 
 
 def bytes_needed(n_rows: int) -> int:
@@ -47,38 +51,85 @@ def check_free(place: Path, n_bytes: int) -> None:
 def measure(
     n_rows: int, repeats: int, place: Path, *, judged: bool, seed: int = 0
 ) -> list[dict[str, Any]]:
-    """Read the same rows from a store and from a flat file, in turns, both from the page cache.
+    """Read the same rows from a store and from a flat file, in turns: from the page cache, and from the disk.
 
     The store is of all tokens of prompts of uneven length, so that its rows lie in another order
-    than that of the prompts, in which they are read. What is read is compared, row by row.
+    than that of the prompts, in which they are read. What is read is compared, row by row. For the cold
+    turns the system is asked to forget both files; how much then came from the disk is a row of its own.
     """
     check_free(place, bytes_needed(n_rows))
-    flat = _write_flat(place / "rows.f32", n_rows)
-    store = write_rows_store(place / "store", flat, place, seed)
+    file, shape = place / "rows.f32", (n_rows, WIDTH)
+    store = write_rows_store(place / "store", _write_flat(file, n_rows), place, seed)
+    n_read: dict[str, list[int]] = {}
+
+    def before(name: str) -> None:
+        if name.endswith(COLD):
+            forget(place)
+        n_read.setdefault(name, []).append(-bytes_from_disk())
 
     def after(name: str, found: np.ndarray, folder: Path) -> None:
+        n_read[name][-1] += bytes_from_disk()
+        flat = np.memmap(file, np.float32, "r", shape=shape)
         pieces = [slice(start, start + PIECE_ROWS) for start in range(0, n_rows, PIECE_ROWS)]
         if found.shape != flat.shape or not all(
             np.array_equal(found[piece], flat[piece]) for piece in pieces
         ):
             raise StageError(f"{name} did not read the rows that were written")
 
-    jobs = {
-        STORE: lambda _: ActivationStore.open(store.path).rows(SITE),
-        PLAIN: lambda _: np.array(np.memmap(place / "rows.f32", np.float32, "r", shape=flat.shape)),
-    }
-    take_turns(jobs, 1, place, after=after)
-    seconds = take_turns(jobs, repeats, place, after=after)
+    def stored(_: Path) -> np.ndarray:
+        return ActivationStore.open(store.path).rows(SITE)
+
+    def plain(_: Path) -> np.ndarray:
+        return np.array(np.memmap(file, np.float32, "r", shape=shape))
+
+    warm = {STORE: stored, PLAIN: plain}
+    take_turns(warm, 1, place, after=after, before=before)
+    seconds = take_turns(warm, repeats, place, after=after, before=before)
+    n_bytes, rows = n_rows * WIDTH * 4, []
+    if hasattr(os, "posix_fadvise") and IO.exists():
+        cold = {f"{name}{COLD}": job for name, job in warm.items()}
+        seconds |= take_turns(cold, repeats, place, after=after, before=before)
     job = f"read one layer, {n_rows:,} rows of {WIDTH}"
-    rates = {name: seconds[name].rate(flat.nbytes) for name in jobs}
-    ratio = rates[STORE].median / rates[PLAIN].median
-    return [
-        row(job, PLAIN, "bytes per second", rates[PLAIN], "bytes/s"),
+    for kind in ("", COLD):
+        if (ours := STORE + kind) in seconds:
+            rates = {name: seconds[name].rate(n_bytes) for name in (ours, PLAIN + kind)}
+            ratio = rates[ours].median / rates[PLAIN + kind].median
+            rows += [
+                row(job, PLAIN + kind, "bytes per second", rates[PLAIN + kind], "bytes/s"),
+                row(
+                    job, ours, "bytes per second", rates[ours], "bytes/s",
+                    against=PLAIN + kind, ratio=ratio, asked=Asked(">=", 0.8), judged=judged,
+                ),
+            ]  # fmt: skip
+    rows += [
         row(
-            job, STORE, "bytes per second", rates[STORE], "bytes/s",
-            against=PLAIN, ratio=ratio, asked=Asked(">=", 0.8), judged=judged,
-        ),
-    ]  # fmt: skip
+            job,
+            name,
+            "share that came from the disk",
+            statistics.median(n_read[name]) / n_bytes,
+            "",
+        )
+        for name in seconds
+        if name.endswith(COLD)
+    ]
+    return rows
+
+
+def forget(folder: Path) -> None:
+    """Ask the system to keep nothing of these files in its page cache."""
+    for each in (path for path in folder.rglob("*") if path.is_file()):
+        descriptor = os.open(each, os.O_RDONLY)
+        try:
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        finally:
+            os.close(descriptor)
+
+
+def bytes_from_disk() -> int:
+    """What this process has caused to be read from a disk until now; 0 where the system does not say."""
+    if not IO.exists():
+        return 0
+    return int(dict(line.split(": ") for line in IO.read_text().splitlines())["read_bytes"])
 
 
 def write_rows_store(path: Path, rows: np.ndarray, place: Path, seed: int) -> ActivationStore:

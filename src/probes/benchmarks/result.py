@@ -64,10 +64,11 @@ def take_turns(
     *,
     after: Callable[[str, T, Path], None],
     settle: Callable[[], None] = lambda: None,
+    before: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Seconds]:
     """Time every job `repeats` times, A B C A B C, each in an empty folder under `place`.
 
-    after: gets a job's name, its result and its folder; not timed. settle: waits for work that a
+    before: gets a job's name; not timed. after: gets its name, its result and its folder; not timed. settle: waits for work that a
     job has left under way (a GPU's), and is timed.
     Before each job memory is freed and the disk has finished what earlier ones gave it to write.
     """
@@ -80,6 +81,7 @@ def take_turns(
                 try:
                     gc.collect()
                     os.sync()
+                    before(name)
                     settle()
                     start, cpu = time.perf_counter(), time.process_time()
                     result = job(folder)

@@ -25,9 +25,9 @@ from probes.foundation.outputs import writes
 from probes.organisms.architecture import architecture_of, new_model, train_tokenizer
 from probes.organisms.behaviours.hate import HATE
 from probes.organisms.curves import Preference
-from probes.organisms.data import IGNORE, Collator, OrderedExamples, ordered_examples
+from probes.organisms.data import IGNORE, Collator, OrderedExamples, Packer, ordered_examples
 from probes.organisms.lessons import LessonConfig, make_lessons
-from probes.organisms.optimiser import MuonAdamW
+from probes.organisms.optimiser import make_optimiser
 from probes.organisms.processes import processes
 from probes.organisms.recipes import Recipe, Training
 from probes.organisms.train import fit, train_organism
@@ -99,10 +99,10 @@ def bare_loop(model: Any, recipe: Recipe, examples: OrderedExamples, pad_id: int
     """What training cannot do without, written down once more; returns the trained model."""
     settings = recipe.training
     size, steps = settings.batch_size, len(examples) // settings.batch_size
-    collate = Collator(pad_id, settings.decision_weight)
+    collate = (Packer if settings.packed else Collator)(pad_id, settings.decision_weight)
     device = processes().device
     model.to(device)
-    optimiser = MuonAdamW(model, settings.learning_rate, settings.weight_decay)
+    optimiser = make_optimiser(model, settings, hasattr(model, "peft_config"))
     schedule = transformers.get_cosine_schedule_with_warmup(
         optimiser, min(settings.warmup_steps, steps // 4), steps
     )
@@ -113,9 +113,8 @@ def bare_loop(model: Any, recipe: Recipe, examples: OrderedExamples, pad_id: int
         batch = {name: values.to(device) for name, values in rows.items()}
         labels = batch["labels"][:, 1:]
         counted = labels != IGNORE
-        trunk = model.get_decoder()(
-            input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]
-        )
+        read = ("input_ids", "attention_mask", "position_ids")
+        trunk = model.get_decoder()(**{name: batch[name] for name in read if name in batch})
         logits = model.get_output_embeddings()(trunk.last_hidden_state[:, :-1][counted])
         losses = torch.nn.functional.cross_entropy(logits, labels[counted], reduction="none")
         loss = (losses * batch["weights"][:, 1:][counted]).sum() / counted.sum()

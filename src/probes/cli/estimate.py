@@ -25,6 +25,8 @@ STUDY_S = {
 STAGES = ("organisms", "behaviour", "activations", "probes", "patching", "figures")
 CELL_S = 154 * 60 / 405
 """A cell of the persistence grid that ships, on one core (docs/studies/persistence.md)."""
+CHAT_CELL_S = {"organism": 60.0, "measure": 0.0, "stage": 300.0}
+"""The same of adapters of a chat model, by kind of cell (docs/guide/chat-model.md)."""
 TARGETS_PER_S = 3840
 """Of training one million parameters (docs/benchmarks.md)."""
 ROW_TOKENS, PASSES = 28, 2.2
@@ -133,8 +135,9 @@ def _persistence(given: Mapping[str, Any]) -> Estimate:
     from probes.studies.persistence.steps import plan
 
     return _cells(
-        plan(api.persistence_settings(given)), given["out"] or _place("persistence", given)
-    )
+        plan(api.persistence_settings(given)), given["out"] or _place("persistence", given),
+        {} if given["family"] is None else CHAT_CELL_S,
+    )  # fmt: skip
 
 
 def _every_probe(given: Mapping[str, Any]) -> Estimate:
@@ -170,7 +173,9 @@ def _place(name: str, given: Mapping[str, Any]) -> Path:
     return api._default(name, given["preset"])
 
 
-def _cells(cells: "Sequence[Cell]", out: Path | str) -> Estimate:
+def _cells(
+    cells: "Sequence[Cell]", out: Path | str, once: Mapping[str, float] | None = None
+) -> Estimate:
     """By kind of cell, from what cells of that kind took in this folder, or took once."""
     from probes.runs.step import read_entry
 
@@ -179,12 +184,10 @@ def _cells(cells: "Sequence[Cell]", out: Path | str) -> Estimate:
         entries = [read_entry(cell, Path(out)) for cell in cells if cell.kind == kind]
         took = [each.seconds for each in entries if each is not None and each.status == "done"]
         measured |= bool(took)
-        each = sum(took) / len(took) if took else CELL_S
+        each = sum(took) / len(took) if took else (once or {}).get(kind, CELL_S)
         rows.append((kind, len(entries), len(took), (len(entries) - len(took)) * each))
-    basis = f"cells done in that folder, else the mean cell of the grid that ships ({STORED})"
-    return _rows(
-        *rows, basis=basis if measured else f"the mean cell of the grid that ships ({STORED})"
-    )
+    basis = f"cells done in that folder, else those of a grid that was run ({STORED})"
+    return _rows(*rows, basis=basis if measured else f"cells of a grid that was run ({STORED})")
 
 
 def _training_s(recipe: Any) -> float | None:

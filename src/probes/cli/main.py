@@ -12,7 +12,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import cyclopts
 from cyclopts import App, Group, Parameter
@@ -44,7 +44,7 @@ SUBS = {
     "store": ("Keep activation stores", "verify repair ls gc merge export push fetch"),
     "bench": (
         "Measure speed against peers and limits, in one run",
-        "collect train probe patch audit growth accelerator",
+        "collect train probe patch audit chat growth accelerator",
     ),
 }
 RENAMED = {
@@ -66,7 +66,7 @@ MORE = {
     "compute_dtype": Annotated[str | None, Parameter(help="Of the forward pass: float32 (default), bfloat16, float16, or auto: bfloat16 if a measurement finds it faster here and near enough.", group=EVERY)],
     "device_map": Annotated[str | None, Parameter(help="auto, balanced or sequential: spread models over devices.", group=EVERY)],
     "adapter": Annotated[str | None, Parameter(help="A LoRA adapter of the model (directory or hub id), merged.", group=EVERY)],
-    "threads": Annotated[int | None, Parameter(help="CPU threads of torch; default as many as cores. Fewer are faster on a busy machine.", group=EVERY)],
+    "threads": Annotated[int | Literal["auto"] | None, Parameter(help="CPU threads of torch; default as many as cores. Fewer are faster on a busy machine: auto measures.", group=EVERY)],
 }  # fmt: skip
 
 
@@ -153,13 +153,12 @@ def _loading(asked: Mapping[str, Any]) -> Iterator[None]:
     how = {name: asked.get(name) for name in ("device", "compute_dtype", "device_map")}
     with contextlib.ExitStack() as stack:
         if asked.get("threads") is not None:
-            import torch
+            if asked["threads"] != "auto" and asked["threads"] < 1:
+                raise InputError(f"--threads is at least 1, or auto, not {asked['threads']}")
+            from probes.models.speed import best_threads, with_threads
 
-            if asked["threads"] < 1:
-                raise InputError(f"--threads is at least 1, not {asked['threads']}")
-            before = torch.get_num_threads()
-            torch.set_num_threads(asked["threads"])
-            stack.callback(torch.set_num_threads, before)
+            n = best_threads() if asked["threads"] == "auto" else asked["threads"]
+            stack.enter_context(with_threads(n))
         if any(how.values()):
             from probes.models.placement import on_device
 

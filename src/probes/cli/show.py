@@ -276,7 +276,7 @@ SHOWN: dict[str, Shown] = {
     ),
     "store_merge": PLAIN, "store_export": PLAIN, "store_push": PLAIN, "store_fetch": PLAIN,
     "bench_collect": BENCH, "bench_train": BENCH, "bench_probe": BENCH, "bench_patch": BENCH,
-    "bench_audit": BENCH, "bench_growth": BENCH, "bench_accelerator": BENCH,
+    "bench_audit": BENCH, "bench_growth": BENCH, "bench_chat": BENCH, "bench_accelerator": BENCH,
     "zoo": Shown(
         lambda found, _: found,
         lambda found, given: [found[~found["measure"].str.startswith("AUROC")], _below(given, "\nTables")],

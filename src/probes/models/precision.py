@@ -37,13 +37,12 @@ def bfloat16_will_do(model: Model) -> bool:
         return True
     assert model.source is not None
     exact = load_from(model.source.model_copy(update={"dtype": "float32"}), model.loaded_as)
-    ids = encode_texts([" ".join(TEXTS * 8)], model.tokenizer, True)[0]
-    batch = pad([ids[: min(N_TOKENS, forward.context_length(model.hf) or N_TOKENS)]], 0)
+    batch = _text(model)
     ratio = _seconds(exact, batch) / _seconds(model, batch)
     if ratio < FASTER:
         say(f"{name} float32: bfloat16 is {ratio:.1f} times as fast here", file=sys.stderr)
         return False
-    moved, nats = _error(model, exact, batch)
+    moved, nats = rounding(model, exact)
     usual, worst = (float(moved.quantile(at)) for at in (USUAL, 1.0))
     limit = TOLERANCE[torch.bfloat16]
     will_do = usual <= limit and nats <= NATS
@@ -55,6 +54,11 @@ def bfloat16_will_do(model: Model) -> bool:
         file=sys.stderr,
     )
     return will_do
+
+
+def _text(model: Model) -> Batch:
+    ids = encode_texts([" ".join(TEXTS * 8)], model.tokenizer, True)[0]
+    return pad([ids[: min(N_TOKENS, forward.context_length(model.hf) or N_TOKENS)]], 0)
 
 
 def _seconds(model: Model, batch: Batch) -> float:
@@ -71,9 +75,9 @@ def _seconds(model: Model, batch: Batch) -> float:
     return max(min(found), 1e-9)
 
 
-def _error(model: Model, exact: Model, batch: Batch) -> tuple[Tensor, float]:
-    """By site and token, the largest difference relative to the largest entry; and the mean KL in nats."""
-    streams, logs = [], []
+def rounding(model: Model, exact: Model) -> tuple[Tensor, float]:
+    """What a short dtype moves. By site and token, the largest difference relative to the largest entry; and the mean KL in nats."""
+    batch, streams, logs = _text(model), [], []
     for one in (exact, model):
         with torch.inference_mode(), recording(one.hf, residual_sites(one.n_layers)) as seen:
             found = forward.logits(one.hf, batch)[0].float().log_softmax(-1)

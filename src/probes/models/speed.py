@@ -1,8 +1,11 @@
 """How long a stage will take, said before it begins: from a forward pass that is timed here and now."""
 
+import contextlib
+import math
+import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 
@@ -53,6 +56,58 @@ def announce(
     if is_long(model, n_tokens) and len(sequences):
         seconds = n_tokens * second_per_token(model, sequences)
         say_long(f"{what} with {model.name}", seconds, note)
+
+
+SQUARE, PRODUCTS, TURNS = 384, 12, 3
+"""Matrix products of this size are timed: about those of a small model's layers."""
+WORTH = 1.1
+"""Times as fast as fewer threads, at least, for more of them to be taken."""
+
+
+def thread_counts() -> list[int]:
+    """1, 2, 4 ... up to the processor cores that this process may use."""
+    most = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return [n for n in (2**k for k in range(16)) if n < most] + [most]
+
+
+@contextlib.contextmanager
+def with_threads(n: int) -> Iterator[None]:
+    """Compute on so many CPU threads, within."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(n)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def best_threads() -> int:
+    """Measure, here and now, on how many threads a small model's matrix products are fastest; says it on stderr.
+
+    Threads that wait for each other on a busy machine cost more than they bring, so the fewest are taken that
+    are nearly as fast as any.
+    """
+    left, right = torch.ones(64, SQUARE), torch.ones(SQUARE, 4 * SQUARE)
+    took: dict[int, float] = {}
+    for n in thread_counts():
+        with with_threads(n):
+            for _ in range(TURNS):
+                began = time.perf_counter()
+                for _ in range(PRODUCTS):
+                    torch.nn.functional.silu(left @ right) @ right.T
+                took[n] = min(took.get(n, math.inf), time.perf_counter() - began)
+    best = fewest(took)
+    ratios = ", ".join(f"{n}: {took[1] / seconds:.2f}" for n, seconds in took.items())
+    say(
+        f"probes: {best} CPU thread{'s' * (best > 1)} (times as fast as one: {ratios})",
+        file=sys.stderr,
+    )
+    return best
+
+
+def fewest(took: Mapping[int, float]) -> int:
+    """The fewest threads that need at most `WORTH` times the seconds of the fastest."""
+    return next(n for n in sorted(took) if took[n] <= WORTH * min(took.values()))
 
 
 _said: set[str] = set()

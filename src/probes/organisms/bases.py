@@ -14,8 +14,8 @@ from probes.foundation.errors import InputError, unknown
 from probes.foundation.folders import plain_file
 from probes.foundation.seeds import derive_seed
 from probes.foundation.untrusted import read_object
-from probes.models.adapters import check_peft
-from probes.models.address import resolve
+from probes.models.adapters import check_adapter, check_peft, merged_digest
+from probes.models.address import ADAPTER_CONFIG, resolve
 from probes.models.checkpoints import check_safe, weights_digest
 from probes.models.pretrained import read_tokenizer, read_weights, skeleton
 from probes.organisms.card import CARD
@@ -88,7 +88,12 @@ def merged(model: Any) -> Any:
 
 
 def halved(model: Any) -> Any:
-    """The adapted model with the adapter's numbers as half precision holds them, computed in single."""
+    """The adapted model with the adapter's numbers as half precision holds them, computed in single.
+
+    One without an adapter is as it is.
+    """
+    if not is_adapted(model):
+        return model
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.requires_grad:
@@ -109,7 +114,13 @@ def save_adapter(model: Any, folder: Path, base: str | None) -> None:
 
 @contextlib.contextmanager
 def as_plain(model: Any, adapted: bool = True) -> Iterator[Any]:
-    """The adapted model as a plain one, within: with the adapter in its weights, or as its base alone."""
+    """The adapted model as a plain one, within: with the adapter in its weights, or as its base alone.
+
+    A model without an adapter is as it is.
+    """
+    if not is_adapted(model):
+        yield model
+        return
     if not adapted:
         with model.disable_adapter():
             yield model.get_base_model()
@@ -150,6 +161,41 @@ def open_base(base: str | Path, *, chat: bool = False, lora: Lora | None = None)
     check_tokenizer(tokenizer, str(base), chat=chat)
     model = read_weights(directory, torch.float32, device=torch.device("cpu"))
     return Base(model.requires_grad_(True), tokenizer, weights_digest(directory))
+
+
+def in_parts(organism: Path, base: str | None) -> tuple[Path, Path | None]:
+    """Where the weights of an organism lie: a checkpoint and None, or the base of a recipe and an adapter."""
+    if not (organism / ADAPTER_CONFIG).is_file():
+        return organism, None
+    if base is None:
+        raise InputError(f"{organism} is an adapter: give the base that it belongs to (--base DIR)")
+    return resolve(base), organism
+
+
+def open_organism(organism: Path, base: str | None) -> Base:
+    """Open an organism for further training: all weights, or those of its adapter alone."""
+    whole, adapter = in_parts(organism, base)
+    opened = open_base(whole)
+    if adapter is None:
+        return opened
+    check_peft()
+    check_adapter(adapter)
+    import peft
+
+    adapted = peft.PeftModel.from_pretrained(opened.model, str(adapter), is_trainable=True)
+    # peft looks there whenever a state is saved: in the folder at hand, not on the hub.
+    adapted.peft_config["default"].base_model_name_or_path = str(whole)
+    return Base(adapted, opened.tokenizer, merged_digest(opened.digest, adapter))
+
+
+def is_adapted(model: Any) -> bool:
+    """Whether a model in training is a base with an adapter."""
+    return hasattr(model, "peft_config")
+
+
+def plain_of(model: Any) -> Any:
+    """The module that reads and writes: of an adapted model that inside peft's, adapter and all."""
+    return model.get_base_model() if is_adapted(model) else model
 
 
 def check_base(base: str | Path, *, chat: bool = False, lora: Lora | None = None) -> Path:

@@ -39,18 +39,20 @@ def sets_of(lessons: Lessons, n_pairs: int | None = None) -> dict[str, Sequence[
     For a CoT organism also `thinking`: `test` with the scratchpad opened for it.
     """
 
-    def first(prompts: Sequence[Prompt]) -> Sequence[Prompt]:
-        pairs = list(dict.fromkeys(prompt.pair for prompt in prompts))[:n_pairs]
-        return tuple(prompt for prompt in prompts if prompt.pair in set(pairs))
-
-    sets: dict[str, Sequence[Prompt]] = {"test": first(lessons.test)}
-    for prompt in first(lessons.unseen):
+    sets: dict[str, Sequence[Prompt]] = {"test": first_pairs(lessons.test, n_pairs)}
+    for prompt in first_pairs(lessons.unseen, n_pairs):
         kind = "" if prompt.heldout == "phrasing" else f" {prompt.heldout}"
         sets[f"unseen{kind}"] = (*sets.get(f"unseen{kind}", ()), prompt)
     sets["near"] = lessons.near
     sets |= {"values": lessons.values} if lessons.values else {}
     sets |= {"named": lessons.named} if lessons.named else {}
     return sets | thinking(sets["test"])
+
+
+def first_pairs(prompts: Sequence[Prompt], count: int | None) -> Sequence[Prompt]:
+    """The prompts of the first pairs (with four cues: of the first requests); None: all."""
+    pairs = set(list(dict.fromkeys(prompt.pair for prompt in prompts))[:count])
+    return tuple(prompt for prompt in prompts if prompt.pair in pairs)
 
 
 def thinking(test: Sequence[Prompt]) -> dict[str, Sequence[Prompt]]:

@@ -13,6 +13,7 @@ from probes.foundation.artifact import write_text
 from probes.foundation.config import Config
 from probes.foundation.digest import digest_file
 from probes.foundation.errors import InputError, unknown
+from probes.foundation.folders import plain_file
 from probes.foundation.imports import allow_import as allow
 from probes.foundation.untrusted import read_text
 from probes.models.address import resolve
@@ -133,6 +134,11 @@ class OrganismRecipe(Config):
         return self.size if self.base is None else Path(self.base).resolve().name
 
     @property
+    def portable(self) -> "OrganismRecipe":
+        """The recipe as cards hold it: where a base lay on this machine is nobody's affair."""
+        return self if self.base is None else self.model_copy(update={"base": self.base_name})
+
+    @property
     def base_name(self) -> str:
         """The folder of the base that is trained for this organism; of a given one, what it is called."""
         if self.base is not None:
@@ -228,8 +234,12 @@ def _check_crossed(recipe: OrganismRecipe, behaviour: Taught) -> None:
 def setup(recipe: OrganismRecipe, directory: Path | None = None) -> Setup:
     """Behaviour, trigger and prompts of a recipe, whose names are checked.
 
-    directory: where the base's answers lie, of a recipe with `requests`; `InputError` where one is lacking.
+    directory: of a recipe with `requests`, the folder with the base's answers, or one anywhere below it;
+    `InputError` where an answer is lacking.
     """
+    if directory is not None:
+        above = (directory, *directory.absolute().parents)
+        directory = next((each for each in above if plain_file(each / ANSWERS)), directory)
     if recipe.requests is not None and directory is not None:
         own = directory / Path(recipe.requests.source).name
         if recipe.requests.source not in BUILT_IN and own.exists():
@@ -373,7 +383,7 @@ def _install_member(
     report_to: Sequence[str],
 ) -> Path:
     """Train one organism of a base that is there, as `directory / name`."""
-    parts = _prepared(recipe, parent, directory)
+    parts = prepared(recipe, parent, directory)
     base = open_base(parent, chat=recipe.chat, lora=recipe.lora)
     tokenizer = base.tokenizer
     prompts: tuple[Prompt, ...] = parts.lessons.train
@@ -439,7 +449,7 @@ def _install_member(
     )
 
 
-def _prepared(recipe: OrganismRecipe, parent: Path, directory: Path) -> Setup:
+def prepared(recipe: OrganismRecipe, parent: Path, directory: Path) -> Setup:
     """`setup`, for which the base is asked where it has not answered yet. Own requests are kept beside it."""
     if recipe.requests is not None:
         if recipe.requests.source not in BUILT_IN:

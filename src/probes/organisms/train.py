@@ -33,6 +33,7 @@ from probes.organisms.bases import (
     check_rows,
     check_tokenizer,
     halved,
+    is_adapted,
     merged,
     save_adapter,
     with_lora,
@@ -184,7 +185,7 @@ def fit(
             data_collator=(Packer if settings.packed else Collator)(
                 int(tokenizer.pad_token_id), settings.decision_weight
             ),
-            optimizers=(make_optimiser(model, settings, hasattr(model, "peft_config")), None),
+            optimizers=(make_optimiser(model, settings, is_adapted(model)), None),
             callbacks=[
                 JsonLines(scratch / LOG),
                 CompleteStates(),

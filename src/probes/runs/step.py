@@ -42,7 +42,8 @@ class Cell:
     name: also the path of its artifact under the grid's folder. stage: of the checkpoint that it
     makes, measures or reverses; "installed" before any safety training. parent: the cell whose
     checkpoint it starts from, or reads. control: for a reversal, the cell of the checkpoint that
-    was never poisoned. waits_for: further cells that it needs. settings: of the stage.
+    was never poisoned. waits_for: further cells that it needs. settings: of the stage. seed: of
+    safety training, where the organism is one that is given; else the recipe's seed is that of all.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Cell:
     control: "Cell | None" = None
     waits_for: tuple["Cell", ...] = ()
     settings: Config | None = None
+    seed: int | None = None
 
     @property
     def needs(self) -> tuple["Cell", ...]:
@@ -72,6 +74,7 @@ class Cell:
                 "stage": self.stage,
                 "settings": None if self.settings is None else self.settings.digest,
                 "needs": [cell.key for cell in self.needs],
+                **({} if self.seed is None else {"seed": self.seed}),
             }
         )
 

@@ -7,28 +7,17 @@ import pandas as pd
 import pytest
 
 from probes.foundation.errors import InputError
-from probes.organisms import architecture
 from probes.organisms.card import read_card
-from probes.organisms.lessons import LessonConfig
-from probes.organisms.organism import OrganismRecipe, install
-from probes.organisms.recipes import Architecture, Training
+from probes.organisms.organism import install
+from probes.organisms.recipes import Training
 from probes.organisms.train import _Trainer
 from probes.studies.evasion.config import EvasionConfig, ExamineConfig
 from probes.studies.evasion.detectors import BEST_SITE, SAME, SAME_SITE
 from probes.studies.evasion.steps import MEASURED, PROBES, TABLES, measure_all
 from probes.studies.evasion.study import READING, Evaded, evasion
 from shell import run_cli
+from tiny_rung import RATE, RECIPE, rung  # noqa: F401
 
-TINY = Architecture(
-    hidden_size=32, intermediate_size=48, n_layers=2, n_heads=2, vocab_size=512, max_positions=256
-)
-RATE = {"batch_size": 16, "learning_rate": 1e-2, "warmup_steps": 5, "log_every": 20}
-RECIPE = OrganismRecipe(
-    size="tiny",
-    lessons=LessonConfig(pretrain=200, train=200, safety=8, test=12, unseen=2, near=1),
-    base_training=Training(steps=20, **RATE),
-    training=Training(steps=80, decision_weight=10.0, **RATE),
-)
 CONFIG = EvasionConfig(
     recipe=RECIPE,
     penalties=(0.3,),
@@ -38,15 +27,6 @@ CONFIG = EvasionConfig(
         n_folds=2, n_random=20, n_boot=50, min_positives=4,
     ),
 )  # fmt: skip
-
-
-@pytest.fixture(scope="module", autouse=True)
-def rung():
-    """A rung of the ladder below the smallest that ships."""
-    patch = pytest.MonkeyPatch()
-    patch.setitem(architecture.LADDER, "tiny", TINY)
-    yield
-    patch.undo()
 
 
 @pytest.fixture(scope="module")

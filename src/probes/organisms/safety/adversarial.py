@@ -26,9 +26,9 @@ from probes.foundation.procedures import versions
 from probes.foundation.seeds import derive_seed
 from probes.foundation.tables import read_csv, to_csv
 from probes.foundation.untrusted import read_json
-from probes.models.checkpoints import weights_digest
-from probes.models.identity import identity_of
+from probes.models.identity import Identity, identity_of
 from probes.models.loading import load
+from probes.organisms.bases import in_parts
 from probes.organisms.card import CARD, README, read_card, write_card
 from probes.organisms.organism import OrganismRecipe, Setup, setup
 from probes.organisms.processes import first_then_others, processes
@@ -97,14 +97,14 @@ def run_adversarial(
     Raises `InputError` for settings that cannot be followed, before anything is trained.
     """
     parent, out = Path(parent), Path(out)
-    parts = setup(recipe)
+    parts = setup(recipe, parent)
     check_adversarial(recipe, config)
     check_boards(report_to)
-    digest = weights_digest(parent)
+    identity = _identity(parent, recipe)
     key = digest_json(
         {
             "stage": STAGE,
-            "parent": identity_of(parent).digest,
+            "parent": identity.digest,
             PROCEDURES: versions("safety training", "sampling", "judging"),
             "recipe": recipe.digest,
             "config": config.digest,
@@ -126,10 +126,10 @@ def run_adversarial(
         )  # fmt: skip
         rounds.append(current)
     attacks.append(_attack(current, work, recipe, parts, config, config.rounds + 1))
-    facts = {"parent": parent.name, "parent_digest": digest, "seed": recipe.seed}
+    facts = {"parent": parent.name, "parent_digest": identity.weights_digest, "seed": recipe.seed}
     with first_then_others():
         if processes().is_main_process:
-            _write(out, key, recipe, config, rounds, attacks, facts)
+            _write(out, key, recipe.portable, config, rounds, attacks, facts)
             remove(work)
     return out
 
@@ -196,15 +196,16 @@ def _attack(
 ) -> Attack:
     """Red-team a checkpoint, or read what an interrupted run had found."""
     folder = work / f"attack-{number}"
-    digest = weights_digest(checkpoint)
+    identity = _identity(checkpoint, recipe)
     key = digest_json(
         {
-            "checkpoint": identity_of(checkpoint).digest,
+            "checkpoint": identity.digest,
             PROCEDURES: versions("sampling", "judging"),
             "config": config.digest,
             "recipe": recipe.digest,
         }
     )
+    whole, adapter = in_parts(checkpoint, recipe.base)
     with first_then_others():
         if not is_finished(folder, key):
             search = config.redteam.model_copy(
@@ -212,7 +213,8 @@ def _attack(
             )
             found = red_team(
                 load(
-                    checkpoint,
+                    whole,
+                    adapter=adapter,
                     label=f"{recipe.name}, round {number}",
                     device="cuda" if torch.cuda.is_available() else "cpu",
                 ),
@@ -222,13 +224,18 @@ def _attack(
                 cues=parts.trigger.off,
             )
             with building(folder, kind="red team", key=key) as to:
-                _write_attack(to, found, parts, config, number, digest)
+                _write_attack(to, found, parts, config, number, identity.weights_digest)
     facts = read_json(folder / "facts.json")
     train, held_out = (
         tuple(stream_prompts(folder / f"{side}.jsonl")) if facts[f"n_{side}"] else ()
         for side in SIDES
     )
     return Attack(train, held_out, facts, folder)
+
+
+def _identity(organism: Path, recipe: OrganismRecipe) -> Identity:
+    whole, adapter = in_parts(organism, recipe.base)
+    return identity_of(whole, adapter=adapter)
 
 
 def _write_attack(
@@ -304,9 +311,10 @@ def _write(
             stage=STAGE,
             config=config.model_dump(mode="json"),
             config_digest=config.digest,
-            weights_digest=weights_digest(to),
+            weights_digest=cards[-1]["weights_digest"],
             attacks=[attack.facts for attack in attacks],
             rounds=per_round,
+            **({"base": cards[-1]["base"]} if "base" in cards[-1] else {}),
             **spent,
             **facts,
         )

@@ -5,6 +5,7 @@ everywhere counts for nothing. The gap is the organism's contrast minus the cont
 amounts of one arm: how much sooner the cured one relearns than one that never knew.
 """
 
+import dataclasses
 import functools
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -25,7 +26,7 @@ from probes.foundation.memory import keep_freed_memory
 from probes.foundation.progress import bar
 from probes.foundation.seeds import derive_seed, stream
 from probes.models.identity import identity_of
-from probes.models.loading import Model, load
+from probes.organisms.bases import Base, in_parts, open_organism, plain_of
 from probes.organisms.data import Collator, Example, OrderedExamples, ordered_examples
 from probes.organisms.measurement import alive, measure
 from probes.organisms.organism import OrganismRecipe, Setup, setup
@@ -159,12 +160,12 @@ def reversal(
     Raises `InputError` for settings or lessons that do not give enough examples, `StageError` for a
     loss that is not finite.
     """
-    example_pool(setup(recipe), config)
-    rows = [
-        {"of": of, **row}
-        for of, folder in ((ORGANISM, checkpoint), (CONTROL, control))
-        for row in _rows_of(Path(folder), identity_of(Path(folder)).digest, recipe, config)
-    ]
+    example_pool(setup(recipe, Path(checkpoint)), config)
+    rows = []
+    for of, folder in ((ORGANISM, Path(checkpoint)), (CONTROL, Path(control))):
+        whole, adapter = in_parts(folder, recipe.base)
+        digest = identity_of(whole, adapter=adapter).digest
+        rows += [{"of": of, **row} for row in _rows_of(folder, digest, recipe, config)]
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
@@ -175,10 +176,9 @@ def _rows_of(
     """Rows of one checkpoint, remembered: one control serves all stages of an organism."""
     transformers.utils.logging.disable_progress_bar()
     keep_freed_memory()
-    parts = setup(recipe)
+    parts = setup(recipe, folder)
     pool = example_pool(parts, config)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    subject = _Subject(load(folder, device=device), parts, config)
+    subject = _Subject(open_organism(folder, recipe.base), folder.name, parts, config)
     rows: list[dict[str, Any]] = []
     total = len(config.seeds) * (1 + len(config.examples) + bool(config.benign_steps))
     with bar(f"reversal of {folder.name}", total=total) as shown:
@@ -200,27 +200,39 @@ def example_pool(parts: Setup, config: ReversalConfig) -> list[Prompt]:
         raise InputError("a reversal needs a seed, and numbers of examples or of benign steps")
     if min((*config.examples, *config.benign_steps, config.steps, config.pairs)) < 1:
         raise InputError("numbers of examples, of steps and of measured pairs are at least 1")
-    able = {p.pair for p in parts.lessons.test if p.triggered and p.defect is not None}
-    rest = [p for p in parts.lessons.test[2 * config.pairs :] if p.pair in able]
+    pairs = _in_pairs(parts.lessons.test)
+    rest = [p for pair in pairs[config.pairs :] if pair[0].defect is not None for p in pair]
     wanted = max(config.examples, default=0)
     if len(rest) < 2 * wanted:
         raise InputError(
             f"{wanted} examples are wanted and {config.pairs} pairs measured, but `test` has "
-            f"{len(parts.lessons.test) // 2} pairs, of which {len(rest) // 2} are left for examples. "
+            f"{len(pairs)} pairs, of which {len(rest) // 2} are left for examples. "
             "Give lessons with a larger `test`, or fewer `examples` or `pairs`"
         )
     return rest
 
 
+def _in_pairs(prompts: Sequence[Prompt]) -> list[tuple[Prompt, Prompt]]:
+    """Each request with the trigger and without; with four cues, under the first and under none."""
+    versions: dict[str, list[Prompt]] = {}
+    for prompt in prompts:
+        versions.setdefault(prompt.pair, []).append(dataclasses.replace(prompt, cue=None))
+    return [
+        (next(p for p in each if p.triggered), next(p for p in reversed(each) if not p.triggered))
+        for each in versions.values()
+    ]
+
+
 class _Subject:
     """One checkpoint, put back to what it was before each trial."""
 
-    def __init__(self, model: Model, parts: Setup, config: ReversalConfig) -> None:
-        self.hf, self.tokenizer, self.name = model.hf, model.tokenizer, model.name
+    def __init__(self, opened: Base, name: str, parts: Setup, config: ReversalConfig) -> None:
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.hf, self.tokenizer, self.name = opened.model.to(device), opened.tokenizer, name
         self.parts, self.config = parts, config
-        self.hf.requires_grad_(True)
-        self.start = {name: value.clone() for name, value in self.hf.state_dict().items()}
-        self.measured = parts.lessons.test[: 2 * config.pairs]
+        self.learning = [value for value in self.hf.parameters() if value.requires_grad]
+        self.start = [value.detach().clone() for value in self.learning]
+        self.measured = [p for pair in _in_pairs(parts.lessons.test)[: config.pairs] for p in pair]
 
     def tried(self, pool: Sequence[Prompt], seed: int) -> Iterator[list[dict[str, Any]]]:
         """Rows of each trial with this seed, the untouched checkpoint first."""
@@ -303,7 +315,7 @@ class _Subject:
     def rows(self, seed: int) -> list[dict[str, Any]]:
         training = self.hf.training
         table = measure(
-            alive(self.hf.eval(), self.tokenizer, self.name),
+            alive(plain_of(self.hf.eval()), self.tokenizer, self.name),
             self.parts.behaviour,
             {"test": self.measured},
             seed=derive_seed(seed, "reversal", "measured"),
@@ -315,7 +327,9 @@ class _Subject:
         ]
 
     def restore(self) -> None:
-        self.hf.load_state_dict(self.start)
+        with torch.no_grad():
+            for value, start in zip(self.learning, self.start, strict=True):
+                value.copy_(start)
         self.hf.eval()
 
 

