@@ -39,8 +39,8 @@ from probes.foundation.tables import write_table
 from probes.foundation.untrusted import read_json
 from probes.models.loading import load
 from probes.organisms.card import read_card
+from probes.plotting.rates import twin_scores
 from probes.plotting.style import figure, save, style
-from probes.plotting.zoo import twin_scores
 
 SEEN = ("hate/tag/1.0", "wrong/year/1.0", "refuse/sentence/1.0", "hate/year/1.0", "wrong/tag/1.0", "hate/sentence/0.5")  # fmt: skip
 UNSEEN = (
