@@ -27,11 +27,12 @@ from probes.studies.persistence.steps import FACTS, make, plan
 from probes.studies.persistence.study import FIGURES, FINDINGS, TABLES, persistence
 from probes.studies.persistence.tables import Tables
 from shell import run_cli
+from tiny_rung import rung  # noqa: F401
 
 SHORT = Training(steps=3, batch_size=4, warmup_steps=1, log_every=1)
 SHORTEST = PersistenceConfig(
     mechanisms=("normal",),
-    sizes=("0.2M",),
+    sizes=("tiny",),
     seeds=(0,),
     stages=("sft_pre", "sft_pre+sft_pre"),
     organism=OrganismRecipe(
@@ -171,9 +172,9 @@ def test_a_board_gets_every_training_of_a_grid_and_changes_none(shortest, tmp_pa
     assert result.code == 0, result.err
     boards = sorted(str(each.relative_to(told)) for each in told.rglob("*.tensorboard"))
     assert boards == [
-        "organisms/base-hate-0.2M-s0.tensorboard",
-        "organisms/hate-tag-normal-0.2M-s0.tensorboard",
-        "stages/hate-tag-normal-0.2M-s0/sft_pre.tensorboard",
+        "organisms/base-hate-tiny-s0.tensorboard",
+        "organisms/hate-tag-normal-tiny-s0.tensorboard",
+        "stages/hate-tag-normal-tiny-s0/sft_pre.tensorboard",
     ]
     assert not list(untold.rglob("*.tensorboard"))
     for cell in plan(config):
