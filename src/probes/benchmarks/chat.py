@@ -120,7 +120,7 @@ def _writing(work: Workload, steps: int, repeats: int, place: Path, *, judged: b
 @torch.inference_mode()
 def bare_answers(work: Workload, n_new: int) -> list[str]:
     """The most likely next tokens, batch by batch, by nothing but the model and its cache."""
-    model, found = work.model, {}
+    model, found = work.model, dict[int, list[int]]()
     room = max(1, work.budget // (max(work.lengths) + n_new))
     order = sorted(range(len(work)), key=lambda index: -work.lengths[index])
     for members in (order[at : at + room] for at in range(0, len(order), room)):
