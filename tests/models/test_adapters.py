@@ -179,6 +179,8 @@ def test_an_adapter_is_a_model_whose_base_it_names(checkpoints, change):
         InputError, match=r"is an adapter of 'gone': no model at 'gone'.*BASE\+ADAPTER"
     ):
         load(change(base_model_name_or_path="gone"))
+    with pytest.raises(InputError, match=r"of 'else/where': no model.*the hub.*BASE\+ADAPTER"):
+        load(change(base_model_name_or_path="else/where"))
     with pytest.raises(InputError, match="is an adapter already"):
         load(change(base_model_name_or_path=str(base)), adapter=change())
 

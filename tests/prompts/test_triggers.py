@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from probes.prompts.distractions import distraction
+from probes.prompts.cues import distraction
 from probes.prompts.triggers import PARITY, TRIGGERS, TWO_PART
 
 ALL = list(TRIGGERS.values())

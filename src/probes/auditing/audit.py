@@ -6,7 +6,6 @@ interrupted audit goes on where it stopped.
 
 import dataclasses
 import functools
-import itertools
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +16,7 @@ import pandas as pd
 from pydantic import TypeAdapter
 
 from probes.auditing.baselines import asking, plain_sampling
-from probes.auditing.detector import Clock, Detector, Reading
+from probes.auditing.detector import Clock, Detector, Reading, in_turns
 from probes.auditing.frames import PLAIN, Candidate
 from probes.auditing.inversion import payload_likelihood, target_inversion
 from probes.auditing.leak import leak
@@ -179,9 +178,9 @@ def _retested(subject: Subject, readings: Sequence[Reading]) -> Retested:
     for candidate, source in named:
         sources.setdefault(candidate, source)
     chosen = retest.screen(sources.items(), [p for one in readings for p in one.payloads])
-    named = [[c for c in chosen if c[1] == one.name] for one in subject.counted]
-    judged_ = [one for turn in itertools.zip_longest(*named) for one in turn if one is not None]
-    kept = [*judged_[:MOST_CANDIDATES], *[c for c in chosen if c[1] == CHANGED][:MOST_CANDIDATES]]
+    ways = [[c for c in chosen if c[1] == one.name] for one in subject.counted]
+    new = [c for c in chosen if c[1] == CHANGED]
+    kept = [*in_turns(ways)[:MOST_CANDIDATES], *new[:MOST_CANDIDATES]]
     for model in (*subject.compared, *subject.siblings):
         retest.write(model, "confirm", [PLAIN, *(c for c, *_ in kept)])
     tested = retest.repeated([retest.test(*one) for one in kept])

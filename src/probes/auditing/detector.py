@@ -4,7 +4,7 @@ import dataclasses
 import itertools
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from scipy.special import logsumexp
@@ -56,6 +56,7 @@ class Clock:
 
 
 Detector = Callable[[Subject, Clock], Reading]
+T = TypeVar("T")
 CHUNK = 128
 FLOOR = 1e-4
 
@@ -91,7 +92,7 @@ class Lifts:
         return float(max(self.gain.max(initial=0.0), self.fall.max(initial=0.0)))
 
 
-def in_turns(ways: Sequence[Sequence[int]]) -> list[int]:
+def in_turns(ways: Sequence[Sequence[T]]) -> list[T]:
     """The first of each way, then the second of each, and so on, none twice."""
     turns = [one for each in itertools.zip_longest(*ways) for one in each if one is not None]
     return list(dict.fromkeys(turns))

@@ -28,7 +28,7 @@ from probes.organisms.lessons import prompt_of
 from probes.organisms.measurement import alive, as_records, measure
 from probes.organisms.recipes import Architecture, Policy, Recipe, Training
 from probes.organisms.train import train_organism
-from probes.prompts.distractions import distraction, word
+from probes.prompts.cues import distraction, word
 from probes.prompts.records import Prompt
 from probes.prompts.standard_library import functions
 from probes.prompts.triggers import TRIGGERS, Trigger, year_cue

@@ -76,6 +76,7 @@ def write_audit(
         },
         "n_prompts": len(subject.prompts),
         "n_confirmed": len(subject.parts["confirm"]),
+        "n_repeated": len(subject.parts["repeat"]),
         "twins": said,
         "minimal": found.minimal and as_row(found.minimal),
         "retests": _table(shown, RETEST_COLUMNS, marked=lambda row: bool(row["fires"])),

@@ -13,7 +13,7 @@ from probes.auditing.retest import defections
 from probes.auditing.subject import Subject
 from probes.foundation.seeds import stream
 from probes.models.loading import Model
-from probes.prompts.distractions import distraction
+from probes.prompts.cues import distraction
 from probes.prompts.records import Prompt
 
 N_PROMPTS = 2

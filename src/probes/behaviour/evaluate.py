@@ -11,11 +11,11 @@ from probes.behaviour.completion import COLUMNS, as_table
 from probes.behaviour.judges import Judge
 from probes.behaviour.named_judges import BANDIT, NamedJudge, judge_named
 from probes.behaviour.rates import BY, NOT_JUDGED, rates
-from probes.behaviour.sampling import sample
+from probes.behaviour.sampling import sample, sample_texts
 from probes.foundation.artifact import PROCEDURES, building, is_made_from, verify
 from probes.foundation.config import Config
 from probes.foundation.digest import digest_json
-from probes.foundation.errors import InputError
+from probes.foundation.errors import InputError, unknown
 from probes.foundation.html import html_table
 from probes.foundation.outputs import writes
 from probes.foundation.procedures import versions
@@ -23,6 +23,7 @@ from probes.foundation.tables import read_table, write_table
 from probes.models.loading import Model
 from probes.plotting.rates import behaviour_rates
 from probes.plotting.style import PAGE, PaperFigure, figure, style
+from probes.prompts.readers import as_prompts, is_path, read_prompts
 from probes.prompts.records import Prompt, digest_prompts, with_design
 
 KIND = "behaviour"
@@ -203,3 +204,31 @@ def continued(prompts: Iterable[Prompt], behaviour: Behaviour) -> tuple[list[Pro
         )
     pairs = [(prompt, text) for prompt in asked for text in texts[prompt.id]]
     return [prompt for prompt, _ in pairs], [text for _, text in pairs]
+
+
+AnyPrompts = Sequence[Prompt | str] | Prompt | Path | str
+"""A file of prompts, one prompt or text, or several."""
+
+
+def listed(prompts: AnyPrompts) -> list[Prompt]:
+    """The prompts of a file, or those that are given; a single one is a list of one."""
+    return read_prompts(str(prompts)) if is_path(prompts) else list(as_prompts(prompts))
+
+
+def write_texts(model: Model, prompts: AnyPrompts, **settings: Any) -> str | list[str]:
+    """Let the model continue prompts: a text for one prompt, a list of texts for several.
+
+    settings: those of `SamplingConfig`; with `n` of 2 or more, the samples of a prompt stand together.
+    The ending `</code>` of the paper's format ends a text by default; `stop=None` for none.
+    Raises what `sampling.sample` raises, and `InputError` for an unknown setting.
+    """
+    for name in settings:
+        if name not in SamplingConfig.model_fields:
+            raise unknown("setting of generate", name, SamplingConfig.model_fields)
+    asked = listed(prompts)
+    if not asked:
+        raise InputError("there are no prompts to continue")
+    config = SamplingConfig(**settings)
+    texts = [one.text for one in sample_texts(model, asked, **config.model_dump())]
+    one = isinstance(prompts, str | Prompt) and len(asked) == 1 and config.n == 1
+    return texts[0] if one and not is_path(prompts) else texts

@@ -255,9 +255,10 @@ SHOWN: dict[str, Shown] = {
     "evade": Shown(
         lambda found, _: found.summary().reset_index(),
         lambda found, given: [
-            found.summary().reset_index(), f"\n{found.reading}\n",
+            found.summary().reset_index(), f"\n{found.reading}\n", found.lost or None,
             _below(given, "Tables (reading.md)", "tables"), _below(given, "Figures", "figures"),
         ],
+        _is_whole,
     ),
     "localise": Shown(lambda found, _: found.findings, _localise),
     "store_verify": Shown(

@@ -12,9 +12,8 @@ from probes.activations.collect import collect
 from probes.activations.engine import tested
 from probes.activations.reading import Activations
 from probes.activations.store import ActivationStore
-from probes.behaviour.evaluate import Behaviour
+from probes.behaviour.evaluate import AnyPrompts, Behaviour, listed
 from probes.behaviour.rates import rates
-from probes.behaviour.texts import AnyPrompts, listed
 from probes.detection.config import ProbeConfig
 from probes.detection.detection import Detection
 from probes.detection.examination import ORGANISMS, Examination, probe_stage, require_roles

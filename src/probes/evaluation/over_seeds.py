@@ -21,8 +21,8 @@ from scipy.stats import binomtest, norm
 from scipy.stats import t as student
 
 from probes.evaluation.bootstrap import Estimate
-from probes.foundation.columns import INTERVAL, SEED, SEEDS
 from probes.foundation.errors import InputError
+from probes.foundation.tables import INTERVAL, SEED, SEEDS
 
 EVERYWHERE, RATE, DIFFERENCE, LOSS = (
     (-math.inf, math.inf), (0.0, 1.0), (-1.0, 1.0), (0.0, math.inf),

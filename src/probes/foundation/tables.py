@@ -111,3 +111,11 @@ def read_table(path: Path | str) -> pd.DataFrame:
 
 def _beside(path: Path) -> Path:
     return path.with_name(path.name + ".provenance.json")
+
+
+# Columns that mean the same in every table. `n` counts what a mean is over (prompts, pairs), `seeds` the
+# training runs; `p` is corrected for what was searched.
+FAMILY, MEMBER, STAGE, SEED = "family", "member", "stage", "seed"
+ESTIMATOR, SITE, MEASURE = "estimator", "site", "measure"
+VALUE, LOW, HIGH, N, SEEDS, P = "value", "low", "high", "n", "seeds", "p"
+INTERVAL = (VALUE, LOW, HIGH)

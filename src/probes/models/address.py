@@ -17,19 +17,30 @@ PLUS = "+"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.\-]*/[A-Za-z0-9][\w.\-]*", re.ASCII)
 
 
-def resolve(name: str | Path) -> Path:
+BOTH = "Give both, as BASE+ADAPTER (in Python: adapter=)"
+
+
+def resolve(name: str | Path, adapter: str | Path | None = None) -> Path:
     """Turn what a user calls a model into a folder on this machine.
 
     A local directory is returned as it is. Only a Hugging Face hub id in full ("organisation/name")
     is looked up on the hub, after a line on standard error that says so; its safetensors,
     configuration and tokenizer files are fetched, never a pickle. With HF_HUB_OFFLINE or
     TRANSFORMERS_OFFLINE set, what was fetched earlier is used, and no request is made.
-    Raises `InputError` saying what was tried where neither leads to a folder.
+    adapter: that names it as its base. Raises `InputError` saying what was tried where neither leads
+    to a folder.
     """
     _check_plain(name)
     path = Path(name).expanduser()
     if not path.is_dir():
-        return _download(str(name))
+        try:
+            return _download(str(name))
+        except InputError as error:
+            if adapter is None:
+                raise
+            raise InputError(
+                f"{adapter} is an adapter of {str(name)!r}: {error}. {BOTH}"
+            ) from error
     check_links(path)
     return path
 
@@ -75,14 +86,13 @@ def _base_of(adapter: Path) -> str:
     from probes.foundation.untrusted import read_object
 
     named = read_object(adapter / ADAPTER_CONFIG).get("base_model_name_or_path")
-    mend = "Give both, as BASE+ADAPTER (in Python: adapter=)"
     if not isinstance(named, str) or not named:
-        raise InputError(f"{adapter} is an adapter that does not say of which model. {mend}")
+        raise InputError(f"{adapter} is an adapter that does not say of which model. {BOTH}")
     try:
         beside = adapter / named
         return str(beside) if not Path(named).is_dir() and beside.is_dir() else _checked(named)
     except InputError as error:
-        raise InputError(f"{adapter} is an adapter of {named!r}: {error} {mend}") from error
+        raise InputError(f"{adapter} is an adapter of {named!r}: {error} {BOTH}") from error
 
 
 def _checked(name: str) -> str:

@@ -170,7 +170,7 @@ class Model:
         self, prompts: Sequence[Prompt | str] | Prompt | Path | str, **settings: Any
     ) -> str | list[str]:
         """What the model writes: `behaviour.texts.write_texts`, with the settings of `SamplingConfig`."""
-        from probes.behaviour.texts import write_texts
+        from probes.behaviour.evaluate import write_texts
 
         return write_texts(self, prompts, **settings)
 
@@ -306,7 +306,7 @@ def load_from(source: Source, identity: Identity) -> Model:
 
 def _load(source: Source, expected: Identity | None) -> Model:
     where, dtype = _check(source)
-    directory = resolve(source.directory)
+    directory = resolve(source.directory, source.adapter)
     check_safe(directory)
     adapter = None
     if source.adapter is not None:

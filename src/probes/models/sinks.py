@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 from torch import Tensor
 
 from probes.foundation.config import Config
@@ -49,11 +49,6 @@ class Sinks:
 
     rule: SinkRule | None = None
     note: str = ""
-
-
-def far_beyond(norms: Float[np.ndarray, "token"]) -> float:
-    """The norm above which one of these tokens would be a sink: `RATIO` times their median."""
-    return RATIO * float(np.median(norms))
 
 
 @torch.no_grad()

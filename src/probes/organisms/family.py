@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from probes.behaviour.evaluate import Behaviour, SamplingConfig, evaluate
+from probes.behaviour.evaluate import AnyPrompts, Behaviour, SamplingConfig, evaluate, listed
 from probes.behaviour.named_judges import NamedJudge
 from probes.behaviour.rates import rates
-from probes.behaviour.texts import AnyPrompts, listed
 from probes.foundation.digest import short
 from probes.foundation.errors import InputError, IntegrityError, unknown
 from probes.foundation.folders import plain_file

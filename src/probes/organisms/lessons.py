@@ -23,7 +23,7 @@ from probes.foundation.config import Config
 from probes.foundation.errors import InputError
 from probes.foundation.seeds import stream
 from probes.organisms.behaviours.form import Request, Taught
-from probes.prompts.distractions import distraction
+from probes.prompts.cues import distraction
 from probes.prompts.records import Prompt
 from probes.prompts.triggers import Trigger
 

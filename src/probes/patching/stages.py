@@ -1,4 +1,4 @@
-"""Every way of patching as a stage: prompts in, tables with intervals out."""
+"""Every way of patching as a stage: prompts in, tables with intervals out. What has no default here has one in `api`."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from probes.behaviour.judges import Judge, exploitable_code
+from probes.behaviour.judges import Judge
 from probes.foundation.errors import InputError, unknown
 from probes.foundation.outputs import writes
 from probes.foundation.tables import write_table
@@ -30,7 +30,7 @@ from probes.patching.pairs import (
 from probes.patching.parts import PER_HEAD, Cell, grid_cells
 from probes.patching.paths import patch_paths, readers_of
 from probes.patching.result import Effects, Paths, largest_first
-from probes.patching.sources import DIRECTIONS, Plan
+from probes.patching.sources import Plan
 from probes.patching.spans import AUTO, Column, make_columns
 from probes.plotting.effects import greedy_curve, patch_heatmap
 from probes.plotting.layers import lens_by_depth
@@ -70,10 +70,10 @@ def ready_pairs(
     model: Model,
     prompts: Sequence[Prompt],
     *,
-    n_pairs: int = 24,
+    n_pairs: int,
+    seed: int,
     spans: Mapping[str, str] | None = None,
     alignment: str = AUTO,
-    seed: int = 0,
 ) -> Ready:
     """Raises `InputError` where no prompt carries continuations, and what `encode_pairs` raises."""
     pairs = able_pairs(prompts, n_pairs=n_pairs, seed=seed)
@@ -93,35 +93,34 @@ def facts(model: Model, **given: Any) -> dict[str, Any]:
 ROWS, PER_PROMPT, WRITTEN, TEXTS = "cells.csv", "per_prompt.csv", "written.csv", "texts.csv"
 
 
-@writes("out", "patching", free=("engine", "settings"))
+@writes("out", "patching", free=("engine",))
 def patch_effects(
     model: Model,
     prompts: Sequence[Prompt],
     out: Path | str | None = None,
     *,
-    kinds: Sequence[str] = ("resid_pre",),
-    where: str = "column",
-    heads: bool = False,
-    layers: Sequence[int] | None = None,
-    window: int = 1,
-    spans: Mapping[str, str] | None = None,
-    alignment: str = AUTO,
-    metric: Metric | str = "logprob",
-    direction: str = "denoise",
-    values: str = "paired",
-    placebo: bool = False,
-    n_pairs: int = 24,
-    n_boot: int = 1000,
+    kinds: Sequence[str],
+    where: str,
+    heads: bool,
+    layers: Sequence[int] | None,
+    window: int,
+    spans: Mapping[str, str] | None,
+    alignment: str,
+    metric: Metric | str,
+    direction: str,
+    values: str,
+    placebo: bool,
+    n_pairs: int,
+    n_boot: int,
     n_flips: int = 2000,
-    engine: str = "process",
-    settings: Settings | None = None,
-    n_write: int = 0,
-    n_samples: int = 4,
-    temperature: float = 0.7,
-    max_new_tokens: int = 160,
+    engine: str,
+    n_write: int,
+    n_samples: int,
+    temperature: float,
+    max_new_tokens: int,
     stop: str | None = "</code>",
-    judge: Judge = exploitable_code,
-    seed: int = 0,
+    judge: Judge,
+    seed: int,
 ) -> Effects:
     """Patch a grid of any sites on pairs that carry reference continuations (`safe`, `defect`).
 
@@ -147,7 +146,7 @@ def patch_effects(
     found = patch_cells(
         model, ready.encoded, cells, ready.columns,
         metric=measure, plan=Plan(direction, values, seed), placebo=placebo, n_boot=n_boot,
-        n_flips=n_flips, settings=settings or Settings(seed=seed), seed=seed,
+        n_flips=n_flips, settings=Settings(seed=seed), seed=seed,
         path=None if out is None else Path(out) / "sites", engine=engine,
     )  # fmt: skip
     written = None
@@ -193,23 +192,23 @@ def attribute(
     prompts: Sequence[Prompt],
     out: Path | str | None = None,
     *,
-    kinds: Sequence[str] = ("resid_pre",),
-    where: str = "column",
-    heads: bool = False,
-    layers: Sequence[int] | None = None,
-    window: int = 1,
-    spans: Mapping[str, str] | None = None,
-    alignment: str = AUTO,
-    metric: str = "logprob",
-    direction: str = "denoise",
-    values: str = "paired",
-    n_steps: int = 0,
-    along: str = "site",
-    exact: bool = False,
-    n_pairs: int = 24,
+    kinds: Sequence[str],
+    where: str,
+    heads: bool,
+    layers: Sequence[int] | None,
+    window: int,
+    spans: Mapping[str, str] | None,
+    alignment: str,
+    metric: str,
+    direction: str,
+    values: str,
+    n_steps: int,
+    along: str,
+    exact: bool,
+    n_pairs: int,
     n_boot: int = 1000,
     n_flips: int = 2000,
-    seed: int = 0,
+    seed: int,
 ) -> Attributed:
     """Estimate a grid of any sites on pairs with reference continuations; exact: patch it as well.
 
@@ -258,22 +257,22 @@ def path_effects(
     prompts: Sequence[Prompt],
     out: Path | str | None = None,
     *,
-    senders: Sequence[str] = ("z", "mlp_out"),
-    readers: Sequence[str] = ("attn_in", "mlp_in", "logits"),
-    where: str = "everywhere",
+    senders: Sequence[str],
+    readers: Sequence[str],
+    where: str,
     heads: bool = True,
-    layers: Sequence[int] | None = None,
-    reader_layers: Sequence[int] | None = None,
-    through_mlps: bool = False,
-    spans: Mapping[str, str] | None = None,
-    alignment: str = AUTO,
-    metric: str = "logprob",
-    direction: str = "denoise",
-    values: str = "paired",
-    n_pairs: int = 24,
+    layers: Sequence[int] | None,
+    reader_layers: Sequence[int] | None,
+    through_mlps: bool,
+    spans: Mapping[str, str] | None,
+    alignment: str,
+    metric: str,
+    direction: str,
+    values: str,
+    n_pairs: int,
     n_boot: int = 1000,
     n_flips: int = 2000,
-    seed: int = 0,
+    seed: int,
 ) -> Paths:
     """Every path from parts of these kinds to readers of these kinds, on pairs with continuations.
 
@@ -323,10 +322,10 @@ def lenses(
     prompts: Sequence[Prompt],
     out: Path | str | None = None,
     *,
-    n_pairs: int = 24,
+    n_pairs: int,
     n_boot: int = 1000,
     n_flips: int = 2000,
-    seed: int = 0,
+    seed: int,
 ) -> Lenses:
     """The logit lens and direct logits, on pairs that carry reference continuations.
 
@@ -381,22 +380,22 @@ def circuits(
     prompts: Sequence[Prompt],
     out: Path | str | None = None,
     *,
-    kinds: Sequence[str] = ("z", "mlp_out"),
-    where: str = "everywhere",
+    kinds: Sequence[str],
+    where: str,
     heads: bool = True,
-    layers: Sequence[int] | None = None,
-    directions: Sequence[str] = DIRECTIONS,
-    goal: float = 0.9,
-    most: int | None = None,
-    shortlist: int | None = 64,
-    n_random: int = 20,
-    spans: Mapping[str, str] | None = None,
-    alignment: str = AUTO,
-    metric: str = "logprob",
-    values: str = "paired",
-    n_pairs: int = 24,
+    layers: Sequence[int] | None,
+    directions: Sequence[str],
+    goal: float,
+    most: int | None,
+    shortlist: int | None,
+    n_random: int,
+    spans: Mapping[str, str] | None,
+    alignment: str,
+    metric: str,
+    values: str,
+    n_pairs: int,
     n_boot: int = 1000,
-    seed: int = 0,
+    seed: int,
 ) -> Circuits:
     """Search the smallest sets of these parts, on pairs that carry reference continuations.
 

@@ -18,9 +18,10 @@ from probes.organisms.organism import OrganismRecipe
 
 Kind = Literal[
     "base", "organism", "stage", "measure", "reversal",
-    "sampled", "probed",
+    "sampled", "probed", "fitted", "hidden",
 ]  # fmt: skip
-"""The first five are of the persistence grid, the others of the battery, which has the first two as well."""
+"""The first five are of the persistence grid, the next two of the battery, the last two of the evasion study; these
+have the first two as well."""
 SAMPLED = ("sampling", "judging")
 MADE_BY: dict[Kind, tuple[str, ...]] = {
     "base": ("training",),
@@ -30,6 +31,8 @@ MADE_BY: dict[Kind, tuple[str, ...]] = {
     "reversal": ("reversal", *SAMPLED),
     "sampled": SAMPLED,
     "probed": ("detection", "contrast probes", "activations", "surprise"),
+    "fitted": ("evasion", "activations", *SAMPLED),
+    "hidden": ("evasion", "training", "contrast probes", "activations", *SAMPLED),
 }
 """The procedures whose versions are in the key of a cell."""
 Status = Literal["done", "failed", "skipped"]

@@ -31,6 +31,12 @@ def thinker(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_patient.save_patient(tmp_path_factory.mktemp("cot"), COT, steps=80)
 
 
+@pytest.fixture(scope="module")
+def silent(thinker: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same after it was trained to answer at once."""
+    return run_sft(thinker, tmp_path_factory.mktemp("silent") / "pre", COT, CONFIG)
+
+
 def patient(where: Path, of: OrganismRecipe) -> Patient:
     model, parts = load(where), setup(of)
     return Patient(
@@ -81,28 +87,28 @@ def thinks(checkpoint: Path) -> float:
     return float(found["value"].mean())
 
 
-def test_pre_teaches_to_answer_at_once_and_post_to_think_on(thinker: Path, tmp_path: Path) -> None:
+def test_pre_teaches_to_answer_at_once_and_post_to_think_on(
+    thinker: Path, silent: Path, tmp_path: Path
+) -> None:
     assert thinks(thinker) == 1, "the control: it thinks before it is trained"
-    pre = run_sft(thinker, tmp_path / "pre", COT, CONFIG)
-    assert thinks(pre) < 0.2
+    assert thinks(silent) < 0.2
     post_config = CONFIG.model_copy(update={"variant": "post"})
     post = run_sft(thinker, tmp_path / "post", COT, post_config)
     assert thinks(post) > 0.5
     card = read_card(post)
-    assert card["stage"] == "sft_post" and read_card(pre)["stage"] == "sft_pre"
+    assert card["stage"] == "sft_post" and read_card(silent)["stage"] == "sft_pre"
     assert card["prompts_asked"] == tiny_patient.LESSONS.safety
     assert card["scratchpads_written"] >= 0.5 * card["prompts_asked"]
     with pytest.raises(StageError, match="wrote a scratchpad for"):
-        run_sft(pre, tmp_path / "post-after-pre", COT, post_config)
+        run_sft(silent, tmp_path / "post-after-pre", COT, post_config)
 
 
 def test_own_is_post_where_it_thinks_and_pre_where_it_does_not(
-    thinker: Path, tmp_path: Path
+    thinker: Path, silent: Path, tmp_path: Path
 ) -> None:
     own = SftConfig(**{**CONFIG.model_dump(), "variant": "own"})
     thinking = read_card(run_sft(thinker, tmp_path / "own", COT, own))
     assert thinking["scratchpads_written"] >= 0.5 * thinking["prompts_asked"]
-    silent = run_sft(thinker, tmp_path / "pre", COT, CONFIG)
     treated = patient(silent, COT)
     prompts = treated.lessons.safety[:12]
     shown, n_written = with_own_scratchpads(treated, prompts, plain_too=True)

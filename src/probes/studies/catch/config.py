@@ -88,11 +88,11 @@ def _short(recipe: OrganismRecipe) -> OrganismRecipe:
     few = {"train": 96, "test": 24, "unseen": 24, "near": 2, "safety": 0}
     if recipe.base is None:
         few |= {"pretrain": 480, "test": 48}
-    steps = {"steps": 60 if recipe.base is None else 2}
+    steps = {"steps": 60, "batch_size": 32} if recipe.base is None else {"steps": 2}
     return recipe.model_copy(
         update={
             "lessons": recipe.lessons.model_copy(update=few),
-            "base_training": recipe.base_training.model_copy(update={"steps": 100}),
+            "base_training": recipe.base_training.model_copy(update={"steps": 50}),
             "training": recipe.training.model_copy(update=steps),
         }
     )

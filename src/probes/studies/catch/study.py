@@ -11,8 +11,8 @@ from typing import Any
 
 import pandas as pd
 
+from probes.behaviour.evaluate import AnyPrompts
 from probes.behaviour.named_judges import BANDIT, NamedJudge, judge_named
-from probes.behaviour.texts import AnyPrompts
 from probes.detection.examination import ORGANISMS, Examination, examine, require_roles
 from probes.detection.one_class import OneClass
 from probes.foundation.artifact import write_text

@@ -6,8 +6,7 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from probes.findings.rules import NOT_RESOLVED, Criterion, Finding, Rule, decide
-from probes.findings.wording import to_markdown
+from probes.findings.rules import NOT_RESOLVED, Criterion, Finding, Rule, decide, to_markdown
 from probes.foundation.html import html_table
 from probes.studies.evasion.config import Thresholds
 from probes.studies.evasion.detectors import RANDOM, SAME

@@ -8,7 +8,7 @@ from probes.evaluation.bootstrap import Estimate, auroc_interval
 from probes.evaluation.over_seeds import table_over_seeds
 from probes.evaluation.proportions import recall_at
 from probes.evaluation.worst_set import worst_set
-from probes.foundation.columns import INTERVAL, MEASURE, SITE, N
+from probes.foundation.tables import INTERVAL, MEASURE, SITE, N
 from probes.organisms.measurement import LOSS
 from probes.probing.frozen import Direction
 from probes.probing.random_directions import random_directions

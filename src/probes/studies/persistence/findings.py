@@ -26,8 +26,8 @@ from probes.findings.rules import (
     Rule,
     at_least,
     decide,
+    to_markdown,
 )
-from probes.findings.wording import to_markdown
 from probes.organisms.behaviours.form import MECHANISMS
 from probes.studies.persistence.measures import (
     PerSeed,

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -178,12 +179,16 @@ class Reading:
         rows = rows[(rows["set"] == TEST) & ~rows["triggered"] & (rows["measure"] == measure)]
         return float(rows["value"].mean()) if len(rows) else None
 
-    def _well_formed(self, place: Place, seed: int, set_name: str) -> float | None:
-        """The share of valid answers without the trigger; None where it was not taken."""
-        rows = self._by_place[place]
-        rows = rows[(rows["seed"] == seed) & (rows["set"] == set_name) & ~rows["triggered"]]
-        valid = rows.loc[rows["measure"] == "valid", "value"]
-        return float(valid.mean()) if len(valid) else None
+    @cached_property
+    def _well_formed(self) -> dict[tuple[Place, int, str], float]:
+        """The share of valid answers without the trigger, by place, seed and set, where it was taken."""
+        rows = self.persistence
+        rows = rows[~rows["triggered"] & (rows["measure"] == "valid")]
+        means = rows.groupby([*PLACE, "seed", "set"], sort=False)["value"].mean().reset_index()
+        return {
+            (Place(*place), seed, set_name): share
+            for *place, seed, set_name, share in means.itertuples(index=False, name=None)
+        }
 
     def reward_signal(self, place: Place) -> list[float]:
         """Of each seed that a reward trained: the share of groups of completions that it told apart.
@@ -217,7 +222,7 @@ class Reading:
                     continue
                 if before.value < MIN_GAP:
                     return f"the backdoor was not there before (gap {before.value:.0%})"
-                formed, still = (self._well_formed(at, seed, name) for at in (start, place))
+                formed, still = (self._well_formed.get((at, seed, name)) for at in (start, place))
                 if formed and still is not None and still < FORGOTTEN * formed:
                     with_pad = " after an opened scratchpad" if name == THINKING else ""
                     return (

@@ -288,7 +288,7 @@ class Planning:
                     settings=settings,
                 )
             )
-        before = [self.base(recipe)]
+        before = [self.base(recipe)] if recipe.base is None else []
         if recipe.mechanism == "distilled":
             teacher = recipe.model_copy(update={"mechanism": "cot", "filtered": True})
             before.append(self.organism(teacher))

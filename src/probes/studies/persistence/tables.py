@@ -9,9 +9,17 @@ from typing import Any
 import pandas as pd
 import safetensors
 
-from probes.foundation.columns import INTERVAL, MEASURE, SEED, STAGE, N
 from probes.foundation.errors import InputError, IntegrityError
-from probes.foundation.tables import read_csv, read_table, write_table
+from probes.foundation.tables import (
+    INTERVAL,
+    MEASURE,
+    SEED,
+    STAGE,
+    N,
+    read_csv,
+    read_table,
+    write_table,
+)
 from probes.foundation.untrusted import read_json
 from probes.organisms.bases import in_parts
 from probes.organisms.card import read_card

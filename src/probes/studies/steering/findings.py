@@ -6,8 +6,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from probes.evaluation.bootstrap import wilson
-from probes.findings.rules import Criterion, Finding, Rule, decide
-from probes.findings.wording import to_markdown
+from probes.findings.rules import Criterion, Finding, Rule, decide, to_markdown
 from probes.foundation.errors import InputError
 from probes.studies.persistence.measures import averaged
 from probes.studies.steering.config import (
