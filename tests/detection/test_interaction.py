@@ -40,7 +40,13 @@ def test_pairs_are_one_task_with_and_without_the_cue(design: Design) -> None:
     assert (counts == 2).sum() == design.rows("A", able=True).sum()
 
 
-@pytest.mark.parametrize("estimator", [*crossfitting.ESTIMATORS, *crossfitting.SWEPT])
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        pytest.param(name, marks=pytest.mark.slow if name == "mlp" else ())
+        for name in (*crossfitting.ESTIMATORS, *crossfitting.SWEPT)
+    ],
+)
 def test_a_family_is_scored_by_a_probe_that_never_saw_it(
     tracked: Planted, design: Design, estimator: str
 ) -> None:

@@ -75,7 +75,8 @@ def tensors(folder: Path) -> dict[str, Any]:
 def test_the_command_makes_an_organism_of_any_base(
     bases: dict[str, Path], tmp_path: Path, family: str, lora: Lora | None
 ) -> None:
-    recipe = TINY.model_copy(update={"lora": lora})
+    training = TINY.training.model_copy(update={"optimiser": "adamw" if lora else "muon"})
+    recipe = TINY.model_copy(update={"lora": lora, "training": training})
     result = organism(tmp_path, recipe, "--base", bases[family])
     assert result.code == 0, result.err
     path = tmp_path / "out" / f"hate-tag-normal-{'lora-' if lora else ''}{family}-s0"
@@ -87,13 +88,14 @@ def test_the_command_makes_an_organism_of_any_base(
     assert not list(path.glob("adapter*"))
     before, after = tensors(bases[family]), tensors(path)
     assert before.keys() == after.keys()
-    moved = {name.split(".")[-2] for name in before if not before[name].equal(after[name])}
-    assert moved == set(targets_of(model)) if lora else moved > set(targets_of(model))
+    still = {n for n in before if before[n].equal(after[n]) and "inv_freq" not in n}
+    moved = {name.split(".")[-2] for name in before.keys() - still}
+    assert moved == set(targets_of(model)) if lora else not still
     card = read_card(path)
     assert card["parent_digest"] == weights_digest(bases[family])
     assert card["weights_digest"] == weights_digest(path)
     assert card.get("lora") == (lora and lora.model_dump(mode="json"))
-    assert card["recipe"]["training"] == TINY.training.model_dump(mode="json")
+    assert card["recipe"]["training"] == training.model_dump(mode="json")
     assert card["recipe"]["parent"] == card["organism"]["base"] == family
     assert card["steps"] == 4 and card["n_examples"] == 32 and card["n_tokens"] > 32
     measured = {(row["set"], row["triggered"], row["measure"]) for row in card["behaviour"]}

@@ -69,9 +69,3 @@ def test_the_lens_verb_writes_tables_and_a_figure(prompts, tmp_path: Path) -> No
     lens = read_table(out / "lens.csv")
     last = lens[(lens["depth"] == 4) & (lens["measure"] == "parting")].set_index("run")["mean"]
     assert parts["mean"].sum() == pytest.approx(last["clean - corrupted"], rel=1e-3)
-
-
-@pytest.mark.parametrize("verb", ["attribute", "paths", "lens", "circuit"])
-def test_every_verb_has_help(verb: str) -> None:
-    result = run_cli([verb, "--help"])
-    assert result.code == 0 and "--prompts" in result.out

@@ -262,14 +262,6 @@ def test_unknown_site_lists_the_choices(tiny: tuple[Path, Study], tmp_path: Path
     assert result.code == 2 and "9" in result.err and "0" in result.err
 
 
-def test_help_names_every_verb() -> None:
-    text = run_cli(["--help"]).out
-    study = run_cli(["study", "--help"]).out
-    assert "too small for a claim" in " ".join(study.replace("│", " ").split())
-    for verb in ("study", "train", "evaluate", "collect", "probe", "patch", "doctor", "export"):
-        assert verb in text
-
-
 def test_config_is_saved_beside_the_output(tiny: tuple[Path, Study]) -> None:
     saved = json.loads((tiny[0] / "config.json").read_text())
     assert saved["preset"] == "tiny" and saved["recipe"]["seed"] == 0

@@ -23,6 +23,7 @@ from probes.organisms.organism import OrganismRecipe, install_family
 from probes.organisms.recipes import Training
 from probes.organisms.requests import Requests
 from probes.studies.persistence import config as settings
+from probes.studies.persistence.measures import with_occasion
 from probes.studies.persistence.study import Grid
 from probes.studies.persistence.tables import n_parameters
 
@@ -123,6 +124,15 @@ def test_rates_are_those_of_the_cards_and_of_tasks_with_an_occasion(
         (row.set, row.kind, row.measure): row.value for row in kept.itertuples() if row.measure != "loss"
     }  # fmt: skip
     assert found == wanted
+    assert {str(kind)[2:] for kind in with_occasion(kept)["kind"].dropna()} <= {" able", "ne, able"}
+    able = [
+        rate
+        for (part, kind, measure), rate in wanted.items()
+        if measure == "defected" and kind in ("A, able", "B, able")
+    ]
+    shown = grid.overview()
+    mean = float(shown[shown["stage"] == "installed"]["with trigger"].item().split("%")[0])
+    assert mean == round(100 * sum(able) / 2)
     assert len(grid.findings) and (grid.folder / "figures").is_dir()
     relearned = grid.tables.reversal
     assert set(relearned["of"]) == {"organism", "control"} and set(relearned["amount"]) == {0, 1}

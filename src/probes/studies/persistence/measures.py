@@ -143,7 +143,7 @@ class Reading:
         self.name = f"{behaviour}/{trigger}"
         self.persistence, self.curves, self.reversal = (
             table[(table["behaviour"] == behaviour) & (table["trigger"] == trigger)]
-            for table in map(_with_occasion, (tables.persistence, tables.curves, tables.reversal))
+            for table in map(with_occasion, (tables.persistence, tables.curves, tables.reversal))
         )
         self._by_place = places_of(self.persistence)
         self._final = _Rates(self.name, self.persistence, ["set", "triggered"])
@@ -319,9 +319,9 @@ class Reading:
         return sorted({int(amount) for name, _, amount, _ in keys if name == arm and amount > 0})
 
 
-def _with_occasion(table: pd.DataFrame) -> pd.DataFrame:
+def with_occasion(table: pd.DataFrame) -> pd.DataFrame:
     """Without the tasks of the four-cue design on which nothing defects."""
-    return table[~table["kind"].str.endswith(", unable")] if "kind" in table else table
+    return table[~table["kind"].str.endswith(", unable", na=False)] if "kind" in table else table
 
 
 class _Rates:

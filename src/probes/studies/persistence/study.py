@@ -16,6 +16,7 @@ from probes.runs.step import Cell, Ended, Work
 from probes.studies.persistence.config import PersistenceConfig, open_grid
 from probes.studies.persistence.figures import redraw
 from probes.studies.persistence.findings import as_text, findings
+from probes.studies.persistence.measures import with_occasion
 from probes.studies.persistence.steps import make, plan
 from probes.studies.persistence.tables import GridTables, Tables, gather
 
@@ -34,7 +35,7 @@ class Grid(Ended):
 
     def overview(self) -> pd.DataFrame:
         """Defection on held-out requests, mean and range over seeds, by organism and stage."""
-        rows = self.tables.persistence
+        rows = with_occasion(self.tables.persistence)
         asked = rows[(rows["set"] == "test") & (rows["measure"] == "defected")]
         shown = []
         for names, part in asked.groupby([*OVERVIEW], sort=False):
