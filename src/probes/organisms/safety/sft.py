@@ -135,7 +135,7 @@ def fit_answers(
         batch_size=config.batch_size,
         seed=patient.seed,
         # The base was stopped after so many tokens: an answer that long has no ending to learn.
-        answer_tokens=asked and asked.max_new_tokens,
+        answer_tokens=None if asked is None else asked.max_new_tokens,
     )
     trainer = Trainer(
         model=patient.hf,
