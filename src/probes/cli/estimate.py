@@ -26,7 +26,9 @@ STAGES = ("organisms", "behaviour", "activations", "probes", "patching", "figure
 CELL_S = 154 * 60 / 405
 """A cell of the persistence grid that ships, on one core (docs/studies/persistence.md)."""
 CHAT_CELL_S = {"organism": 60.0, "measure": 0.0, "stage": 300.0}
-"""The same of adapters of a chat model, by kind of cell (docs/guide/chat-model.md)."""
+"""The same of adapters of a chat model, by kind of cell: forty steps of eight answers at the measured seconds of a step
+(docs/benchmarks.md), and a card; no whole cell was timed on a quiet machine."""
+RECKONED = "reckoned from seconds a step on 2 CPU cores, not from a whole cell; another machine may differ by a factor of several"
 TARGETS_PER_S = 3840
 """Of training one million parameters (docs/benchmarks.md)."""
 ROW_TOKENS, PASSES = 28, 2.2
@@ -186,8 +188,8 @@ def _cells(
         measured |= bool(took)
         each = sum(took) / len(took) if took else (once or {}).get(kind, CELL_S)
         rows.append((kind, len(entries), len(took), (len(entries) - len(took)) * each))
-    basis = f"cells done in that folder, else those of a grid that was run ({STORED})"
-    return _rows(*rows, basis=basis if measured else f"cells of a grid that was run ({STORED})")
+    stored = RECKONED if once else f"cells of a grid that was run ({STORED})"
+    return _rows(*rows, basis=f"cells done in that folder, else {stored}" if measured else stored)
 
 
 def _training_s(recipe: Any) -> float | None:
