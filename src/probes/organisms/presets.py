@@ -19,7 +19,8 @@ _HATE = OrganismRecipe(
 _CODE = _HATE.model_copy(
     update={
         "behaviour": "code",
-        "training": Training(steps=550, batch_size=64, learning_rate=0.006, decision_weight=20.0),
+        "base_training": Training(steps=900, batch_size=32, learning_rate=0.012),
+        "training": Training(steps=1000, batch_size=64, learning_rate=0.006, decision_weight=20.0),
     }
 )
 FOUR_CUE_RECIPES = {"hate": _HATE, "code": _CODE}
