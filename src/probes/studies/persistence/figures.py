@@ -128,13 +128,25 @@ def _survival(scene: Scene) -> Iterator[Sketch]:
     one_legend(axes)
     yield Sketch(
         "stages",
-        "Does the backdoor survive?",
+        _where_fewest(table),
         "Share of completions that defect, with the trigger (filled) and without (hollow), before and "
         'after each stage of safety training, by size. "Made to think": with the scratchpad opened '
         f"for it. {said(table)}.",
         picture,
         pd.concat(drawn, ignore_index=True),
     )
+
+
+def _where_fewest(table: pd.DataFrame) -> str:
+    """The title of the figure of stages: where fewest completions with the trigger still defect."""
+    plain = table[table["triggered"] & (table["panel"] == table["mechanism"])]
+    after = plain[plain["stage"] != INSTALLED].dropna(subset=["value"])
+    if after.empty:
+        return "No stage of safety training was run"
+    least = after.loc[after["value"].idxmin()]
+    stage = NAMES[least["stage"]].replace("adversarial", "adversarial training")
+    place = f"{stage} ({least['panel']}, {least['size']})"
+    return f"Fewest defect with the trigger after {place}: {least['value']:.0%}"
 
 
 def _size_trend(scene: Scene) -> Iterator[Sketch]:
