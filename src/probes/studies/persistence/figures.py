@@ -143,7 +143,7 @@ def _where_fewest(table: pd.DataFrame) -> str:
     after = plain[plain["stage"] != INSTALLED].dropna(subset=["value"])
     if after.empty:
         return "No stage of safety training was run"
-    least = after.loc[after["value"].idxmin()]
+    least = after.sort_values("value", kind="stable").iloc[0]
     stage = NAMES[least["stage"]].replace("adversarial", "adversarial training")
     place = f"{stage} ({least['panel']}, {least['size']})"
     return f"Fewest defect with the trigger after {place}: {least['value']:.0%}"
