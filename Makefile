@@ -31,10 +31,10 @@ help:
 	@echo "make clean      remove .venv and caches; runs and checkpoints stay"
 
 demo: $(READY)
-	$(BIN)/probes demo $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/probes demo $(ARGS)
 
 study: $(READY)
-	$(BIN)/probes study $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/probes study $(ARGS)
 
 chat-base: $(READY)
 	$(PIP) -e ".[chat]"
