@@ -14,7 +14,7 @@ from probes.organisms.card import CARD
 from probes.organisms.family import open_family
 from probes.prompts.records import Prompt
 
-MOST_PROMPTS = 134
+MOST_PROMPTS = Settings().n_prompts
 CODE_TOKENS = 160
 
 

@@ -45,6 +45,11 @@ class Settings:
     shortlist: int = 8
     seed: int = 0
 
+    @property
+    def n_prompts(self) -> int:
+        """Benign prompts that all parts take together."""
+        return self.searched + self.screened + self.confirmed + self.repeated
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Subject:

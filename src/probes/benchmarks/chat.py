@@ -11,7 +11,7 @@ import transformers
 
 from probes.behaviour.sampling import sample_texts, written
 from probes.benchmarks import contenders
-from probes.benchmarks.forward import TRUNK, check, run, trunks
+from probes.benchmarks.forward import TRUNK, WARM_UP, check, run, trunks
 from probes.benchmarks.result import (
     Asked,
     Benchmark,
@@ -30,7 +30,7 @@ from probes.benchmarks.workload import SHAPES, Workload, make_workload, write_ch
 from probes.foundation.errors import StageError
 from probes.foundation.outputs import writes
 from probes.models import forward
-from probes.models.encoding import pad
+from probes.models.encoding import pad, token_batches
 from probes.models.loading import Model, load
 from probes.models.precision import USUAL, rounding
 from probes.models.speed import thread_counts, with_threads
@@ -121,9 +121,7 @@ def _writing(work: Workload, steps: int, repeats: int, place: Path, *, judged: b
 def bare_answers(work: Workload, n_new: int) -> list[str]:
     """The most likely next tokens, batch by batch, by nothing but the model and its cache."""
     model, found = work.model, dict[int, list[int]]()
-    room = max(1, work.budget // (max(work.lengths) + n_new))
-    order = sorted(range(len(work)), key=lambda index: -work.lengths[index])
-    for members in (order[at : at + room] for at in range(0, len(order), room)):
+    for members in token_batches([length + n_new for length in work.lengths], work.budget):
         batch = pad([work.sequences[i] for i in members], model.pad_id, side="left")
         tokens, mask, places = batch.tokens, batch.mask, batch.position_ids
         cache, new = transformers.DynamicCache(config=model.hf.config), []
@@ -202,7 +200,7 @@ def _lessons(work: Workload, steps: int) -> tuple[Recipe, list[Prompt]]:
 
 def _collecting(work: Workload, steps: int, repeats: int, place: Path, *, judged: bool) -> Rows:
     taking_part = [*trunks(), *(one for one in contenders.own() if one.name == contenders.DISK_LAST)]  # fmt: skip
-    check(taking_part, work.head(4), place)
+    check(taking_part, work.head(WARM_UP), place)
     seconds, _ = run(taking_part, work, repeats, place)
     limit = fastest(TRUNK, seconds)
     chosen = {limit: seconds[limit], OURS: seconds[contenders.DISK_LAST]}

@@ -23,6 +23,7 @@ from probes.foundation.errors import StageError
 from probes.foundation.memory import keep_freed_memory
 from probes.foundation.outputs import writes
 from probes.organisms.architecture import architecture_of, new_model, train_tokenizer
+from probes.organisms.bases import is_adapted
 from probes.organisms.behaviours.hate import HATE
 from probes.organisms.curves import Preference
 from probes.organisms.data import IGNORE, Collator, OrderedExamples, Packer, ordered_examples
@@ -102,7 +103,7 @@ def bare_loop(model: Any, recipe: Recipe, examples: OrderedExamples, pad_id: int
     collate = (Packer if settings.packed else Collator)(pad_id, settings.decision_weight)
     device = processes().device
     model.to(device)
-    optimiser = make_optimiser(model, settings, hasattr(model, "peft_config"))
+    optimiser = make_optimiser(model, settings, is_adapted(model))
     schedule = transformers.get_cosine_schedule_with_warmup(
         optimiser, min(settings.warmup_steps, steps // 4), steps
     )

@@ -169,7 +169,7 @@ class Model:
     def generate(
         self, prompts: Sequence[Prompt | str] | Prompt | Path | str, **settings: Any
     ) -> str | list[str]:
-        """What the model writes: `behaviour.texts.write_texts`, with the settings of `SamplingConfig`."""
+        """What the model writes: `behaviour.evaluate.write_texts`, with the settings of `SamplingConfig`."""
         from probes.behaviour.evaluate import write_texts
 
         return write_texts(self, prompts, **settings)

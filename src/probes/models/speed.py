@@ -72,7 +72,7 @@ def thread_counts() -> list[int]:
 
 @contextlib.contextmanager
 def with_threads(n: int) -> Iterator[None]:
-    """Compute on so many CPU threads, within."""
+    """Compute on so many CPU threads, within: another number adds up in another order."""
     before = torch.get_num_threads()
     torch.set_num_threads(n)
     try:

@@ -1,9 +1,8 @@
 """A grid as cells: each makes one artifact, from the artifacts of those that it needs."""
 
-import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -14,6 +13,7 @@ from probes.foundation.digest import digest_json
 from probes.foundation.errors import InputError, ProbesError, StageError
 from probes.foundation.outputs import claimed
 from probes.foundation.procedures import versions
+from probes.models.speed import with_threads
 from probes.organisms.organism import OrganismRecipe
 
 Kind = Literal[
@@ -220,7 +220,7 @@ def attempt(cell: Cell, out: Path, work: Work, n_threads: int) -> Outcome:
         _write(cell, out, Entry(key=cell.key, status="begun", attempts=attempts))
         began = time.perf_counter()
         try:
-            with threads(n_threads):
+            with with_threads(n_threads):
                 work(cell, out)
             if read_manifest(out / cell.name) is None:
                 raise StageError(f"{cell.name} ended without an artifact in its place")
@@ -255,19 +255,6 @@ def read_entry(cell: Cell, out: Path) -> Entry | None:
     """What the ledger says of a cell, or None where it was never begun."""
     path = out / LEDGER / cell.name / ENTRY
     return Entry.from_file(path) if path.exists() else None
-
-
-@contextlib.contextmanager
-def threads(count: int) -> Iterator[None]:
-    """So many threads of torch for a while: another number of threads adds up in another order."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _kept(cell: Cell, out: Path, entry: Entry) -> Outcome:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 
 from probes.activations import format as records
 from probes.activations.compute import Job, compute
@@ -38,6 +37,7 @@ from probes.foundation.procedures import VERSIONS
 from probes.foundation.progress import progress
 from probes.foundation.provenance import provenance
 from probes.models.loading import Model
+from probes.models.speed import with_threads
 from probes.prompts.records import Prompt
 
 Sequences = Mapping[bytes, TokenSequence]
@@ -396,16 +396,10 @@ def _remake(
     return manifest.model_copy(update={"makers": makers, "parts": parts})
 
 
-@contextlib.contextmanager
-def _threads_of(maker: Maker, model: Model) -> Iterator[None]:
+def _threads_of(maker: Maker, model: Model) -> contextlib.AbstractContextManager[None]:
     """As many threads as the maker had: on a CPU, sums are rounded by how they are divided."""
-    before = torch.get_num_threads()
-    if maker.n_threads and model.device.type == "cpu":
-        torch.set_num_threads(maker.n_threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+    counts = maker.n_threads and model.device.type == "cpu"
+    return with_threads(maker.n_threads) if counts else contextlib.nullcontext()
 
 
 def _publish(path: Path, mended: Manifest, former: Manifest, made: Iterable[Damage]) -> None:
